@@ -1,0 +1,46 @@
+"""Named array shapes used on public signatures (read by jaxtyping and checked in the tests)."""
+
+from typing import Any
+
+from jaxtyping import Array, Complex, Float, Inexact, Int, Key
+
+Real = Float[Array, "..."]
+"""A real array of any shape."""
+
+Scalar = Float[Array, ""]
+"""A real scalar."""
+
+Points = Float[Array, "*batch points dims"]
+"""k-space points in cycles per voxel, `(..., M, D)`, k-space being periodic with period one."""
+
+LinePoints = Float[Array, "lines 2"]
+"""Phase-encode positions `(ky, kz)` of straight readout lines, in cycles per voxel."""
+
+Image = Inexact[Array, "..."]
+"""An image `(..., nx[, ny[, nz]])`, real or complex."""
+
+Samples = Inexact[Array, "..."]
+"""k-space samples `(..., M)`, real or complex."""
+
+PRNGKey = Key[Array, ""]
+"""A typed key from `jax.random.key`."""
+
+PyTree = Any
+"""Any JAX pytree."""
+
+__all__ = [
+    "Array",
+    "Complex",
+    "Float",
+    "Image",
+    "Inexact",
+    "Int",
+    "Key",
+    "LinePoints",
+    "PRNGKey",
+    "Points",
+    "PyTree",
+    "Real",
+    "Samples",
+    "Scalar",
+]

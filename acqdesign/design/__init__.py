@@ -1,0 +1,1 @@
+"""Learning a design: objectives, projections and the fit loop."""

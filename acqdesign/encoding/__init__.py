@@ -1,0 +1,1 @@
+"""How k-space is sampled: trajectories, NUFFT, density and encoding operators."""

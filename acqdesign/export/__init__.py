@@ -1,0 +1,1 @@
+"""A design as files that scanners and other packages read."""

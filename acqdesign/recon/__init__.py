@@ -1,0 +1,1 @@
+"""k-space back to images: adjoint, conjugate gradients, metrics."""

@@ -1,0 +1,1 @@
+"""What is scanned: tissues, phantoms, images, coils, field maps."""

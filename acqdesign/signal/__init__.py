@@ -1,0 +1,1 @@
+"""How the spins answer: EPG simulation, sequences and Cramér–Rao bounds."""

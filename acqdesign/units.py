@@ -1,0 +1,43 @@
+"""The only unit conversions of the package.
+
+Inside, everything is SI: seconds, radians, metres, tesla, hertz; k-space points are in cycles per voxel.
+Command lines and figures speak milliseconds and degrees and convert here, once.
+"""
+
+import math
+from typing import TypeVar
+
+T = TypeVar("T")
+
+GAMMA_HZ_PER_T = 42.577478518e6
+"""Gyromagnetic ratio of the proton over 2π [Hz/T] (CODATA 2018)."""
+
+
+def rad_from_deg(deg: T) -> T:
+    """Radians from degrees."""
+    return deg * (math.pi / 180.0)  # type: ignore[operator]
+
+
+def deg_from_rad(rad: T) -> T:
+    """Degrees from radians."""
+    return rad * (180.0 / math.pi)  # type: ignore[operator]
+
+
+def s_from_ms(ms: T) -> T:
+    """Seconds from milliseconds."""
+    return ms * 1e-3  # type: ignore[operator]
+
+
+def ms_from_s(s: T) -> T:
+    """Milliseconds from seconds."""
+    return s * 1e3  # type: ignore[operator]
+
+
+def per_m_from_cycles(cycles_per_voxel: T, voxel_size_m: float) -> T:
+    """k-space positions in 1/m from cycles per voxel."""
+    return cycles_per_voxel / voxel_size_m  # type: ignore[operator]
+
+
+def cycles_from_per_m(per_m: T, voxel_size_m: float) -> T:
+    """k-space positions in cycles per voxel from 1/m."""
+    return per_m * voxel_size_m  # type: ignore[operator]
