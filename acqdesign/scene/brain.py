@@ -1,0 +1,159 @@
+"""The brain phantom inside the package, from the MNI ICBM 152 templates.
+
+Axes: x runs from the feet to the head, y from front to back, z from right to left, so a plane of constant x
+shown with y downwards is an axial slice in the radiological convention, and the readout of a 3D scan runs
+along the head's long axis as it usually does. The field of view is 160 × 192 × 160 mm; its middle lies about
+6 mm above the anterior commissure. The template is an average of 152 heads made symmetric, so left mirrors right.
+
+V. Fonov et al., NeuroImage 54:313 (2011) and NeuroImage 47:S102 (2009). Licence: data/LICENSE-MNI.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+
+from acqdesign._checks import bad, check_choice, check_positive, check_shape
+from acqdesign._types import Array, Float
+from acqdesign.scene.resample import box_resample
+from acqdesign.scene.tissue import TISSUES, FieldStrength, Tissue, tissues
+
+Contrast = Literal["T1w", "T2w", "PDw", "maps"]
+
+FOV_M = (0.160, 0.192, 0.160)
+"""The phantom's field of view along x, y and z [m]."""
+
+
+def _spoiled_gre(t: Tissue, *, tr_s: float, te_s: float, flip_rad: float) -> float:
+    e1 = math.exp(-tr_s / t.t1_s)
+    steady = math.sin(flip_rad) * (1 - e1) / (1 - math.cos(flip_rad) * e1)
+    return t.pd * steady * math.exp(-te_s / t.t2_s)
+
+
+def _spin_echo(t: Tissue, *, tr_s: float, te_s: float) -> float:
+    return t.pd * (1 - math.exp(-tr_s / t.t1_s)) * math.exp(-te_s / t.t2_s)
+
+
+_SIGNALS = {
+    "T1w": functools.partial(_spoiled_gre, tr_s=0.020, te_s=0.003, flip_rad=math.pi / 6),
+    "T2w": functools.partial(_spin_echo, tr_s=5.0, te_s=0.090),
+    "PDw": functools.partial(_spin_echo, tr_s=8.0, te_s=0.015),
+}
+
+
+def weighted_image(
+    maps: Float[Array, "3 nx ny nz"], contrast: Contrast = "T1w", field: FieldStrength = "3T"
+) -> Float[Array, "nx ny nz"]:
+    """An image of given contrast: tissue signals, weighted by the maps and summed.
+
+        T1w  spoiled gradient echo, TR 20 ms, TE 3 ms, flip α = 30°:
+             PD sin α (1 − E1) / (1 − E1 cos α) exp(−TE/T2), E1 = exp(−TR/T1)
+        T2w  spin echo, TR 5 s, TE 90 ms: PD (1 − exp(−TR/T1)) exp(−TE/T2)
+        PDw  spin echo, TR 8 s, TE 15 ms, likewise
+
+    The scale is such that the tissue that is brightest in this contrast has the value one.
+
+    Args:
+        maps: volume fractions of grey matter, white matter and fluid.
+        contrast: `T1w`, `T2w` or `PDw`.
+        field: `1.5T` or `3T`: whose tissue table.
+
+    Returns:
+        The image, in the precision of the maps.
+
+    Raises:
+        ValueError: an unknown contrast or field strength.
+    """
+    signal = _SIGNALS[check_choice("contrast", contrast, _SIGNALS)]
+    values = np.array([signal(t) for t in tissues(TISSUES, field)])
+    maps = jnp.asarray(maps)
+    return jnp.tensordot(jnp.asarray(values / values.max(), maps.dtype), maps, axes=1)
+
+
+@functools.cache
+def _stored() -> tuple[np.ndarray, float]:
+    """The packaged maps as float64 fractions, read-only, and their voxel size in metres."""
+    with (resources.files("acqdesign.scene") / "data" / "brain.npz").open("rb") as file, np.load(file) as npz:
+        left, voxel = npz["left"], float(npz["voxel_size_m"])
+    maps = np.concatenate([left[..., ::-1], left], axis=-1) / 255.0
+    maps.setflags(write=False)
+    return maps, voxel
+
+
+def target_grid(
+    fov_m: Sequence[float],
+    shape: Sequence[int] | None,
+    voxel_size_m: float | Sequence[float] | None,
+) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """The shape and voxel size that a request means for a volume of known extent.
+
+    With a shape alone the field of view is kept; with a voxel size alone it is kept or grown to whole voxels;
+    with both they are the grid, about the same centre. A shape with `nx = 1` and no voxel size is one plane
+    through the centre, as thick as its pixels are wide on average.
+
+    Args:
+        fov_m: extent of the volume along each axis [m].
+        shape: `(nx, ny, nz)` or None.
+        voxel_size_m: one length, or one for each axis [m], or None.
+
+    Returns:
+        The shape, and the voxel size along each axis [m].
+
+    Raises:
+        ValueError: a shape that is not three positive integers, or a voxel size that is not positive.
+    """
+    voxel: tuple[float, ...] | None = None
+    if voxel_size_m is not None:
+        check_positive("voxel_size_m", voxel_size_m)
+        voxel = tuple(float(v) for v in np.broadcast_to(np.asarray(voxel_size_m, np.float64).ravel(), 3))
+    if shape is None:
+        if voxel is None:
+            raise bad("shape", "neither a shape nor a voxel size", "at least one of them")
+        return tuple(max(1, math.ceil(f / v - 1e-6)) for f, v in zip(fov_m, voxel, strict=True)), voxel
+    grid = check_shape("shape", shape, dims=(3,))
+    if voxel is None:
+        voxel = tuple(f / n for f, n in zip(fov_m, grid, strict=True))
+        if grid[0] == 1:
+            voxel = ((voxel[1] + voxel[2]) / 2, *voxel[1:])
+    return grid, voxel
+
+
+def load_brain(
+    *,
+    shape: Sequence[int] | None = None,
+    voxel_size_m: float | Sequence[float] | None = None,
+    contrast: Contrast = "T1w",
+    field: FieldStrength = "3T",
+) -> Float[Array, "..."]:
+    """The packaged brain as an image or as tissue maps, on any grid.
+
+    Resampled by box overlap, so that tissue volumes are conserved wherever the grid covers the head (also with
+    anisotropic voxels; a grid finer than the stored 2 mm shows those voxels). Tissue outside the grid is
+    cut off. `nx = 1` gives one axial plane through the basal ganglia: see `target_grid` for its thickness.
+
+    Args:
+        shape: `(nx, ny, nz)`; alone, it keeps the field of view `FOV_M`.
+        voxel_size_m: one length, or one for each axis [m]; 2 mm where neither is given.
+        contrast: `T1w`, `T2w` or `PDw` for an image (see `weighted_image` for the signal equations and the
+            scale: one is pure tissue of the brightest kind), or `maps` for volume fractions.
+        field: `1.5T` or `3T`: whose tissue table.
+
+    Returns:
+        float32 image `(nx, ny, nz)` with x along the readout, or maps `(3, nx, ny, nz)` of grey matter, white
+        matter and fluid with values in [0, 1] that sum to at most one.
+
+    Raises:
+        ValueError: an unknown contrast or field strength, or an impossible grid.
+    """
+    check_choice("contrast", contrast, (*_SIGNALS, "maps"))
+    stored, voxel_in = _stored()
+    if shape is None and voxel_size_m is None:
+        voxel_size_m = voxel_in
+    grid, voxel_out = target_grid(FOV_M, shape, voxel_size_m)
+    maps: Any = box_resample(stored, grid, voxel_in_m=(voxel_in,) * 3, voxel_out_m=voxel_out)
+    maps = jnp.asarray(maps, jnp.float32)
+    return maps if contrast == "maps" else weighted_image(maps, contrast, field)
