@@ -1,0 +1,154 @@
+"""The two ways to evaluate a non-uniform DFT: values only; `_primitives` adds the derivatives.
+
+Canonical shapes: points `(T, M, D)` in cycles per voxel, images `(T, K, *shape)`, samples `(T, K, M)`; `T`
+counts sets of points and `K` the transforms that share one set, stacked into one plan.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from acqdesign._checks import bad, check_choice
+from acqdesign._types import Array
+
+BACKENDS = ("finufft", "dft")
+
+# Above this many multiply-adds the fast transform wins over the dense one on two CPU cores.
+_DENSE_WORK = 2**24
+# Entries of one block of the dense phase matrix: it stays within a cache and bounds memory.
+_BLOCK = 2**20
+
+
+def _finufft_missing() -> str | None:
+    """Why `finufft` cannot run on the default device, or None where it can."""
+    platform = jax.default_backend()
+    if platform == "cpu":
+        return None
+    # jax must have loaded its own CUDA libraries before jax-finufft looks for them.
+    jax.devices()
+    from jax_finufft import lowering
+
+    if platform in ("gpu", "cuda") and lowering.jax_finufft_gpu is not None:
+        return None
+    return f"the installed jax-finufft has no kernels for the platform {platform!r}"
+
+
+def available_backends() -> dict[str, str | None]:
+    """Every NUFFT backend with None where it can run here, or the reason why it cannot."""
+    return {"finufft": _finufft_missing(), "dft": None}
+
+
+def resolve_backend(backend: str, *, n_points: int, shape: tuple[int, ...], n_transforms: int) -> str:
+    """The backend that will run: `auto` picks by platform, availability and size.
+
+    Raises:
+        ValueError: if the name is unknown, or the backend asked for cannot run on this device.
+    """
+    check_choice("backend", backend, ("auto", *BACKENDS))
+    missing = _finufft_missing()
+    if backend == "finufft" and missing:
+        raise bad(
+            "backend",
+            "'finufft'",
+            "a backend that runs on the default device",
+            f"{missing[0].upper()}{missing[1:]}: build jax-finufft with CUDA, or pass backend='dft'.",
+        )
+    if backend != "auto":
+        return backend
+    work = n_points * math.prod(shape) * n_transforms
+    return "dft" if missing or work <= _DENSE_WORK else "finufft"
+
+
+def voxel_coordinates(n: int, dtype: jnp.dtype) -> Array:
+    """Voxel positions `n - N//2` along an axis of `N` voxels."""
+    return jnp.arange(n, dtype=dtype) - n // 2
+
+
+def wrap(points: Array) -> Array:
+    """Points moved by whole periods into `[-0.5, 0.5]`, where single precision is finest."""
+    return points - jnp.round(points)
+
+
+def _blocks(n_points: int, shape: tuple[int, ...]) -> tuple[int, int]:
+    size = max(1, min(n_points, _BLOCK // math.prod(shape)))
+    return size, -(-n_points // size)
+
+
+def _split(points: Array, size: int, count: int) -> Array:
+    """`(T, M, D)` as `(count, T, size, D)`, zero-padded."""
+    t, m, d = points.shape
+    padded = jnp.pad(points, ((0, 0), (0, size * count - m), (0, 0)))
+    return jnp.moveaxis(padded.reshape(t, count, size, d), 1, 0)
+
+
+def _phases(points: Array, shape: tuple[int, ...]) -> Array:
+    """`exp(-2πi k·r)` of shape `(T, M, ∏N)`."""
+    out = None
+    for axis, n in enumerate(shape):
+        cycles = wrap(points[..., axis, None] * voxel_coordinates(n, points.dtype))
+        angle = 2 * math.pi * cycles
+        factor = jax.lax.complex(jnp.cos(angle), -jnp.sin(angle))
+        out = factor if out is None else (out[..., :, None] * factor[..., None, :])
+        out = out.reshape(*points.shape[:-1], -1)
+    assert out is not None
+    return out
+
+
+def _dft_type2(image: Array, points: Array) -> Array:
+    shape = image.shape[2:]
+    flat = image.reshape(*image.shape[:2], -1)
+
+    def block(k: Array, flat: Array) -> Array:
+        return jnp.einsum("tmn,tkn->tkm", _phases(k, shape), flat, precision="highest")
+
+    n_points = points.shape[1]
+    size, count = _blocks(n_points, shape)
+    if count == 1:
+        return block(points, flat)
+    parts = jax.lax.map(lambda k: block(k, flat), _split(points, size, count))
+    return jnp.moveaxis(parts, 0, 2).reshape(*image.shape[:2], size * count)[..., :n_points]
+
+
+def _dft_type1(samples: Array, points: Array, shape: tuple[int, ...]) -> Array:
+    def block(k: Array, y: Array) -> Array:
+        return jnp.einsum("tmn,tkm->tkn", jnp.conj(_phases(k, shape)), y, precision="highest")
+
+    n_points = points.shape[1]
+    size, count = _blocks(n_points, shape)
+    if count == 1:
+        return block(points, samples).reshape(*samples.shape[:2], *shape)
+    y = jnp.moveaxis(_split(jnp.moveaxis(samples, 1, 2), size, count), -1, -2)
+
+    def add(total: Array, part: tuple[Array, Array]) -> tuple[Array, None]:
+        return total + block(*part), None
+
+    zero = jnp.zeros((*samples.shape[:2], math.prod(shape)), samples.dtype)
+    total, _ = jax.lax.scan(add, zero, (_split(points, size, count), y))
+    return total.reshape(*samples.shape[:2], *shape)
+
+
+def _finufft(transform: Callable[..., Array], source: Array, points: Array, **options: float) -> Array:
+    angles = [2 * math.pi * wrap(points[..., axis]) for axis in range(points.shape[-1])]
+    # jax-finufft mixes ranks and dtypes inside; our callers may forbid both.
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        return transform(source, *angles, **options)
+
+
+def type2(backend: str, eps: float, image: Array, points: Array) -> Array:
+    """`y_m = Σ_r f_r exp(-2πi k_m·r)`, image `(T, K, *shape)` to samples `(T, K, M)`."""
+    if backend == "dft":
+        return _dft_type2(image, points)
+    from jax_finufft import nufft2
+
+    return _finufft(nufft2, image, points, eps=eps, iflag=-1)
+
+
+def type1(backend: str, eps: float, samples: Array, points: Array, shape: tuple[int, ...]) -> Array:
+    """`f_r = Σ_m y_m exp(+2πi k_m·r)`, samples `(T, K, M)` to an image `(T, K, *shape)`."""
+    if backend == "dft":
+        return _dft_type1(samples, points, shape)
+    from jax_finufft import nufft1
+
+    return _finufft(lambda *a, **o: nufft1(shape, *a, **o), samples, points, eps=eps, iflag=1)

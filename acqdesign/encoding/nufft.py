@@ -1,0 +1,124 @@
+"""Non-uniform Fourier transforms, exact adjoints of each other, differentiable in every argument.
+
+`nufft_forward` computes `y_j = Σ_r f_r exp(-2πi k_j·r)` and `nufft_adjoint` its conjugate transpose, without
+scale. Voxel `n` of an axis of length `N` sits at `n - N//2`; points are in cycles per voxel.
+
+`jit`, `vmap`, `jvp`, `grad` and their compositions, second derivatives included, are those of the function as
+computed: see `_primitives`.
+"""
+
+import math
+
+import jax.numpy as jnp
+
+from acqdesign._checks import bad, check_finite, check_shape
+from acqdesign._types import Array, Image, Points, Samples
+from acqdesign.encoding import _backends
+from acqdesign.encoding._primitives import Plan, adjoint, forward
+
+
+def _canonical(
+    name: str, array: Array, points: Array, trailing: int
+) -> tuple[Array, Array, tuple[int, ...], tuple[int, ...]]:
+    """Array `(T, K, ...)` and points `(T, M, D)`, with the leading axes to restore."""
+    batch = points.shape[:-2]
+    lead = array.shape[: array.ndim - trailing]
+    if lead[: len(batch)] != batch:
+        raise bad(
+            name,
+            array,
+            f"the leading axes {tuple(batch)} of points",
+            "Points with leading axes give one set for each; broadcast the array to them, or use jax.vmap.",
+        )
+    dtype = jnp.result_type(array.dtype, points.dtype, jnp.complex64)
+    real = jnp.finfo(dtype).dtype
+    t, k = math.prod(batch), math.prod(lead[len(batch) :])
+    return (
+        array.astype(dtype).reshape(t, k, *array.shape[array.ndim - trailing :]),
+        points.astype(real).reshape(t, *points.shape[-2:]),
+        lead,
+        (t, k),
+    )
+
+
+def _check_points(points: Array, dims: int | None = None) -> None:
+    wanted = "(..., M, D) with D = " + (str(dims) if dims else "1, 2 or 3")
+    if not hasattr(points, "dtype") or points.ndim < 2 or not jnp.issubdtype(points.dtype, jnp.floating):
+        raise bad("points", points, f"a real floating-point array of shape {wanted}")
+    if points.shape[-1] not in ((dims,) if dims else (1, 2, 3)) or points.shape[-2] < 1:
+        raise bad("points", points, f"shape {wanted}, in cycles per voxel")
+    check_finite("points", points)
+
+
+def _check_eps(eps: float | None, dtype: jnp.dtype) -> float:
+    if eps is None:
+        return 1e-6 if jnp.finfo(dtype).bits == 32 else 1e-12
+    if not 0 < eps < 1:
+        raise bad("eps", eps, "a relative accuracy between 0 and 1, such as 1e-6")
+    return float(eps)
+
+
+def nufft_forward(
+    image: Image, points: Points, *, eps: float | None = None, backend: str = "auto"
+) -> Samples:
+    """Non-uniform DFT of an image: `y_j = Σ_r f_r exp(-2πi k_j·r)`.
+
+    Args:
+        image: `(..., nx[, ny[, nz]])`, real or complex, as many trailing axes as points have coordinates.
+        points: `(*batch, M, D)` in cycles per voxel; periodic with period one. Leading axes, if any, must be the
+            first leading axes of `image`: each entry then has its own points.
+        eps: relative accuracy asked of `finufft`; 1e-6 in single and 1e-12 in double precision by default.
+        backend: `finufft`, `dft` (exact and dense) or `auto`.
+
+    Returns:
+        Samples `(..., M)`, complex64 or complex128.
+
+    Raises:
+        ValueError: on a wrong shape or dtype, non-finite points, or a backend that cannot run here.
+    """
+    _check_points(points)
+    dims = points.shape[-1]
+    if not hasattr(image, "ndim") or image.ndim < dims:
+        raise bad("image", image, f"at least {dims} axes, one for each coordinate of points")
+    shape = check_shape("image.shape", image.shape[image.ndim - dims :])
+    flat, k, lead, (t, n) = _canonical("image", image, points, dims)
+    if t * n == 0:
+        raise bad("image", image, "at least one image")
+    name = _backends.resolve_backend(backend, n_points=k.shape[1], shape=shape, n_transforms=n)
+    plan = Plan(name, _check_eps(eps, flat.dtype), shape)
+    return forward(plan, flat, k).reshape(*lead, k.shape[1])
+
+
+def nufft_adjoint(
+    samples: Samples,
+    points: Points,
+    shape: tuple[int, ...],
+    *,
+    eps: float | None = None,
+    backend: str = "auto",
+) -> Image:
+    """Conjugate transpose of `nufft_forward`: `f_r = Σ_j y_j exp(+2πi k_j·r)`.
+
+    Args:
+        samples: `(..., M)`, real or complex.
+        points: `(*batch, M, D)` in cycles per voxel; leading axes as in `nufft_forward`.
+        shape: `(nx[, ny[, nz]])` of the image, as many axes as points have coordinates.
+        eps: relative accuracy asked of `finufft`; 1e-6 in single and 1e-12 in double precision by default.
+        backend: `finufft`, `dft` (exact and dense) or `auto`.
+
+    Returns:
+        Images `(..., *shape)`, complex64 or complex128.
+
+    Raises:
+        ValueError: on a wrong shape or dtype, non-finite points, or a backend that cannot run here.
+    """
+    shape = check_shape("shape", shape)
+    _check_points(points, len(shape))
+    if not hasattr(samples, "ndim") or samples.ndim < 1 or samples.shape[-1] != points.shape[-2]:
+        raise bad("samples", samples, f"shape (..., {points.shape[-2]}), one sample for each of points")
+    flat, k, lead, (t, n) = _canonical("samples", samples, points, 1)
+    if t * n == 0:
+        raise bad("samples", samples, "at least one set of samples")
+    name = _backends.resolve_backend(backend, n_points=k.shape[1], shape=shape, n_transforms=n)
+    plan = Plan(name, _check_eps(eps, flat.dtype), shape)
+    return adjoint(plan, flat, k).reshape(*lead, *shape)
