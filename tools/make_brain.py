@@ -66,8 +66,10 @@ def main() -> None:
     maps = box_resample(maps.astype(np.float64), SHAPE, voxel_in_m=(1e-3,) * 3, voxel_out_m=(2e-3,) * 3)
     if not np.allclose(maps, maps[..., ::-1], atol=1e-9):
         raise SystemExit("The templates are not symmetric: store both hemispheres.")
-    # Rounded twice so that sums that end in .5 fall the same way on every machine.
-    left = np.rint(np.round(maps[..., SHAPE[2] // 2 :], 6)).astype(np.uint8)
+    # Running sums are rounded, so that fractions never add up to more than one; and first to six digits, so
+    # that sums ending in .5 fall the same way on every machine.
+    sums = np.rint(np.round(np.cumsum(maps[..., SHAPE[2] // 2 :], axis=0), 6))
+    left = np.diff(sums, axis=0, prepend=0).astype(np.uint8)
     np.savez_compressed(args.out, left=np.ascontiguousarray(left), voxel_size_m=np.float64(2e-3))
 
     millilitres = 2 * left.reshape(3, -1).sum(1) / 255 * 8e-3

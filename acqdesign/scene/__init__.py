@@ -1,10 +1,17 @@
 """What is scanned: tissues, the brain phantom and image files, coils and field maps."""
 
+from acqdesign.scene.augment import augment as augment
 from acqdesign.scene.brain import FOV_M as FOV_M
 from acqdesign.scene.brain import load_brain as load_brain
-from acqdesign.scene.brain import target_grid as target_grid
 from acqdesign.scene.brain import weighted_image as weighted_image
+from acqdesign.scene.coils import birdcage_maps as birdcage_maps
+from acqdesign.scene.coils import check_smaps as check_smaps
+from acqdesign.scene.fields import b1_map as b1_map
+from acqdesign.scene.fields import check_field_map as check_field_map
+from acqdesign.scene.loaders import image_fov_m as image_fov_m
+from acqdesign.scene.loaders import load_image as load_image
 from acqdesign.scene.resample import box_resample as box_resample
+from acqdesign.scene.resample import target_grid as target_grid
 from acqdesign.scene.tissue import TISSUES as TISSUES
 from acqdesign.scene.tissue import Tissue as Tissue
 from acqdesign.scene.tissue import tissue as tissue

@@ -2,8 +2,9 @@
 
 Axes: x runs from the feet to the head, y from front to back, z from right to left, so a plane of constant x
 shown with y downwards is an axial slice in the radiological convention, and the readout of a 3D scan runs
-along the head's long axis as it usually does. The field of view is 160 × 192 × 160 mm; its middle lies about
-6 mm above the anterior commissure. The template is an average of 152 heads made symmetric, so left mirrors right.
+along the head's long axis as it usually does. The field of view is 160 × 192 × 160 mm; its middle lies
+about 6 mm above the anterior commissure. The template is an average of 152 heads made symmetric, so the
+left side mirrors the right.
 
 V. Fonov et al., NeuroImage 54:313 (2011) and NeuroImage 47:S102 (2009). Licence: data/LICENSE-MNI.
 """
@@ -12,17 +13,15 @@ import functools
 import math
 from collections.abc import Sequence
 from importlib import resources
-from typing import Any, Literal
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign._checks import bad, check_choice, check_positive, check_shape
+from acqdesign._checks import check_choice
 from acqdesign._types import Array, Float
-from acqdesign.scene.resample import box_resample
-from acqdesign.scene.tissue import TISSUES, FieldStrength, Tissue, tissues
-
-Contrast = Literal["T1w", "T2w", "PDw", "maps"]
+from acqdesign.scene.resample import box_resample, target_grid
+from acqdesign.scene.tissue import TISSUES, Tissue, tissues
 
 FOV_M = (0.160, 0.192, 0.160)
 """The phantom's field of view along x, y and z [m]."""
@@ -46,7 +45,7 @@ _SIGNALS = {
 
 
 def weighted_image(
-    maps: Float[Array, "3 nx ny nz"], contrast: Contrast = "T1w", field: FieldStrength = "3T"
+    maps: Float[Array, "3 nx ny nz"], contrast: str = "T1w", field: str = "3T"
 ) -> Float[Array, "nx ny nz"]:
     """An image of given contrast: tissue signals, weighted by the maps and summed.
 
@@ -84,56 +83,18 @@ def _stored() -> tuple[np.ndarray, float]:
     return maps, voxel
 
 
-def target_grid(
-    fov_m: Sequence[float],
-    shape: Sequence[int] | None,
-    voxel_size_m: float | Sequence[float] | None,
-) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """The shape and voxel size that a request means for a volume of known extent.
-
-    With a shape alone the field of view is kept; with a voxel size alone it is kept or grown to whole voxels;
-    with both they are the grid, about the same centre. A shape with `nx = 1` and no voxel size is one plane
-    through the centre, as thick as its pixels are wide on average.
-
-    Args:
-        fov_m: extent of the volume along each axis [m].
-        shape: `(nx, ny, nz)` or None.
-        voxel_size_m: one length, or one for each axis [m], or None.
-
-    Returns:
-        The shape, and the voxel size along each axis [m].
-
-    Raises:
-        ValueError: a shape that is not three positive integers, or a voxel size that is not positive.
-    """
-    voxel: tuple[float, ...] | None = None
-    if voxel_size_m is not None:
-        check_positive("voxel_size_m", voxel_size_m)
-        voxel = tuple(float(v) for v in np.broadcast_to(np.asarray(voxel_size_m, np.float64).ravel(), 3))
-    if shape is None:
-        if voxel is None:
-            raise bad("shape", "neither a shape nor a voxel size", "at least one of them")
-        return tuple(max(1, math.ceil(f / v - 1e-6)) for f, v in zip(fov_m, voxel, strict=True)), voxel
-    grid = check_shape("shape", shape, dims=(3,))
-    if voxel is None:
-        voxel = tuple(f / n for f, n in zip(fov_m, grid, strict=True))
-        if grid[0] == 1:
-            voxel = ((voxel[1] + voxel[2]) / 2, *voxel[1:])
-    return grid, voxel
-
-
 def load_brain(
     *,
     shape: Sequence[int] | None = None,
     voxel_size_m: float | Sequence[float] | None = None,
-    contrast: Contrast = "T1w",
-    field: FieldStrength = "3T",
+    contrast: str = "T1w",
+    field: str = "3T",
 ) -> Float[Array, "..."]:
     """The packaged brain as an image or as tissue maps, on any grid.
 
-    Resampled by box overlap, so that tissue volumes are conserved wherever the grid covers the head (also with
-    anisotropic voxels; a grid finer than the stored 2 mm shows those voxels). Tissue outside the grid is
-    cut off. `nx = 1` gives one axial plane through the basal ganglia: see `target_grid` for its thickness.
+    Resampled by box overlap, so that tissue volumes are conserved wherever the grid covers the head (also
+    with anisotropic voxels; a grid finer than the stored 2 mm shows those voxels). Tissue outside the grid
+    is cut off. `nx = 1` gives one axial plane through the basal ganglia: see `target_grid` for its thickness.
 
     Args:
         shape: `(nx, ny, nz)`; alone, it keeps the field of view `FOV_M`.

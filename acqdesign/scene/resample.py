@@ -1,10 +1,11 @@
 """Resampling by box overlap: what a voxel holds is the mean over its volume, so tissue is conserved."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from acqdesign._checks import bad
+from acqdesign._checks import bad, check_positive, check_shape
 
 
 def _overlap(n_in: int, size_in: float, n_out: int, size_out: float) -> np.ndarray:
@@ -53,3 +54,44 @@ def box_resample(
         weights = _overlap(array.shape[axis - 3], size_in, n_out, size_out)
         out = np.moveaxis(np.tensordot(weights, out, axes=(1, axis - 3)), 0, axis - 3)
     return np.ascontiguousarray(out.astype(dtype))
+
+
+def target_grid(
+    fov_m: Sequence[float],
+    shape: Sequence[int] | None,
+    voxel_size_m: float | Sequence[float] | None,
+) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """The shape and voxel size that a request means for a volume of known extent.
+
+    With a shape alone the field of view is kept; with a voxel size alone it is kept or grown to whole voxels;
+    with both they are the grid, about the same centre. A shape with `nx = 1` and no voxel size is one plane
+    through the centre, as thick as its pixels are wide on average (or as the volume, where that is thinner).
+
+    Args:
+        fov_m: extent of the volume along each axis [m].
+        shape: `(nx, ny, nz)` or None.
+        voxel_size_m: one length, or one for each axis [m], or None.
+
+    Returns:
+        The shape, and the voxel size along each axis [m].
+
+    Raises:
+        ValueError: a shape that is not three positive integers, or a voxel size that is not positive.
+    """
+    voxel: tuple[float, ...] | None = None
+    if voxel_size_m is not None:
+        check_positive("voxel_size_m", voxel_size_m)
+        lengths = np.asarray(voxel_size_m, np.float64).ravel()
+        if lengths.size not in (1, 3):
+            raise bad("voxel_size_m", repr(voxel_size_m), "one length, or one for each of three axes")
+        voxel = tuple(float(v) for v in np.broadcast_to(lengths, 3))
+    if shape is None:
+        if voxel is None:
+            raise bad("shape", "neither a shape nor a voxel size", "at least one of them")
+        return tuple(max(1, math.ceil(f / v - 1e-6)) for f, v in zip(fov_m, voxel, strict=True)), voxel
+    grid = check_shape("shape", shape, dims=(3,))
+    if voxel is None:
+        voxel = tuple(f / n for f, n in zip(fov_m, grid, strict=True))
+        if grid[0] == 1:
+            voxel = (min((voxel[1] + voxel[2]) / 2, fov_m[0]), *voxel[1:])
+    return grid, voxel

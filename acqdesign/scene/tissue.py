@@ -2,11 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from acqdesign._checks import bad, check_choice
-
-FieldStrength = Literal["1.5T", "3T"]
 
 TISSUES = ("gm", "wm", "csf")
 """Order of tissue maps everywhere: grey matter, white matter, cerebrospinal fluid."""
@@ -54,7 +51,7 @@ _TABLE: dict[str, dict[str, Tissue]] = {
 }
 
 
-def tissue(name: str, field: FieldStrength = "3T") -> Tissue:
+def tissue(name: str, field: str = "3T") -> Tissue:
     """A tissue's T1, T2 and proton density.
 
     Args:
@@ -71,7 +68,7 @@ def tissue(name: str, field: FieldStrength = "3T") -> Tissue:
     return at_field[check_choice("tissue", name, at_field)]
 
 
-def tissues(names: str | Sequence[str] = TISSUES, field: FieldStrength = "3T") -> tuple[Tissue, ...]:
+def tissues(names: str | Sequence[str] = TISSUES, field: str = "3T") -> tuple[Tissue, ...]:
     """Several tissues, in the order asked for.
 
     Args:

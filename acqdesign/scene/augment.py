@@ -1,0 +1,87 @@
+"""Random rotations, flips and scales, so that a design learns from more heads than it was shown."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.ndimage import map_coordinates
+
+from acqdesign._checks import bad
+from acqdesign._types import Array, Inexact, PRNGKey
+
+
+def _rotation(angles: Array) -> Array:
+    """Rotation about x, then y, then z."""
+    (cx, cy, cz), (sx, sy, sz) = jnp.cos(angles), jnp.sin(angles)
+    one, zero = jnp.ones_like(cx), jnp.zeros_like(cx)
+    about_x = jnp.array([[one, zero, zero], [zero, cx, -sx], [zero, sx, cx]])
+    about_y = jnp.array([[cy, zero, sy], [zero, one, zero], [-sy, zero, cy]])
+    about_z = jnp.array([[cz, -sz, zero], [sz, cz, zero], [zero, zero, one]])
+    return about_z @ about_y @ about_x
+
+
+def augment(
+    image: Inexact[Array, "*batch nx ny nz"],
+    key: PRNGKey,
+    *,
+    max_rotation_rad: float = math.pi / 12,
+    max_scale: float = 0.1,
+    flips: Sequence[int] = (2,),
+    voxel_size: Sequence[float] = (1.0, 1.0, 1.0),
+) -> Inexact[Array, "*batch nx ny nz"]:
+    """The image under one random rotation, scale and set of flips about the middle of its field of view.
+
+    Linear interpolation, zeros from outside; tissue fractions stay in [0, 1] and their sum below one. A
+    single plane (`nx = 1`) turns within itself. Runs under `jit` and `vmap` over keys.
+
+    Args:
+        image: real or complex `(..., nx, ny, nz)`; leading axes, such as tissue maps, move as one.
+        key: from `jax.random.key`.
+        max_rotation_rad: angles about each axis are uniform up to this size [rad].
+        max_scale: the object grows or shrinks by a factor uniform in `1 ± max_scale`.
+        flips: axes, of 0, 1 and 2, that are mirrored with probability one half; 2 is left and right in
+            the packaged brain.
+        voxel_size: relative lengths of a voxel's edges, so that anisotropic voxels turn rigidly.
+
+    Returns:
+        An array like `image`.
+
+    Raises:
+        ValueError: fewer than three axes, an integer dtype, an unknown axis to flip, a negative rotation, a
+            scale outside [0, 1), or a voxel size that is not positive.
+    """
+    if image.ndim < 3 or not jnp.issubdtype(image.dtype, jnp.inexact):
+        raise bad("image", image, "a real or complex floating array (..., nx, ny, nz)")
+    if not max_rotation_rad >= 0:
+        raise bad("max_rotation_rad", max_rotation_rad, "an angle >= 0")
+    if not 0 <= max_scale < 1:
+        raise bad("max_scale", max_scale, "a number in [0, 1)")
+    if set(flips) - {0, 1, 2}:
+        raise bad("flips", tuple(flips), "axes out of 0, 1 and 2")
+    if len(voxel_size) != 3 or not all(v > 0 for v in voxel_size):
+        raise bad("voxel_size", tuple(voxel_size), "three lengths > 0")
+    shape = image.shape[-3:]
+    real = jnp.finfo(image.dtype).dtype
+    turn_key, scale_key, flip_key = jax.random.split(key, 3)
+
+    # An axis of one voxel has no neighbours: the plane may only turn about its normal.
+    turns = jnp.array([all(n > 1 for a, n in enumerate(shape) if a != axis) for axis in range(3)], real)
+    angles = turns * jax.random.uniform(turn_key, (3,), real, -max_rotation_rad, max_rotation_rad)
+    scale = jax.random.uniform(scale_key, (), real, 1 - max_scale, 1 + max_scale)
+    mirrored = jax.random.bernoulli(flip_key, 0.5, (3,)) & jnp.array([a in flips for a in range(3)])
+    signs = jnp.where(mirrored, -1, 1).astype(real)
+
+    # Output voxels look up where they came from: mirror, turn back, shrink back.
+    size = jnp.array(voxel_size, real)
+    lookup = (_rotation(angles).T * signs) / scale
+    lookup = lookup * size / size[:, None]
+    middle = (jnp.array(shape, real) - 1) / 2
+    grid = jnp.stack(jnp.meshgrid(*(jnp.arange(n, dtype=real) for n in shape), indexing="ij"))
+    inside = jnp.array([n > 1 for n in shape])
+    source = jnp.tensordot(lookup, grid - middle[:, None, None, None], axes=1)
+    source = jnp.where(inside[:, None, None, None], source, 0) + middle[:, None, None, None]
+
+    flat = image.reshape(-1, *shape)
+    moved = jax.vmap(lambda volume: map_coordinates(volume, list(source), order=1, mode="constant"))(flat)
+    return moved.reshape(image.shape)

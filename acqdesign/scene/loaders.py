@@ -1,0 +1,146 @@
+"""Images and tissue maps from a name or a file: what `--phantom` takes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from acqdesign._checks import bad, check_choice
+from acqdesign._types import Image
+from acqdesign.scene.brain import FOV_M, load_brain, weighted_image
+from acqdesign.scene.files import Volume, read_nifti, read_npy, read_npz, to_scanner_axes
+from acqdesign.scene.resample import box_resample, target_grid
+
+_READERS = {".nii": read_nifti, ".nii.gz": read_nifti, ".npy": read_npy, ".npz": read_npz}
+_KINDS = "brain, brainweb:SUBJECT, or a file that ends in " + ", ".join(_READERS)
+
+# BrainWeb's normal brain, and its twenty: C. A. Cocosco et al., NeuroImage 5:S425 (1997).
+BRAINWEB_SUBJECTS = (0, 4, 5, 6, 18, 20, 38, *range(41, 55))
+
+
+def _brainweb(subject: str) -> Volume:
+    """Tissue maps of a BrainWeb subject, downloaded where they are not cached yet."""
+    number = int(check_choice("brainweb subject", subject, map(str, BRAINWEB_SUBJECTS)))
+    try:
+        from brainweb_dl import get_mri
+    except ImportError as error:
+        remedy = 'Install it: pip install "acqdesign[brainweb]".'
+        raise bad(
+            "phantom", f"brainweb:{subject}", "the package brainweb-dl to be installed", remedy
+        ) from error
+    try:
+        labels, affine = get_mri(number, "crisp", with_affine=True)
+    except Exception as error:  # whatever the network, the server or the cache may raise
+        reason = f"brainweb:{subject}, whose download failed ({type(error).__name__}: {error})"
+        remedy = "Try again with the network up, or use --phantom brain."
+        raise bad("phantom", reason, "BrainWeb to be reachable", remedy) from error
+    labels = np.asarray(labels)
+    if labels.ndim != 3 or labels.max() > 11 or not all((labels == known).any() for known in (1, 2, 3)):
+        raise bad("phantom", f"brainweb:{subject} with unknown labels", "labels 1, 2, 3 for CSF, GM and WM")
+    labels, voxel = to_scanner_axes(labels.astype(np.uint8), affine)
+    maps = [_coarsened(labels == known, voxel) for known in (2, 3, 1)]
+    return Volume(np.stack([fraction for fraction, _ in maps]), maps[0][1])
+
+
+def _coarsened(mask: np.ndarray, voxel: tuple[float, ...]) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Tissue fractions at 1 mm from labels at 0.5 mm, which would fill gigabytes."""
+    if max(voxel) > 0.75e-3 or any(n % 2 for n in mask.shape):
+        return mask.astype(np.float32), voxel
+    a, b, c = (n // 2 for n in mask.shape)
+    blocks = mask.reshape(a, 2, b, 2, c, 2)
+    return blocks.mean(axis=(1, 3, 5), dtype=np.float32), tuple(2 * v for v in voxel)
+
+
+def _volume(spec: str) -> Volume:
+    """What a file or a downloadable phantom holds, on its own grid."""
+    word, _, subject = spec.partition(":")
+    if word == "brainweb":
+        return _brainweb(subject)
+    path = Path(spec)
+    reader = next((r for ending, r in _READERS.items() if path.name.lower().endswith(ending)), None)
+    if reader is None:
+        raise bad("phantom", repr(spec), _KINDS)
+    if not path.is_file():
+        raise bad("phantom", f"{spec}, which is no file", _KINDS)
+    try:
+        return reader(path)
+    except OSError as error:
+        raise bad(
+            "phantom", f"{spec}, which cannot be read ({error.strerror or error})", "a readable file"
+        ) from error
+
+
+def load_image(
+    spec: str,
+    *,
+    shape: Sequence[int] | None = None,
+    voxel_size_m: float | Sequence[float] | None = None,
+    contrast: str = "T1w",
+    field: str = "3T",
+) -> Image:
+    """The image, or the tissue maps, that a phantom's name or file stands for.
+
+        brain             the packaged brain (see `load_brain`)
+        brainweb:SUBJECT  a BrainWeb subject (0, or 4 to 54), downloaded by brainweb-dl
+        FILE.nii[.gz]     a volume, turned so that x runs to the head, y to the back and z to the left
+        FILE.npy          a volume `(nx, ny, nz)`, axes as they are
+        FILE.npz          one volume, alone or named `image`; or fractions named `gm`, `wm` and `csf`
+
+    Images from files, real or complex, are scaled to a largest magnitude of one, so that noise levels mean
+    the same for every phantom, and keep their contrast whatever `contrast` says; tissue maps become an image
+    by `weighted_image`. Grids are resampled by box overlap, the field of view kept. A `.npy` or `.npz` does
+    not know its voxel size: it fills the grid asked for.
+
+    Args:
+        spec: one of the above.
+        shape: `(nx, ny, nz)`; the file's own where None. See `load_brain` for `nx = 1`.
+        voxel_size_m: one length, or one for each axis [m].
+        contrast: `T1w`, `T2w` or `PDw` for an image, or `maps` for tissue maps.
+        field: `1.5T` or `3T`.
+
+    Returns:
+        float32 or complex64 image `(nx, ny, nz)`, or float32 maps `(3, nx, ny, nz)`.
+
+    Raises:
+        ValueError: what is wrong with the name, the file or the grid; the message names the file.
+    """
+    check_choice("contrast", contrast, ("T1w", "T2w", "PDw", "maps"))
+    check_choice("field", field, ("1.5T", "3T"))
+    if spec == "brain":
+        return load_brain(shape=shape, voxel_size_m=voxel_size_m, contrast=contrast, field=field)
+    data, voxel = _volume(spec)
+    is_maps = data.ndim == 4
+    if contrast == "maps" and not is_maps:
+        raise bad("phantom", f"{spec}, which holds one image", "tissue maps named gm, wm and csf")
+    if voxel is None and voxel_size_m is not None and shape is None:
+        raise bad(
+            "voxel_size_m", repr(voxel_size_m), f"none, as {spec} carries no voxel size", "Give a shape."
+        )
+    if shape is not None or voxel_size_m is not None:
+        # Without a voxel size only ratios of shapes count, and the volume fills the grid.
+        voxel_in = (1.0, 1.0, 1.0) if voxel is None else voxel
+        fov = tuple(v * n for v, n in zip(voxel_in, data.shape[-3:], strict=True))
+        grid, voxel_out = target_grid(fov, shape, None if voxel is None else voxel_size_m)
+        data = box_resample(data, grid, voxel_in_m=voxel_in, voxel_out_m=voxel_out)
+    if not is_maps or contrast == "maps":
+        return jnp.asarray(data)
+    return weighted_image(jnp.asarray(data), contrast, field)
+
+
+def image_fov_m(spec: str) -> tuple[float, ...] | None:
+    """The field of view `(x, y, z)` of a phantom [m], or None for a file that doesn't say.
+
+    Args:
+        spec: as for `load_image`.
+
+    Returns:
+        Three lengths, or None.
+
+    Raises:
+        ValueError: as `load_image`.
+    """
+    if spec == "brain":
+        return FOV_M
+    data, voxel = _volume(spec)
+    return None if voxel is None else tuple(v * n for v, n in zip(voxel, data.shape[-3:], strict=True))
