@@ -1,0 +1,370 @@
+"""What every command shares: its options, its run directory and its exit codes."""
+
+import contextlib
+import dataclasses
+import difflib
+import json
+import math
+import os
+import platform
+import signal
+import sys
+import time
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import jax
+import numpy as np
+import tyro
+
+from acqdesign._checks import bad, check_choice, check_count, check_positive
+from acqdesign._files import atomic_write, plain, write_json
+from acqdesign.design.fit import CheckpointPolicy, FitResult, NonFiniteError
+from acqdesign.design.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer
+
+Options = TypeVar("Options")
+
+EXIT_USAGE, EXIT_NUMERICAL, EXIT_FILES = 2, 3, 4
+_EXIT_SIGNALS = {"SIGINT": 130, "SIGTERM": 143}
+_NOT_READ_BACK = ("out", "overwrite", "config", "resume")
+_RUN_FILES = ("config.json", "design.npz", "history.csv", "summary.json", "checkpoint/step-*.json")
+_RUN_OUTPUTS = (*_RUN_FILES, "checkpoint/step-*.npz", "*.png", "learning.gif", "design.*")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """How the run is made and where its results go."""
+
+    out: Path | None = None
+    """Folder for the results; runs/COMMAND-TIME unless given."""
+    overwrite: bool = False
+    """Replace the run that --out already holds."""
+    seed: int = 0
+    """Seed of every random choice."""
+    steps: int = 100
+    """Optimisation steps."""
+    optimizer: str = "adam"
+    """Optimiser: adam, adamw, nadam, amsgrad, radam, adabelief, lion, rmsprop, sgd, momentum or lbfgs."""
+    lr: float | None = None
+    """Learning rate in units of what is learned [cycles/voxel, rad]; 1e-2 unless given. For lbfgs the largest
+    multiple of its own step, 1 unless given."""
+    schedule: str = "constant"
+    """Learning rate over the run: constant, cosine, exponential (to 1 %), linear or warmup-cosine."""
+    clip: float | None = None
+    """Largest norm of the gradient; longer ones are scaled down to it."""
+    starts: int = 1
+    """Starting points learned side by side; the best is kept."""
+    config: Path | None = None
+    """config.json of an earlier run, or options in JSON, to start from; flags given here come first."""
+    resume: Path | None = None
+    """Folder of an interrupted run to continue, with its options, from its newest checkpoint."""
+    checkpoint_every: int = 100
+    """Steps between checkpoints; one is also written at the end and on SIGINT and SIGTERM."""
+    max_minutes: float | None = None
+    """Stop learning, save and report after this many minutes."""
+    no_figures: bool = False
+    """Leave out the figures and the animation."""
+    deterministic: bool = False
+    """Bit-identical results on one platform, for some loss of speed."""
+    precision: Literal["single", "double"] = "single"
+    """Arithmetic: float32 or float64."""
+
+    def __post_init__(self) -> None:
+        check_count("--seed", self.seed, minimum=0)
+        for name in ("steps", "starts", "checkpoint_every"):
+            check_count("--" + name.replace("_", "-"), getattr(self, name))
+        for name in ("lr", "clip", "max_minutes"):
+            if getattr(self, name) is not None:
+                check_positive("--" + name.replace("_", "-"), getattr(self, name))
+        check_choice("--optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("--schedule", self.schedule, SCHEDULES)
+        for first, second in (("resume", "overwrite"), ("resume", "config")):
+            if getattr(self, first) and getattr(self, second):
+                raise bad(f"--{first}", f"also --{second}", "one of the two")
+
+    @property
+    def dtype(self) -> type[np.floating]:
+        """The real working precision that `precision` names."""
+        return np.float64 if self.precision == "double" else np.float32
+
+
+def parse_options(kind: type[Options], argv: Sequence[str] | None, *, prog: str) -> Options:
+    """Options from the command line, over those of `--config` or `--resume`, over the defaults.
+
+    Args:
+        kind: frozen dataclass whose fields are option dataclasses, one of them `run: RunOptions`; its
+            docstring is the command's description. Flags are flat: `--steps`, not `--run.steps`.
+        argv: arguments after the program's name; None takes the process's own.
+        prog: name of the command in its help.
+
+    Returns:
+        The options, with JAX set to their precision.
+
+    Raises:
+        ValueError: a configuration file that cannot be read, or holds an unknown or wrong-typed key.
+        SystemExit: wrong usage (code 2), or `--help` (code 0).
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    settings = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    options = tyro.cli(kind, prog=prog, args=args, config=settings)
+    run = options.run  # type: ignore[attr-defined]
+    source = run.resume / "config.json" if run.resume else run.config
+    if source is not None:
+        if run.resume and run.out is not None:
+            raise bad("--out", f"{run.out} with --resume", "only one", "A resumed run stays in its folder.")
+        stored = read_config(kind, source)
+        options = tyro.cli(kind, prog=prog, args=args, config=settings, default=stored)
+        run = options.run  # type: ignore[attr-defined]
+    jax.config.update("jax_enable_x64", run.precision == "double")
+    if run.deterministic and "--xla_gpu_deterministic_ops" not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
+    return options
+
+
+def flat_options(options: Any) -> dict[str, Any]:
+    """Every option by its flag's name with underscores, in JSON's types; infinities as text."""
+    flat: dict[str, Any] = {}
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if dataclasses.is_dataclass(value):
+            flat |= flat_options(value)
+        else:
+            infinite = isinstance(value, float) and not math.isfinite(value)
+            flat[field.name] = repr(value) if infinite else plain(value)
+    return flat
+
+
+def read_config(kind: type[Options], path: Path | str) -> Options:
+    """Options of `kind` from the `config.json` of a run, or from a flat JSON object of options.
+
+    Raises:
+        ValueError: the file is missing or not such JSON; a key is unknown (the nearest known one is named) or
+            its value of the wrong type.
+    """
+    try:
+        content = json.loads(Path(path).read_bytes())
+    except (OSError, ValueError) as error:
+        raise bad("config", f"{path} ({error})", "a readable JSON file") from None
+    flat = content.get("options", content) if isinstance(content, dict) else None
+    if not isinstance(flat, dict):
+        raise bad("config", f"{path} without an object of options", "the config.json of a run")
+    known = flat_options(kind())
+    for key in flat:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            remedy = f"Did you mean {near[0]!r}?" if near else "Known keys: " + ", ".join(known) + "."
+            raise bad(f"config {path}", f"the unknown key {key!r}", "options of this command", remedy)
+    return _build(kind, kind(), {k: v for k, v in flat.items() if k not in _NOT_READ_BACK}, path)
+
+
+def _build(kind: type[Any], default: Any, flat: Mapping[str, Any], path: Path | str) -> Any:
+    hints = typing.get_type_hints(kind)
+    changes = {}
+    for field in dataclasses.fields(kind):
+        hint, held = hints[field.name], getattr(default, field.name)
+        if dataclasses.is_dataclass(held):
+            changes[field.name] = _build(type(held), held, flat, path)
+        elif field.name in flat:
+            try:
+                changes[field.name] = _coerce(hint, flat[field.name])
+            except TypeError:
+                expected = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+                raise bad(f"config {path}: {field.name}", repr(flat[field.name]), expected) from None
+    return dataclasses.replace(default, **changes)
+
+
+def _coerce(hint: Any, value: Any) -> Any:
+    """`value`, as read from JSON, as the type that `hint` asks for; TypeError where it is not one."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        for option in args:
+            with contextlib.suppress(TypeError):
+                return _coerce(option, value)
+    elif origin is Literal:
+        if value in args:
+            return value
+    elif origin is tuple and isinstance(value, list):
+        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else args
+        if len(kinds) == len(value):
+            return tuple(_coerce(k, v) for k, v in zip(kinds, value, strict=True))
+    elif hint is type(None) and value is None:
+        return None
+    elif hint is float and (type(value) in (int, float) or value in ("inf", "-inf", "nan")):
+        return float(value)
+    elif hint is Path and isinstance(value, str):
+        return Path(value)
+    elif hint in (bool, int, str) and type(value) is hint:
+        return value
+    raise TypeError
+
+
+@contextlib.contextmanager
+def run_directory(command: str, options: Any) -> Iterator[Path]:
+    """The folder of a run, made, claimed and begun with `config.json`; enter it once all input has been read.
+
+    Args:
+        command: name of the command, `learn_traj` say.
+        options: its options, with a `run: RunOptions`.
+
+    Yields:
+        The folder.
+
+    Raises:
+        ValueError: it holds a run already and neither `overwrite` nor `resume` was asked for; or another
+            process is writing to it.
+        OSError: it cannot be made or written.
+    """
+    run: RunOptions = options.run
+    out = run.resume or run.out or _fresh(command)
+    if out.exists() and not out.is_dir():
+        raise bad("--out", f"{out}, which is a file", "a folder")
+    held = [found.name for pattern in _RUN_FILES for found in out.glob(pattern)]
+    if held and not (run.overwrite or run.resume):
+        raise bad("--out", f"{out}, which holds a run", "a new folder", "--overwrite replaces that run.")
+    out.mkdir(parents=True, exist_ok=True)
+    with _claimed(out):
+        if run.overwrite:
+            for pattern in _RUN_OUTPUTS:
+                for old in out.glob(pattern):
+                    old.unlink()
+        write_json(out / "config.json", describe(command, options))
+        yield out
+
+
+def describe(command: str, options: Any) -> dict[str, Any]:
+    """What `config.json` holds: the command, every resolved option, versions, seed and platform."""
+    packages = ("acqdesign", "jax", "jaxlib", "jax-finufft", "optax", "equinox", "numpy", "scipy")
+    device = jax.devices()[0]
+    return {
+        "command": command,
+        "options": flat_options(options),
+        "seed": options.run.seed,
+        "versions": {"python": platform.python_version()}
+        | {name: metadata.version(name) for name in packages},
+        "platform": {
+            "system": platform.platform(),
+            "machine": platform.machine(),
+            "cpus": os.cpu_count(),
+            "backend": device.platform,
+            "device": device.device_kind,
+            "devices": jax.device_count(),
+        },
+    }
+
+
+def fit_arguments(run: RunOptions, out: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keyword arguments of `fit` that `RunOptions` settles; `config` goes into the checkpoints."""
+    return {
+        "optimizer": make_optimizer(
+            run.optimizer, run.lr, steps=run.steps, schedule=run.schedule, clip=run.clip
+        ),
+        "steps": run.steps,
+        "starts": run.starts if run.starts > 1 else None,
+        "checkpoint": CheckpointPolicy(out / "checkpoint", run.checkpoint_every, config=config),
+        "resume": run.resume is not None,
+        "max_minutes": run.max_minutes,
+    }
+
+
+def write_history(path: Path | str, history: Mapping[str, np.ndarray]) -> None:
+    """Writes the log as CSV, atomically: step, loss and every term, one row a logged step."""
+    rows = zip(*(np.asarray(column).tolist() for column in history.values()), strict=True)
+    lines = [",".join(history), *(",".join(map(repr, row)) for row in rows)]
+    with atomic_write(path) as file:
+        file.write(("\n".join(lines) + "\n").encode())
+
+
+def write_summary(path: Path | str, result: FitResult, **more: Any) -> None:
+    """Writes `summary.json`, atomically: what `fit` measured, peak memory, and `more` (nrmse, psnr, …)."""
+    names = "initial_loss final_loss seconds_per_step compile_seconds steps stopped verdict"
+    summary = {name: getattr(result, name) for name in names.split()}
+    if result.start_losses is not None:
+        summary |= {"start": result.start, "start_losses": result.start_losses}
+    write_json(path, summary | {"peak_memory_bytes": peak_memory_bytes()} | more)
+
+
+def write_figure(path: Path | str, figure: Any, *, dpi: int = 150) -> None:
+    """Writes a matplotlib figure as PNG, atomically."""
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", dpi=dpi)
+
+
+def peak_memory_bytes() -> int:
+    """Most memory in use so far: of the accelerator, or of this process where the CPU computes."""
+    stats = jax.devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return int(stats["peak_bytes_in_use"])
+    try:
+        import resource
+    except ImportError:  # not a POSIX system
+        return 0
+    # Linux counts in KiB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def exit_code(result: FitResult) -> int:
+    """0, or 130 or 143 where a signal ended the fit early."""
+    return _EXIT_SIGNALS.get(result.stopped, 0)
+
+
+def run_command(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None, *, prog: str) -> int:
+    """Runs a command's `main(argv)` and turns its errors into one line on standard error and an exit code.
+
+    Returns:
+        `main`'s own code; 2 for wrong use or input, 3 for a numerical failure, 4 for a failing file system,
+        130 and 143 for SIGINT and SIGTERM.
+    """
+
+    def terminate(*_: Any) -> None:
+        raise SystemExit(_EXIT_SIGNALS["SIGTERM"])
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        return main(argv)
+    except KeyboardInterrupt:
+        return _fail(prog, "interrupted", _EXIT_SIGNALS["SIGINT"])
+    except (NonFiniteError, FloatingPointError, np.linalg.LinAlgError) as error:
+        return _fail(prog, str(error), EXIT_NUMERICAL)
+    except ValueError as error:
+        return _fail(prog, str(error), EXIT_USAGE)
+    except OSError as error:
+        return _fail(prog, str(error), EXIT_FILES)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _fail(prog: str, message: str, code: int) -> int:
+    # Names and texts that came out of files may hold terminal escapes: only printable characters are shown.
+    line = " ".join("".join(c if c.isprintable() else " " for c in message).split())
+    print(f"{prog}: {line}", file=sys.stderr)
+    return code
+
+
+def _fresh(command: str) -> Path:
+    """A new folder name under `runs/`, by the clock."""
+    name = f"{command}-{time.strftime('%Y%m%d-%H%M%S')}"
+    candidates = (Path("runs") / (name + (f"-{n}" if n else "")) for n in range(1000))
+    return next(path for path in candidates if not path.exists())
+
+
+@contextlib.contextmanager
+def _claimed(out: Path) -> Iterator[None]:
+    """Holds a lock on a folder that ends with the process, however that ends."""
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        yield
+        return
+    descriptor = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise bad("--out", f"{out}, which another run is writing to", "a folder of its own") from None
+        yield
+    finally:
+        os.close(descriptor)
