@@ -1,13 +1,14 @@
 """Volumes from `.npy`, `.npz` and NIfTI files: sizes checked before memory is taken, no pickle ever read."""
 
 import gzip
+import importlib.util
 import lzma
 import math
 import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from acqdesign.scene.tissue import TISSUES
 MAX_VOXELS = 512**3
 """Largest volume that is read: 0.5 GiB in float32."""
 
-_MAX_NIFTI_HEADER = 2**24
+_MAX_NIFTI_OFFSET = 2**24
 _NPY_HEADER_READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -55,7 +56,7 @@ def _check_header(path: Path, shape: Sequence[int], dtype: np.dtype) -> None:
 
 def _check_values(path: Path, raw: np.ndarray) -> np.ndarray:
     """`raw` in working precision, once its values are usable."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         data = np.asarray(raw).astype(np.complex64 if raw.dtype.kind == "c" else np.float32)
     wrong = int((~np.isfinite(data)).sum())
     if wrong:
@@ -65,13 +66,14 @@ def _check_values(path: Path, raw: np.ndarray) -> np.ndarray:
 
 def _image(path: Path, raw: np.ndarray, voxel_size_m: tuple[float, ...] | None) -> Volume:
     data = _check_values(path, raw)
-    largest = np.abs(data).max()
+    largest = max(np.abs(data.real).max(), np.abs(data.imag).max())
     if largest == 0:
         raise _wrong(path, "which holds nothing but zeros", "an image")
-    return Volume(data / largest, voxel_size_m)
+    data = data / largest  # twice, as a complex magnitude may overflow where its parts do not
+    return Volume(data / np.abs(data).max(), voxel_size_m)
 
 
-def _npy_header(path: Path, file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, int]:
+def _npy_header(path: Path, file: Any) -> tuple[tuple[int, ...], np.dtype, int]:
     """Shape, dtype and header length of an `.npy` stream."""
     try:
         version = np.lib.format.read_magic(file)
@@ -185,6 +187,43 @@ def to_scanner_axes(data: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, t
     return np.ascontiguousarray(orientations.apply_orientation(data, turn)), tuple(voxel)
 
 
+class _NiftiHeader(NamedTuple):
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    offset: int
+    slope: float
+    intercept: float
+    affine_mm: np.ndarray
+
+
+def _nifti_header(path: Path, start: bytes) -> _NiftiHeader:
+    """What the first 540 bytes of a single NIfTI-1 or NIfTI-2 file say."""
+    import nibabel
+
+    try:
+        kind = nibabel.Nifti2Header if start[4:7] == b"n+2" else nibabel.Nifti1Header
+        header = kind(start[: kind.sizeof_hdr])
+        if header["magic"].item()[:3] not in (b"n+1", b"n+2"):
+            raise ValueError("not a single file")
+        # Trailing axes of one volume carry nothing.
+        shape = tuple(int(n) for n in header.get_data_shape())
+        while len(shape) > 3 and shape[-1] == 1:
+            shape = shape[:-1]
+        slope, intercept = header.get_slope_inter()
+        millimetres = {"meter": 1e3, "micron": 1e-3}.get(header.get_xyzt_units()[0], 1.0)
+        affine = np.diag([millimetres] * 3 + [1.0]) @ np.asarray(header.get_best_affine(), np.float64)
+        return _NiftiHeader(
+            shape=shape,
+            dtype=header.get_data_dtype(),
+            offset=int(header.get_data_offset()),
+            slope=1.0 if slope is None else slope,
+            intercept=0.0 if intercept is None else intercept,
+            affine_mm=affine,
+        )
+    except Exception as error:  # nibabel raises many kinds on a damaged header
+        raise _wrong(path, f"which has no sound NIfTI header ({error})", "a .nii or .nii.gz file") from error
+
+
 def read_nifti(path: Path) -> Volume:
     """The image in a `.nii` or `.nii.gz` file, turned to the packaged brain's axes.
 
@@ -197,48 +236,33 @@ def read_nifti(path: Path) -> Volume:
     Raises:
         ValueError: nibabel isn't installed, or what is wrong with the file.
     """
-    try:
-        import nibabel
-    except ImportError as error:
+    if importlib.util.find_spec("nibabel") is None:
         remedy = 'Install it: pip install "acqdesign[nifti]".'
-        raise bad(
-            "phantom", f"{path}, a NIfTI file", "the package nibabel to be installed", remedy
-        ) from error
-
+        raise bad("phantom", f"{path}, a NIfTI file", "the package nibabel to be installed", remedy)
     with path.open("rb") as raw_file:
         zipped = raw_file.read(2) == b"\x1f\x8b"
     try:
         with gzip.open(path) if zipped else path.open("rb") as file:
             start = file.read(540)
-            kind = nibabel.Nifti2Header if start[4:7] == b"n+2" else nibabel.Nifti1Header
-            header = kind(start[: kind.sizeof_hdr])
-            # Trailing axes of one volume carry nothing.
-            shape = tuple(int(n) for n in header.get_data_shape())
-            while len(shape) > 3 and shape[-1] == 1:
-                shape = shape[:-1]
-            dtype, offset = header.get_data_dtype(), int(header.get_data_offset())
-            slope, intercept = header.get_slope_inter()
-            _check_header(path, shape, dtype)
-            if header["magic"].item()[:3] not in (b"n+1", b"n+2") or not 0 < offset <= _MAX_NIFTI_HEADER:
-                raise _wrong(path, "whose header is not that of a single NIfTI file", "a .nii file")
-            want = offset + math.prod(shape) * dtype.itemsize
+            header = _nifti_header(path, start)
+            _check_header(path, header.shape, header.dtype)
+            if not 0 < header.offset <= _MAX_NIFTI_OFFSET:
+                raise _wrong(path, f"whose data would begin at byte {header.offset}", "a .nii file")
+            want = header.offset + math.prod(header.shape) * header.dtype.itemsize
             content = start + file.read(max(want - len(start), 0))
-    except (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError) as error:
-        raise _wrong(path, f"which has no sound NIfTI header ({error})", "a NIfTI file") from error
-    except nibabel.wrapstruct.WrapStructError as error:
-        raise _wrong(path, "which has no NIfTI header", "a NIfTI file") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise _wrong(path, f"which is cut off or damaged ({error})", "the whole file") from error
     if len(content) < want:
         raise _wrong(path, f"which is cut off at {len(content)} of {want} bytes", "the whole file")
-    data = np.frombuffer(content, dtype, math.prod(shape), offset).reshape(shape, order="F")
-    if slope is not None and (slope, intercept) != (1.0, 0.0):
-        data = data * slope + intercept
-    unit = {"meter": 1e3, "micron": 1e-3}.get(header.get_xyzt_units()[0], 1.0)
+    data = np.frombuffer(content, header.dtype, math.prod(header.shape), header.offset)
+    data = data.reshape(header.shape, order="F")
+    if (header.slope, header.intercept) != (1.0, 0.0):
+        with np.errstate(over="ignore", invalid="ignore"):
+            data = data * header.slope + header.intercept
     try:
-        turned, voxel = to_scanner_axes(data, np.asarray(header.get_best_affine(), np.float64))
+        turned, voxel = to_scanner_axes(data, header.affine_mm)
     except (ValueError, np.linalg.LinAlgError) as error:
         raise _wrong(
             path, f"whose voxels have no place in space ({error})", "an invertible affine"
         ) from error
-    return _image(path, turned, tuple(v * unit for v in voxel))
+    return _image(path, turned, voxel)

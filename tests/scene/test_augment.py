@@ -1,0 +1,133 @@
+"""Laws of the augmentation: one rigid motion for all maps, random by key alone, exact where a symmetry."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from acqdesign.scene import augment, load_brain
+
+KEY = jax.random.key(7)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64, jnp.complex64, jnp.complex128])
+@pytest.mark.parametrize("shape", [(5, 6, 7), (1, 9, 8), (2, 3, 4, 4, 4)])
+def test_shape_and_precision_are_kept(dtype, shape):
+    moved = augment(jnp.ones(shape, dtype), KEY)
+    assert moved.shape == shape
+    assert moved.dtype == dtype
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 7), (1, 9, 8)])
+def test_no_motion_is_the_identity(rng, shape):
+    image = jnp.asarray(rng.standard_normal(shape))
+    still = augment(image, KEY, max_rotation_rad=0.0, max_scale=0.0, flips=())
+    np.testing.assert_allclose(still, image, atol=1e-12)
+
+
+def test_flips_alone_are_mirror_images(rng):
+    """Over many keys every combination of mirrors turns up, about equally often, and nothing else."""
+    image = rng.standard_normal((4, 5, 3))
+    mirrors = {
+        (a, b): np.flip(image, [x for x, yes in ((1, a), (2, b)) if yes]) for a in (0, 1) for b in (0, 1)
+    }
+    keys = jax.random.split(KEY, 200)
+    moved = jax.vmap(
+        lambda k: augment(jnp.asarray(image), k, max_rotation_rad=0.0, max_scale=0.0, flips=(1, 2))
+    )(keys)
+    counts = [
+        sum(np.allclose(one, mirror, atol=1e-10) for one in np.asarray(moved)) for mirror in mirrors.values()
+    ]
+    assert sum(counts) == 200
+    assert min(counts) > 25
+
+
+def test_maps_move_as_one_and_stay_fractions():
+    maps = load_brain(shape=(20, 24, 20), contrast="maps")
+    moved = augment(maps, KEY)
+    np.testing.assert_allclose(augment(maps[1], KEY), moved[1], atol=1e-6)
+    np.testing.assert_allclose(moved.sum(0), augment(maps.sum(0), KEY), atol=1e-6)
+    assert float(moved.min()) >= 0
+    assert float(moved.sum(0).max()) <= 1 + 1e-5
+    assert float(jnp.abs(moved - maps).max()) > 0.1
+
+
+def moments(image, size):
+    """Principal second moments of an image in units of length."""
+    weights = np.asarray(image, np.float64)
+    grid = np.stack(
+        np.meshgrid(*(np.arange(n) * s for n, s in zip(image.shape, size, strict=True)), indexing="ij")
+    )
+    flat, w = grid.reshape(3, -1), weights.ravel() / weights.sum()
+    centred = flat - (flat @ w)[:, None]
+    return np.linalg.eigvalsh((centred * w) @ centred.T), flat @ w
+
+
+@pytest.mark.parametrize("size", [(1.0, 1.0, 1.0), (1.0, 1.4, 0.7)])
+def test_rotations_are_rigid_in_space(size):
+    """An ellipsoid keeps its principal moments and centre, also where voxels are anisotropic."""
+    shape = tuple(round(48 / s) for s in size)
+    x, y, z = np.meshgrid(
+        *((np.arange(n) - (n - 1) / 2) * s for n, s in zip(shape, size, strict=True)), indexing="ij"
+    )
+    blob = np.exp(-((x / 8) ** 2) - (y / 5) ** 2 - (z / 3) ** 2)
+    for key in jax.random.split(KEY, 3):
+        moved = augment(
+            jnp.asarray(blob), key, max_rotation_rad=0.8, max_scale=0.0, flips=(), voxel_size=size
+        )
+        before, centre = moments(blob, size)
+        after, new_centre = moments(moved, size)
+        # Linear interpolation adds up to a quarter of a squared voxel to each moment.
+        np.testing.assert_allclose(after, before, atol=0.25 * max(size) ** 2)
+        np.testing.assert_allclose(new_centre, centre, atol=0.02)
+        assert np.abs(np.asarray(moved) - blob).max() > 0.1
+
+
+def test_scale_changes_volume_within_its_range():
+    x = np.linspace(-1, 1, 41)
+    ball = jnp.asarray((np.add.outer(np.add.outer(x**2, x**2), x**2) < 0.4).astype(np.float64))
+    keys = jax.random.split(KEY, 20)
+    one = jax.jit(
+        lambda k: augment(ball, k, max_rotation_rad=0.0, max_scale=0.2, flips=()).sum() / ball.sum()
+    )
+    factors = np.cbrt(np.array([one(k) for k in keys]))
+    assert factors.min() > 0.79
+    assert factors.max() < 1.21
+    assert np.ptp(factors) > 0.2
+
+
+def test_a_plane_turns_within_itself():
+    plane = load_brain(shape=(1, 48, 48))
+    moved = augment(plane, KEY, max_scale=0.0)
+    np.testing.assert_allclose(moved.sum(), plane.sum(), rtol=0.01)
+    assert float(jnp.abs(moved - plane).max()) > 0.1
+
+
+def test_same_key_same_motion_under_jit():
+    image = load_brain(shape=(12, 14, 12))
+    plain, jitted = augment(image, KEY), jax.jit(augment)(image, KEY)
+    np.testing.assert_allclose(plain, jitted, atol=1e-5)
+    np.testing.assert_array_equal(augment(image, KEY), plain)
+    assert float(jnp.abs(augment(image, jax.random.key(8)) - plain).max()) > 0.01
+
+
+def test_gradient_reaches_the_image():
+    """The motion is linear: its gradient is its adjoint."""
+    image = jnp.asarray(np.random.default_rng(0).standard_normal((5, 6, 7)))
+    probe = jnp.asarray(np.random.default_rng(1).standard_normal((5, 6, 7)))
+    adjoint = jax.grad(lambda f: jnp.vdot(probe, augment(f, KEY)))(image)
+    np.testing.assert_allclose(jnp.vdot(adjoint, image), jnp.vdot(probe, augment(image, KEY)), rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"max_rotation_rad": -1.0}, "max_rotation_rad"),
+        ({"max_scale": 1.0}, "max_scale"),
+        ({"flips": (3,)}, "flips"),
+        ({"voxel_size": (1.0, 0.0, 1.0)}, "voxel_size"),
+    ],
+)
+def test_impossible_motions_are_refused(arguments, name):
+    with pytest.raises(ValueError, match=name):
+        augment(jnp.ones((3, 3, 3)), KEY, **arguments)

@@ -1,0 +1,108 @@
+"""Laws of the simulated coils and fields: unit sum of squares, the array's rotation symmetry, smoothness."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from acqdesign.scene import b1_map, birdcage_maps, check_field_map, check_smaps
+
+SHAPES = [(1, 48, 48), (23, 28, 23), (8, 9, 10), (5, 1, 7), (1, 1, 1)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("coils", "rings"), [(1, 1), (8, 1), (12, 3)])
+def test_sum_of_squares_is_one(shape, coils, rings):
+    maps = birdcage_maps(coils, shape, rings=rings)
+    assert maps.shape == (coils, *shape)
+    assert maps.dtype == jnp.complex64
+    np.testing.assert_allclose(np.sum(np.abs(maps) ** 2, axis=0), 1.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("n", [9, 15])
+def test_turning_by_one_coil_moves_the_array_onto_itself(n):
+    """On odd grids, where the centre is a voxel: coil c + 1 is coil c turned by 90° with its phase."""
+    maps = np.asarray(birdcage_maps(4, (1, n, n), dtype=jnp.complex128))[:, 0]
+    for c in range(4):
+        turned = np.rot90(maps[c], -1, axes=(1, 0))
+        np.testing.assert_allclose(turned * 1j, maps[(c + 1) % 4], atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(9, 9, 9), (8, 10, 12)])
+def test_voxel_zero_sits_at_half_the_length(shape):
+    """At voxel N//2 every coil of a ring is equally far."""
+    maps = np.asarray(birdcage_maps(6, shape))
+    centre = maps[:, shape[0] // 2, shape[1] // 2, shape[2] // 2]
+    np.testing.assert_allclose(np.abs(centre), 6**-0.5, rtol=1e-6)
+
+
+def test_maps_are_smooth_and_differ():
+    maps = np.asarray(birdcage_maps(8, (1, 64, 64)))[:, 0]
+    n = (np.arange(64) - 32) / 32
+    within = np.add.outer(n**2, n**2)[1:] < 1
+    assert np.abs(np.diff(maps, axis=1))[:, within].max() < 0.06
+    flat = maps.reshape(8, -1)
+    overlap = np.abs(flat.conj() @ flat.T)
+    norm = np.sqrt(np.diag(overlap))
+    assert (overlap / np.outer(norm, norm) - np.eye(8)).max() < 0.9
+
+
+def test_rings_encode_along_x():
+    one, two = (np.asarray(birdcage_maps(8, (16, 5, 5), rings=r))[:, :, 2, 2] for r in (1, 2))
+    assert np.abs(two[0, 0]) > 1.5 * np.abs(two[0, -1])
+    np.testing.assert_allclose(np.abs(one[0]), np.abs(one[1]), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"n_coils": 0}, "n_coils"),
+        ({"n_coils": 8, "rings": 3}, "rings"),
+        ({"n_coils": 8, "radius": 1.0}, "radius"),
+        ({"n_coils": 8, "shape": (8, 8)}, "shape"),
+    ],
+)
+def test_impossible_arrays_are_refused(arguments, name):
+    with pytest.raises(ValueError, match=name):
+        birdcage_maps(**{"shape": (4, 4, 4), **arguments})
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64, np.complex128])
+def test_given_maps_keep_their_precision(dtype):
+    assert check_smaps(np.ones((2, 3, 4, 5), dtype), (3, 4, 5)).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    "smaps",
+    [
+        np.ones((3, 4, 5)),
+        np.ones((2, 3, 4, 6)),
+        np.ones((0, 3, 4, 5)),
+        np.ones((2, 3, 4, 5), np.int32),
+        np.full((2, 3, 4, 5), np.nan + 0j),
+    ],
+)
+def test_maps_that_do_not_fit_are_refused(smaps):
+    with pytest.raises(ValueError, match="smaps"):
+        check_smaps(smaps, (3, 4, 5))
+
+
+@pytest.mark.parametrize("shape", [(1, 48, 48), (23, 28, 23), (16, 17, 18)])
+def test_transmit_field_peaks_in_the_middle_and_stays_in_range(shape):
+    field = np.asarray(b1_map(shape, centre=1.3, edge=0.7))
+    assert field.dtype == np.float32
+    assert np.unravel_index(field.argmax(), shape) == tuple(n // 2 for n in shape)
+    np.testing.assert_allclose([field.min(), field.max()], [0.7, 1.3], rtol=1e-6)
+    assert np.abs(np.diff(field, axis=1)).max() < 3 / shape[1]
+
+
+def test_perfect_transmit_field_is_one():
+    np.testing.assert_array_equal(b1_map((4, 5, 6), centre=1.0, edge=1.0), np.ones((4, 5, 6)))
+
+
+def test_field_maps_are_checked():
+    assert check_field_map("b1", np.ones((3, 4)), (3, 4)).dtype == np.float64
+    for wrong in (np.ones((3, 5)), np.ones((3, 4), complex), np.ones((3, 4), int), np.full((3, 4), np.inf)):
+        with pytest.raises(ValueError, match="b1"):
+            check_field_map("b1", wrong, (3, 4))
+    with pytest.raises(ValueError, match="centre"):
+        b1_map((3, 3, 3), centre=0.0)
