@@ -1,0 +1,102 @@
+"""One command a habit: `nox -s tests`, `nox -s lint`, ...; what follows `--` is passed on.
+
+`nox` alone runs what a change needs before it is handed in: lint, typecheck and tests.
+"""
+
+import os
+from pathlib import Path
+
+import nox
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+PEERS_ENV = "ACQDESIGN_PEERS_PYTHON"
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "typecheck", "tests"]
+nox.options.reuse_venv = "yes"
+nox.options.default_venv_backend = "venv"
+
+
+def group(name: str) -> list[str]:
+    """The requirements of one of pyproject.toml's dependency groups."""
+    return list(nox.project.dependency_groups(PROJECT, name))
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The tests that take seconds."""
+    session.install("-e", ".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def tests_slow(session: nox.Session) -> None:
+    """The tests that take minutes."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "-m", "slow", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff: rules and formatting."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", *session.posargs, ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def typecheck(session: nox.Session) -> None:
+    """Mypy over the package."""
+    session.install("-e", ".", *group("typecheck"))
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """Every example, with few iterations; name some after `--` to run only those."""
+    session.install("-e", ".[test]")
+    few = {"ACQDESIGN_EXAMPLE_STEPS": os.environ.get("ACQDESIGN_EXAMPLE_STEPS", "3"), "MPLBACKEND": "Agg"}
+    for script in session.posargs or sorted(map(str, Path("examples").glob("*.py"))):
+        session.run("python", script, env=few)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation; a warning is an error."""
+    session.install("-e", ".[docs]")
+    session.run(
+        "sphinx-build", "-W", "--keep-going", "-b", "html", *session.posargs, "docs", "docs/_build/html"
+    )
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """The source distribution, and the wheel from it, into dist/."""
+    session.install("build>=1.2")
+    session.run("python", "-m", "build", *session.posargs)
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """The environment of the packages that the benchmarks compare with; runs what follows `--` in it."""
+    session.install("-r", "benchmarks/requirements-peers.txt")
+    session.run("python", *(session.posargs or ["-c", "import finufft, sigpy, torch, torchsim"]))
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Every benchmark, or those named after `--` (with their options: `-- traj_step.py --rounds 2`)."""
+    session.install("-e", ".[test]")
+    python = os.environ.get(PEERS_ENV) or str(Path(".nox/peers/bin/python").resolve())
+    if not Path(python).exists():
+        session.error(f"No peers' environment: run `nox -s peers` first, or set {PEERS_ENV} to its python.")
+    if session.posargs:
+        runs = [session.posargs]
+    else:
+        runs = [
+            [path.name]
+            for pattern in ("traj_*.py", "signal_*.py")
+            for path in sorted(Path("benchmarks").glob(pattern))
+        ]
+    for script, *options in runs:
+        session.run("python", f"benchmarks/{script}", *options, env={PEERS_ENV: python})
