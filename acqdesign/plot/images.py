@@ -1,0 +1,126 @@
+"""Images and point spread functions, side by side on one scale."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from acqdesign._checks import bad
+from acqdesign.plot.style import COLOURS, ERROR_MAP, MUTED, SEQUENCE_MAP, new_figure, styled
+
+
+@styled
+def plot_images(
+    truth: ArrayLike,
+    reconstructions: Mapping[str, ArrayLike],
+    *,
+    captions: Mapping[str, str] | None = None,
+) -> Figure:
+    """The truth beside reconstructions, and under each its error; images share a scale, and so do errors.
+
+    A volume is shown by two central planes: the one across the readout x, where undersampling acts, with y
+    upwards; and the one across z, with x upwards.
+
+    Args:
+        truth: image `(ny, nz)` or `(nx, ny, nz)`; magnitudes are shown.
+        reconstructions: images of the same shape and scale by name, in order: before, after.
+        captions: a line of text under a name, such as its NRMSE.
+
+    Returns:
+        The figure.
+    """
+    target = np.abs(np.squeeze(np.asarray(truth)))
+    if target.ndim not in (2, 3):
+        raise bad("truth", target, "an image of 2 or 3 dimensions")
+    images = {name: np.abs(np.squeeze(np.asarray(image))) for name, image in reconstructions.items()}
+    for name, image in images.items():
+        if image.shape != target.shape:
+            raise bad(f"reconstructions[{name!r}]", image, f"the truth's shape {target.shape}")
+    top = float(target.max()) or 1.0
+    errors = {name: np.abs(image - target) for name, image in images.items()}
+    worst = max((float(np.quantile(error, 0.999)) for error in errors.values()), default=0.0) or top
+    planes = _planes(target)
+    ratios = [view(target).shape[1] / view(target).shape[0] for view in planes]
+    columns = len(images) + 1
+    width = 2.5
+    figure = new_figure(width * sum(ratios) * columns + 1.0, 2 * width + 0.9)
+    grid = figure.subplots(2, columns * len(planes), squeeze=False, width_ratios=ratios * columns)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for column, (name, image) in enumerate({"truth": target, **images}.items()):
+        cells = grid[:, column * len(planes) : (column + 1) * len(planes)]
+        for view, (upper, lower) in zip(planes, cells.T, strict=True):
+            picture = upper.imshow(view(image), cmap="gray", vmin=0, vmax=top, origin="lower")
+            if name in errors:
+                error = lower.imshow(view(errors[name]), cmap=ERROR_MAP, vmin=0, vmax=worst, origin="lower")
+        caption = (captions or {}).get(name, "")
+        cells[0, 0].set_title(name + (f"\n{caption}" if caption else ""), loc="left", fontsize=11)
+        if name in errors:
+            cells[1, 0].set_title(f"|{name} − truth|", loc="left", fontsize=10)
+    figure.colorbar(picture, ax=grid[0].tolist(), pad=0.01, fraction=0.03, label="signal")
+    if errors:
+        figure.colorbar(error, ax=grid[1].tolist(), pad=0.01, fraction=0.03, label="error")
+    return figure
+
+
+@styled
+def plot_psf(psf: ArrayLike, start: ArrayLike | None = None) -> Figure:
+    """Point spread functions in dB below their peak, as maps and as profiles through the peak.
+
+    Args:
+        psf: `(ny, nz)` point spread function, its peak at `(ny//2, nz//2)`; its magnitude is shown.
+        start: the same before learning.
+
+    Returns:
+        The figure.
+    """
+    held = {} if start is None else {"start": _decibels("start", start)}
+    held["learned"] = _decibels("psf", psf)
+    figure = new_figure(4.1 * len(held) + 4.6, 4.0)
+    axes = figure.subplots(1, len(held) + 1, width_ratios=[1] * len(held) + [1.25])
+    for cell, (name, decibels) in zip(axes, held.items(), strict=False):
+        ny, nz = decibels.shape
+        extent = (-(ny // 2) - 0.5, ny - ny // 2 - 0.5, -(nz // 2) - 0.5, nz - nz // 2 - 0.5)
+        shown = cell.imshow(
+            decibels.T, cmap=SEQUENCE_MAP, vmin=-50, vmax=0, origin="lower", extent=extent, aspect="equal"
+        )
+        cell.set(title=f"PSF, {name}", xlabel="y [voxels]", ylabel="z [voxels]")
+    figure.colorbar(shown, ax=list(axes[:-1]), shrink=0.85, pad=0.02, label="dB to the peak")
+    for name, decibels in held.items():
+        _profiles(axes[-1], decibels, name, COLOURS[0] if name == "learned" else MUTED)
+    axes[-1].set(
+        title="Largest side lobe by distance",
+        xlabel="distance from the peak [voxels]",
+        ylabel="dB to the peak",
+    )
+    axes[-1].set(ylim=(-50, 2), xlim=(0, None), box_aspect=0.85)
+    axes[-1].grid(axis="y")
+    axes[-1].legend()
+    return figure
+
+
+def _profiles(axes: Axes, decibels: np.ndarray, name: str, colour: str) -> None:
+    """The largest value in each ring of one voxel around the peak."""
+    offsets = [np.arange(n) - n // 2 for n in decibels.shape]
+    distance = np.rint(np.hypot(*np.meshgrid(*offsets, indexing="ij"))).astype(int)
+    rings = np.arange(min(decibels.shape) // 2 + 1)
+    worst = [decibels[distance == ring].max() for ring in rings]
+    axes.plot(rings, worst, color=colour, marker="o", ms=3.5, label=name)
+
+
+def _decibels(name: str, psf: ArrayLike) -> np.ndarray:
+    magnitude = np.abs(np.asarray(psf))
+    if magnitude.ndim != 2:
+        raise bad(name, magnitude, "a point spread function of shape (ny, nz)")
+    with np.errstate(divide="ignore"):
+        return 20 * np.log10(magnitude / magnitude.max())
+
+
+def _planes(image: np.ndarray) -> list[Callable[[np.ndarray], np.ndarray]]:
+    """Functions that cut planes out of images of this shape, first axis upwards, second to the right."""
+    if image.ndim == 2:
+        return [lambda a: a]
+    nx, _, nz = image.shape
+    return [lambda a: a[nx // 2], lambda a: a[:, :, nz // 2]]

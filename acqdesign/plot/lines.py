@@ -1,0 +1,104 @@
+"""Where readout lines lie in the phase-encode plane."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from acqdesign._checks import bad
+from acqdesign.plot.style import COLOURS, INK, MUTED, SEQUENCE_MAP, kspace_axes, new_figure, styled
+
+
+@styled
+def plot_lines(
+    points: ArrayLike,
+    *,
+    start: ArrayLike | None = None,
+    learned: ArrayLike | None = None,
+    echo: ArrayLike | None = None,
+    title: str = "",
+) -> Figure:
+    """Line positions coloured by radius, or by echo, over the positions they started from.
+
+    Beside the plane stands how densely lines lie at each radius, relative to their mean over the square.
+
+    Args:
+        points: `(S, 2)` positions `(ky, kz)` [cycles/voxel].
+        start: `(S, 2)` positions before learning, drawn in grey and joined to where they went.
+        learned: `(S,)` bool; lines that were held fixed are drawn as squares.
+        echo: `(S,)` echo of each line in its train, from 0; takes the place of the radius as colour.
+        title: text above the plane.
+
+    Returns:
+        The figure.
+    """
+    ends = line_positions("points", points)
+    starts = None if start is None else line_positions("start", start)
+    figure = new_figure(10.4, 5.2)
+    plane, profile = figure.subplots(1, 2, width_ratios=(1.35, 1))
+    radius = np.hypot(*ends.T)
+    size = marker_size(len(ends))
+    if starts is not None:
+        plane.add_collection(
+            LineCollection(
+                list(np.stack([starts, ends], axis=1)), colors=MUTED, linewidths=0.6, alpha=0.45, zorder=1
+            )
+        )
+        plane.scatter(*starts.T, s=0.55 * size, c="white", edgecolors=MUTED, linewidths=0.7, zorder=2)
+    colour = radius if echo is None else np.asarray(echo) + 1
+    look: dict[str, Any] = {"cmap": SEQUENCE_MAP, "vmin": 0 if echo is None else 1, "vmax": colour.max()}
+    moves = np.ones(len(ends), bool) if learned is None else np.asarray(learned, bool)
+    shown = plane.scatter(*ends[moves].T, s=size, c=colour[moves], ec="white", lw=0.4, zorder=3, **look)
+    if not moves.all():
+        fixed = plane.scatter(*ends[~moves].T, s=size, c=colour[~moves], marker="s", zorder=3, **look)
+        fixed.set(edgecolors=INK, linewidths=0.5)
+    _legend(plane, starts is not None, not moves.all())
+    kspace_axes(plane, title=title or f"{len(ends)} lines")
+    bar = figure.colorbar(shown, ax=plane, shrink=0.82, pad=0.02)
+    bar.set_label("radius [cycles/voxel]" if echo is None else "echo number")
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    if starts is not None:
+        _density(profile, np.hypot(*starts.T), "start", MUTED)
+    _density(profile, radius, "start" if starts is None else "learned", COLOURS[0])
+    profile.set(xlabel="radius [cycles/voxel]", ylabel="line density / mean", title="Density by radius")
+    profile.set(xlim=(0, 0.5), ylim=(0, None))
+    profile.grid(axis="y")
+    if starts is not None:
+        profile.legend()
+    return figure
+
+
+def line_positions(name: str, points: ArrayLike) -> np.ndarray:
+    """Positions as an `(S, 2)` array, or an error that says what came."""
+    array = np.asarray(points)
+    if array.ndim != 2 or array.shape[1] != 2:
+        raise bad(name, array, "shape (lines, 2): ky and kz of each line")
+    return array
+
+
+def marker_size(lines: int) -> float:
+    """Marker area [pt²] at which so many points neither vanish nor hide each other."""
+    return float(np.clip(9000 / max(lines, 1), 3, 42))
+
+
+def _density(axes: Axes, radius: np.ndarray, label: str, colour: str) -> None:
+    """Lines per area in rings of the unit square, over the mean of the square."""
+    rings = max(6, min(24, int(np.sqrt(len(radius)))))
+    edges = np.linspace(0, 0.5, rings + 1)
+    counts = np.histogram(radius, edges)[0]
+    density = counts / (np.pi * np.diff(edges**2)) / len(radius)
+    axes.stairs(density, edges, color=colour, lw=2, label=label, fill=False)
+
+
+def _legend(axes: Axes, has_start: bool, has_fixed: bool) -> None:
+    ring: dict[str, Any] = {"ls": "", "mew": 0.8}
+    handles = [axes.plot([], [], "o", color=INK, label="learned", **ring)[0]]
+    if has_fixed:
+        handles += axes.plot([], [], "s", color=INK, label="held fixed", **ring)
+    if has_start:
+        handles += axes.plot([], [], "o", color="white", mec=MUTED, ms=5, label="start", **ring)
+    if len(handles) > 1:
+        axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=len(handles))

@@ -1,0 +1,113 @@
+"""Curves: the loss, flip angles and echo amplitudes."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike
+
+from acqdesign._checks import bad
+from acqdesign.plot.style import COLOURS, INK, MUTED, new_figure, styled
+from acqdesign.units import deg_from_rad, ms_from_s
+
+
+@styled
+def plot_loss(history: Mapping[str, ArrayLike], *, label: str = "loss") -> Figure:
+    """The loss and its named terms by step.
+
+    Args:
+        history: `step`, `loss` and any further terms, each `(rows,)`, as in `FitResult.history`.
+        label: what the loss is, with its unit.
+
+    Returns:
+        The figure.
+    """
+    columns = {name: np.asarray(column, float) for name, column in history.items()}
+    step, loss = columns.pop("step"), columns.pop("loss")
+    figure = new_figure(6.4, 4.0)
+    axes = figure.subplots()
+    for index, (name, term) in enumerate(columns.items()):
+        axes.plot(step, term, lw=1.2, color=COLOURS[1 + index % 7], label=name)
+    axes.plot(step, loss, color=COLOURS[0], lw=2.4, label=label)
+    values = np.concatenate([loss, *columns.values()])
+    values = values[np.isfinite(values)]
+    if values.size and values.min() > 0 and values.max() > 4 * values.min():
+        axes.set_yscale("log")
+    for x, y, side in ((step[0], loss[0], "left"), (step[-1], loss[-1], "right")):
+        axes.plot(x, y, "o", color=COLOURS[0], ms=6)
+        axes.annotate(
+            f"{y:.3g}", (x, y), xytext=(0, 8), textcoords="offset points", ha=side, color=INK, fontsize=10
+        )
+    axes.set(xlabel="step", ylabel=label, title="Learning")
+    axes.margins(y=0.15)
+    axes.grid(axis="y", which="major")
+    if columns:
+        axes.legend()
+    return figure
+
+
+@styled
+def plot_flips(flips: ArrayLike, start: ArrayLike | None = None) -> Figure:
+    """Flip angles by pulse, with their root mean square.
+
+    Args:
+        flips: `(pulses,)` [rad].
+        start: the same before learning.
+
+    Returns:
+        The figure, in degrees.
+    """
+    figure = new_figure(6.8, 3.8)
+    axes = figure.subplots()
+    for name, angles, colour in (("start", start, MUTED), ("learned", flips, COLOURS[0])):
+        if angles is None:
+            continue
+        degrees = deg_from_rad(np.asarray(angles))
+        if degrees.ndim != 1:
+            raise bad("flips" if name == "learned" else "start", degrees, "shape (pulses,)")
+        pulse = np.arange(1, degrees.size + 1)
+        rms = np.sqrt(np.mean(degrees**2))
+        dots = {"marker": "o", "ms": 3.5} if degrees.size <= 128 else {}
+        axes.plot(pulse, degrees, color=colour, label=f"{name}, RMS {rms:.0f}°", **dots)  # type: ignore[arg-type]
+    axes.set(xlabel="pulse", ylabel="flip angle [deg]", title="Flip angles", ylim=(0, None))
+    axes.margins(x=0.02)
+    axes.grid(axis="y")
+    axes.legend()
+    return figure
+
+
+@styled
+def plot_echoes(
+    signals: ArrayLike, *, names: Sequence[str], esp_s: float, start: ArrayLike | None = None
+) -> Figure:
+    """Echo amplitudes along the train, one colour a tissue; dashed before learning.
+
+    Args:
+        signals: `(tissues, echoes)` amplitudes in units of M0; magnitudes are shown.
+        names: a name for each tissue.
+        esp_s: echo spacing [s].
+        start: the same before learning.
+
+    Returns:
+        The figure, in milliseconds.
+    """
+    after = np.abs(np.asarray(signals))
+    if after.ndim != 2 or after.shape[0] != len(names):
+        raise bad("signals", after, f"shape (tissues={len(names)}, echoes)")
+    figure = new_figure(6.8, 4.0)
+    axes = figure.subplots()
+    time = ms_from_s(esp_s) * np.arange(1, after.shape[1] + 1)
+    for index, name in enumerate(names):
+        colour = COLOURS[index % len(COLOURS)]
+        axes.plot(time, after[index], color=colour, label=name)
+        if start is not None:
+            axes.plot(time, np.abs(np.asarray(start))[index], "--", color=colour, lw=1.2, alpha=0.8)
+    handles, _ = axes.get_legend_handles_labels()
+    if start is not None:
+        handles = [*handles, Line2D([], [], ls="--", color=INK, lw=1.2, label="start")]
+    axes.legend(handles=handles)
+    axes.set(xlabel="echo time [ms]", ylabel="echo amplitude / $M_0$", title="Echo train", ylim=(0, None))
+    axes.margins(x=0.02)
+    axes.grid(axis="y")
+    return figure
