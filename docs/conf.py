@@ -1,0 +1,50 @@
+"""Sphinx configuration."""
+
+from importlib import metadata
+
+project = "acqdesign"
+author = "The acqdesign developers"
+release = metadata.version("acqdesign")
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
+exclude_patterns = ["_build"]
+
+html_theme = "furo"
+html_title = f"acqdesign {release}"
+
+# A room's public names are what its __init__ re-exports.
+autodoc_default_options = {"members": True, "imported-members": True, "show-inheritance": True}
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+napoleon_numpy_docstring = False
+myst_enable_extensions = ["dollarmath"]
+
+default_role = "code"  # `name` in a docstring is code
+
+
+def _plain_docstrings(app, what, name, obj, options, lines):
+    """Docstrings are written to be read as they are: indented blocks are formulas, a bar is a bar."""
+    text, literal, section = [], False, False
+    for line in lines:
+        indented = line.startswith("    ")
+        section = (section or line in {"Args:", "Returns:", "Raises:"}) and (
+            indented or not line or line.endswith(":")
+        )
+        if indented and not section and not literal and text and not text[-1]:
+            text += ["::", ""]
+            literal = True
+        if line and not indented:
+            literal = False
+        text.append(line if literal or "``" in line else line.replace("|", r"\|"))
+    lines[:] = text
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", _plain_docstrings, priority=400)  # before napoleon's, at 500
