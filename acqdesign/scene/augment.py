@@ -26,14 +26,14 @@ def augment(
     key: PRNGKey,
     *,
     max_rotation_rad: float = math.pi / 12,
-    max_scale: float = 0.1,
+    max_scale: float = 0.05,
     flips: Sequence[int] = (2,),
     voxel_size: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> Inexact[Array, "*batch nx ny nz"]:
     """The image under one random rotation, scale and set of flips about the middle of its field of view.
 
-    Linear interpolation, zeros from outside; tissue fractions stay in [0, 1] and their sum below one. A
-    single plane (`nx = 1`) turns within itself. Runs under `jit` and `vmap` over keys.
+    Linear interpolation; zeros come in from outside, and what leaves the field of view is cut off. Tissue
+    fractions stay in [0, 1] and their sum at most one. A single plane (`nx = 1`) turns within itself. Runs under `jit` and `vmap` over keys.
 
     Args:
         image: real or complex `(..., nx, ny, nz)`; leading axes, such as tissue maps, move as one.
