@@ -13,3 +13,13 @@ from acqdesign.design.optimizers import SCHEDULES as SCHEDULES
 from acqdesign.design.optimizers import make_optimizer as make_optimizer
 from acqdesign.design.optimizers import make_schedule as make_schedule
 from acqdesign.design.optimizers import projected_lbfgs as projected_lbfgs
+from acqdesign.design.projections import dykstra as dykstra
+from acqdesign.design.projections import project_bend as project_bend
+from acqdesign.design.projections import project_box as project_box
+from acqdesign.design.projections import project_entries as project_entries
+from acqdesign.design.projections import project_rms as project_rms
+from acqdesign.design.projections import project_steps as project_steps
+from acqdesign.design.projections import project_symmetric as project_symmetric
+from acqdesign.design.projections import project_within_rms as project_within_rms
+from acqdesign.design.schedule import ScheduleLimits as ScheduleLimits
+from acqdesign.design.schedule import schedule_projection as schedule_projection
