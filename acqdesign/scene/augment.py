@@ -33,7 +33,8 @@ def augment(
     """The image under one random rotation, scale and set of flips about the middle of its field of view.
 
     Linear interpolation; zeros come in from outside, and what leaves the field of view is cut off. Tissue
-    fractions stay in [0, 1] and their sum at most one. A single plane (`nx = 1`) turns within itself. Runs under `jit` and `vmap` over keys.
+    fractions stay in [0, 1] and their sum at most one. A single plane (`nx = 1`) turns within itself. Runs
+    under `jit` and `vmap` over keys.
 
     Args:
         image: real or complex `(..., nx, ny, nz)`; leading axes, such as tissue maps, move as one.
