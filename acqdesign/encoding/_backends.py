@@ -16,8 +16,8 @@ from acqdesign._types import Array
 BACKENDS = ("finufft", "dft")
 
 # Above this many multiply-adds the fast transform wins over the dense one on two CPU cores.
-_DENSE_WORK = 2**24
-# Entries of one block of the dense phase matrix: it stays within a cache and bounds memory.
+_DENSE_WORK = 2**20
+# Entries of the largest intermediate array of the dense transform: points go in blocks of this size.
 _BLOCK = 2**20
 
 
@@ -71,11 +71,6 @@ def wrap(points: Array) -> Array:
     return points - jnp.round(points)
 
 
-def _blocks(n_points: int, shape: tuple[int, ...]) -> tuple[int, int]:
-    size = max(1, min(n_points, _BLOCK // math.prod(shape)))
-    return size, -(-n_points // size)
-
-
 def _split(points: Array, size: int, count: int) -> Array:
     """`(T, M, D)` as `(count, T, size, D)`, zero-padded."""
     t, m, d = points.shape
@@ -83,50 +78,52 @@ def _split(points: Array, size: int, count: int) -> Array:
     return jnp.moveaxis(padded.reshape(t, count, size, d), 1, 0)
 
 
-def _phases(points: Array, shape: tuple[int, ...]) -> Array:
-    """`exp(-2πi k·r)` of shape `(T, M, ∏N)`."""
-    out = None
-    for axis, n in enumerate(shape):
-        cycles = wrap(points[..., axis, None] * voxel_coordinates(n, points.dtype))
-        angle = 2 * math.pi * cycles
-        factor = jax.lax.complex(jnp.cos(angle), -jnp.sin(angle))
-        out = factor if out is None else (out[..., :, None] * factor[..., None, :])
-        out = out.reshape(*points.shape[:-1], -1)
-    assert out is not None
-    return out
+def _phases(points: Array, shape: tuple[int, ...]) -> list[Array]:
+    """`exp(-2πi k_d r_d)` of shape `(T, M, N_d)` for each axis."""
+    cycles = [wrap(points[..., d, None] * voxel_coordinates(n, points.dtype)) for d, n in enumerate(shape)]
+    return [jax.lax.complex(jnp.cos(2 * math.pi * c), -jnp.sin(2 * math.pi * c)) for c in cycles]
 
 
 def _dft_type2(image: Array, points: Array) -> Array:
+    """The last axis by one matrix product, the others by sums weighted with their phases."""
     shape = image.shape[2:]
-    flat = image.reshape(*image.shape[:2], -1)
 
-    def block(k: Array, flat: Array) -> Array:
-        return jnp.einsum("tmn,tkn->tkm", _phases(k, shape), flat, precision="highest")
+    def block(points: Array) -> Array:
+        *others, last = _phases(points, shape)
+        out = jnp.einsum("tmn,tk...n->tmk...", last, image, precision="highest")
+        for phase in reversed(others):
+            out = jnp.sum(out * phase.reshape(*phase.shape[:2], *[1] * (out.ndim - 3), -1), axis=-1)
+        return jnp.moveaxis(out, 1, 2)
 
     n_points = points.shape[1]
-    size, count = _blocks(n_points, shape)
+    size = max(1, min(n_points, _BLOCK // math.prod(image.shape[1:-1])))
+    count = -(-n_points // size)
     if count == 1:
-        return block(points, flat)
-    parts = jax.lax.map(lambda k: block(k, flat), _split(points, size, count))
+        return block(points)
+    parts = jax.lax.map(block, _split(points, size, count))
     return jnp.moveaxis(parts, 0, 2).reshape(*image.shape[:2], size * count)[..., :n_points]
 
 
 def _dft_type1(samples: Array, points: Array, shape: tuple[int, ...]) -> Array:
-    def block(k: Array, y: Array) -> Array:
-        return jnp.einsum("tmn,tkm->tkn", jnp.conj(_phases(k, shape)), y, precision="highest")
+    def block(points: Array, samples: Array) -> Array:
+        *others, last = [jnp.conj(phase) for phase in _phases(points, shape)]
+        out = jnp.moveaxis(samples, 1, 2)
+        for phase in others:
+            out = out[..., None] * phase.reshape(*phase.shape[:2], *[1] * (out.ndim - 2), -1)
+        return jnp.einsum("tmk...,tmn->tk...n", out, last, precision="highest")
 
     n_points = points.shape[1]
-    size, count = _blocks(n_points, shape)
+    size = max(1, min(n_points, _BLOCK // math.prod((samples.shape[1], *shape[:-1]))))
+    count = -(-n_points // size)
     if count == 1:
-        return block(points, samples).reshape(*samples.shape[:2], *shape)
-    y = jnp.moveaxis(_split(jnp.moveaxis(samples, 1, 2), size, count), -1, -2)
+        return block(points, samples)
+    split = jnp.moveaxis(_split(jnp.moveaxis(samples, 1, 2), size, count), -1, -2)
 
     def add(total: Array, part: tuple[Array, Array]) -> tuple[Array, None]:
         return total + block(*part), None
 
-    zero = jnp.zeros((*samples.shape[:2], math.prod(shape)), samples.dtype)
-    total, _ = jax.lax.scan(add, zero, (_split(points, size, count), y))
-    return total.reshape(*samples.shape[:2], *shape)
+    zero = jnp.zeros((*samples.shape[:2], *shape), samples.dtype)
+    return jax.lax.scan(add, zero, (_split(points, size, count), split))[0]
 
 
 def _finufft(transform: Callable[..., Array], source: Array, points: Array, **options: float) -> Array:

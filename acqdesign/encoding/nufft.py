@@ -41,7 +41,8 @@ def _canonical(
     )
 
 
-def _check_points(points: Array, dims: int | None = None) -> None:
+def check_points(points: Array, dims: int | None = None) -> None:
+    """Raises unless `points` is a finite real array `(..., M, D)`, `D` being `dims` or else 1 to 3."""
     wanted = "(..., M, D) with D = " + (str(dims) if dims else "1, 2 or 3")
     if not hasattr(points, "dtype") or points.ndim < 2 or not jnp.issubdtype(points.dtype, jnp.floating):
         raise bad("points", points, f"a real floating-point array of shape {wanted}")
@@ -76,7 +77,7 @@ def nufft_forward(
     Raises:
         ValueError: on a wrong shape or dtype, non-finite points, or a backend that cannot run here.
     """
-    _check_points(points)
+    check_points(points)
     dims = points.shape[-1]
     if not hasattr(image, "ndim") or image.ndim < dims:
         raise bad("image", image, f"at least {dims} axes, one for each coordinate of points")
@@ -113,7 +114,7 @@ def nufft_adjoint(
         ValueError: on a wrong shape or dtype, non-finite points, or a backend that cannot run here.
     """
     shape = check_shape("shape", shape)
-    _check_points(points, len(shape))
+    check_points(points, len(shape))
     if not hasattr(samples, "ndim") or samples.ndim < 1 or samples.shape[-1] != points.shape[-2]:
         raise bad("samples", samples, f"shape (..., {points.shape[-2]}), one sample for each of points")
     flat, k, lead, (t, n) = _canonical("samples", samples, points, 1)

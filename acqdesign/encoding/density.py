@@ -1,0 +1,195 @@
+"""Sampling density compensation: weights `w` with which `Aᴴ w A` is close to the identity.
+
+Both methods aim at the weights that minimise `‖A_unitᴴ w A_unit - I‖_F`, whose normal equations are
+
+    C w = 1,    C_st = |Σ_r exp(-2πi (k_s - k_t)·r)|² / (∏N)²
+
+with `C` the Fejér kernel of the field of view: positive, periodic and one on its diagonal (Sedarat & Nishimura,
+"On the optimality of the gridding reconstruction algorithm", IEEE Trans. Med. Imaging 19 (2000)). Full Cartesian
+sampling gets weights of one; a point alone in its cell too. For straight lines this is a problem in the plane.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+
+from acqdesign._checks import bad, check_count, check_shape
+from acqdesign._types import Array, Float, Points
+from acqdesign.encoding import _backends
+from acqdesign.encoding.nufft import check_points, nufft_adjoint, nufft_forward
+
+# Up to this many points the kernel is a matrix (64 MiB in single precision), beyond it a pair of transforms.
+_DENSE_POINTS = 4096
+
+
+def _kernel_factors(points: Array, shape: tuple[int, ...]) -> tuple[list[Array], list[Array]]:
+    """The factor of `C` along each axis and its derivative in `k_s - k_t`, as matrices.
+
+    Outer products alone, by `sin(a - b) = sin a cos b - cos a sin b`.
+    """
+    size = jnp.asarray(shape, points.dtype)[:, None]
+    angle = math.pi * _backends.wrap(points.T)
+    trig = jnp.stack([jnp.sin(size * angle), jnp.cos(size * angle), jnp.sin(angle), jnp.cos(angle)])
+    # Without the barrier XLA evaluates the sines again for every entry of the matrix: 50 times slower.
+    trig = jax.lax.optimization_barrier(trig)
+    factors, slopes = [], []
+    for d, n in enumerate(shape):
+        sin_n, cos_n, sin, cos = trig[:, d]
+        top, cos_top = (
+            sin_n[:, None] * cos_n - cos_n[:, None] * sin_n,
+            cos_n[:, None] * cos_n + sin_n[:, None] * sin_n,
+        )
+        bottom, cos_bottom = (
+            sin[:, None] * cos - cos[:, None] * sin,
+            cos[:, None] * cos + sin[:, None] * sin,
+        )
+        # sin(n x) / (n sin x) and its derivative cancel near zero; there their series are exact to rounding.
+        square = (n * bottom) ** 2
+        small = square < (0.09 if points.dtype == jnp.float32 else 4e-4)
+        a, b = (1 - n**-2) / 6, (3 - 27 * n**-2) / 60
+        series, series_slope = (
+            1 - a * square * (1 - b * square),
+            -2 * a * n**2 * bottom * (1 - 2 * b * square),
+        )
+        safe = jnp.where(small, 1, bottom)
+        ratio = jnp.where(small, series, top / (n * safe))
+        slope = jnp.where(small, series_slope * cos_bottom, (cos_top - ratio * cos_bottom) / safe)
+        factors.append(ratio**2)
+        slopes.append(2 * math.pi * ratio * slope)
+    return factors, slopes
+
+
+def _kernel_matrix(points: Array, shape: tuple[int, ...]) -> Array:
+    return math.prod(_kernel_factors(points, shape)[0])
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _dense_multiply(points: Array, weights: Array, shape: tuple[int, ...]) -> Array:
+    return jnp.matmul(weights, _kernel_matrix(points, shape), precision="highest")
+
+
+@_dense_multiply.defjvp
+def _dense_multiply_jvp(shape: tuple[int, ...], primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    # Differentiating the matrix entry by entry costs 20 times these products with its slopes.
+    (points, weights), (d_points, d_weights) = primals, tangents
+    factors, slopes = _kernel_factors(points, shape)
+    tangent = _dense_multiply(points, d_weights, shape)
+    for d, slope in enumerate(slopes):
+        # C' is antisymmetric: Σ_t C'_st (k̇_s - k̇_t) w_t = ((k̇ w) C')_s - k̇_s (w C')_s.
+        matrix = math.prod(slope if e == d else factor for e, factor in enumerate(factors))
+        moved = d_points[:, d]
+        tangent += jnp.matmul(moved * weights, matrix, precision="highest")
+        tangent -= moved * jnp.matmul(weights, matrix, precision="highest")
+    return _dense_multiply(points, weights, shape), tangent
+
+
+def _multiply(points: Array, shape: tuple[int, ...], weights: Array) -> Array:
+    """`C w` for a stack of weights `(..., M)`."""
+    if points.shape[0] <= _DENSE_POINTS:
+        return _dense_multiply(points, weights, shape)
+    # The Fejér kernel is the transform of a triangle on the doubled grid.
+    doubled = tuple(2 * n - 1 for n in shape)
+    triangle = jnp.ones((), points.dtype)
+    for n in shape:
+        r = jnp.abs(_backends.voxel_coordinates(2 * n - 1, points.dtype))
+        triangle = triangle[..., None] * (n - r) / n**2
+    return nufft_forward(triangle * nufft_adjoint(weights, points, doubled), points).real
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _pipe(points: Array, shape: tuple[int, ...], iterations: int) -> Array:
+    return _pipe_history(points, shape, iterations)[0]
+
+
+def _pipe_history(points: Array, shape: tuple[int, ...], iterations: int) -> tuple[Array, list, list]:
+    weights, products = [jnp.ones(points.shape[0], points.dtype)], []
+    for _ in range(iterations):
+        products.append(_multiply(points, shape, weights[-1]))
+        weights.append(weights[-1] / products[-1])
+    return weights.pop(), weights, products
+
+
+@_pipe.defjvp
+def _pipe_jvp(
+    shape: tuple[int, ...], iterations: int, primals: tuple, tangents: tuple
+) -> tuple[Array, Array]:
+    # The points' share of every iteration's tangent, Ċ w_i, in one pass over the kernel rather than one each.
+    (points,), (d_points,) = primals, tangents
+    last, weights, products = _pipe_history(points, shape, iterations)
+    stack = jnp.stack(weights)
+    _, moved = jax.jvp(lambda k: _multiply(k, shape, stack), (points,), (d_points,))
+    tangent = jnp.zeros_like(last)
+    for w, c, m in zip(weights, products, moved, strict=True):
+        tangent = tangent / c - w / c**2 * (_multiply(points, shape, tangent) + m)
+    return last, tangent
+
+
+def _check(points: Array, shape: tuple[int, ...]) -> tuple[int, ...]:
+    shape = check_shape("shape", shape)
+    check_points(points, len(shape))
+    if points.ndim != 2:
+        raise bad("points", points, "shape (M, D)", "Use jax.vmap for several sets of points.")
+    return shape
+
+
+def pipe_density(
+    points: Points, shape: tuple[int, ...], iterations: int = 10, *, stop_gradient: bool = False
+) -> Float[Array, " points"]:
+    """Pipe and Menon's multiplicative iteration `w ← w / (C w)`, started from ones.
+
+    The iteration is unrolled, so the gradient is that of the weights as computed, converged or not.
+
+    Args:
+        points: `(M, D)` in cycles per voxel.
+        shape: voxels along each of the `D` axes.
+        iterations: how many; 10 come within a few per cent of the fixed point.
+        stop_gradient: treat the weights as constants under differentiation.
+
+    Returns:
+        Positive weights `(M,)`: one on a full Cartesian grid, less where points crowd.
+
+    Raises:
+        ValueError: on a wrong shape, dtype or count.
+
+    References:
+        Pipe & Menon, "Sampling density compensation in MRI", Magn. Reson. Med. 41 (1999), with the kernel above.
+    """
+    shape = _check(points, shape)
+    iterations = check_count("iterations", iterations)
+    if stop_gradient:
+        points = jax.lax.stop_gradient(points)
+    return _pipe(points, shape, iterations)
+
+
+def least_squares_density(
+    points: Points, shape: tuple[int, ...], *, ridge: float = 0.1, stop_gradient: bool = False
+) -> Float[Array, " points"]:
+    """The minimiser of `‖Aᴴ w A - I‖_F² + ridge·‖w‖²`: the solution of `(C + ridge) w = 1`.
+
+    Solved to convergence, so the implicit gradient through the linear system is exact.
+
+    Args:
+        points: `(M, D)` in cycles per voxel.
+        shape: voxels along each of the `D` axes.
+        ridge: relative to the kernel's diagonal of one; keeps clusters of points well conditioned.
+        stop_gradient: treat the weights as constants under differentiation.
+
+    Returns:
+        Weights `(M,)`; some may be negative where points crowd.
+
+    Raises:
+        ValueError: on a wrong shape or dtype, or a ridge that is not positive.
+    """
+    shape = _check(points, shape)
+    if not ridge > 0:
+        raise bad("ridge", ridge, "a number > 0")
+    if stop_gradient:
+        points = jax.lax.stop_gradient(points)
+    ones = jnp.ones(points.shape[0], points.dtype)
+    if points.shape[0] <= _DENSE_POINTS:
+        matrix = _kernel_matrix(points, shape) + ridge * jnp.eye(points.shape[0], dtype=points.dtype)
+        return jax.scipy.linalg.solve(matrix, ones, assume_a="pos")
+    tol = math.sqrt(jnp.finfo(points.dtype).eps)
+    return jax.scipy.sparse.linalg.cg(lambda w: _multiply(points, shape, w) + ridge * w, ones, tol=tol)[0]

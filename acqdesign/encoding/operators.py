@@ -1,0 +1,169 @@
+"""Encoding operators for general samples and for the Cartesian grid, and the dot test every operator passes.
+
+All of them have `forward`, `adjoint` and `gram`, take images `(..., nx[, ny[, nz]])` and scale by `1/sqrt(∏N)`.
+"""
+
+import math
+from typing import Any, Protocol
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Complex
+
+from acqdesign._checks import bad, check_shape
+from acqdesign._types import Array, Float, Image, PRNGKey, Samples
+from acqdesign.encoding.nufft import check_points, nufft_adjoint, nufft_forward
+
+
+class Encoding(Protocol):
+    """What reconstructions ask of an operator."""
+
+    shape: tuple[int, ...]
+
+    def forward(self, image: Any) -> Any:
+        """`A f`."""
+
+    def adjoint(self, kspace: Any) -> Any:
+        """`Aᴴ y`."""
+
+    def gram(self, image: Any) -> Any:
+        """`Aᴴ A f`."""
+
+
+def _check_smaps(smaps: Array | None, shape: tuple[int, ...]) -> None:
+    if smaps is not None and smaps.shape[1:] != shape:
+        raise bad("smaps", smaps, f"shape (coils, {', '.join(map(str, shape))})")
+
+
+def _spread(image: Array, smaps: Array | None, dims: int) -> Array:
+    return image if smaps is None else smaps * jnp.expand_dims(image, image.ndim - dims)
+
+
+def _combine(coils: Array, smaps: Array | None, dims: int) -> Array:
+    return coils if smaps is None else jnp.sum(jnp.conj(smaps) * coils, axis=-dims - 1)
+
+
+class NUFFTEncoding(eqx.Module):
+    """Encoding at arbitrary samples in one to three dimensions.
+
+    Args:
+        points: `(M, D)` in cycles per voxel; periodic with period one.
+        shape: `(nx[, ny[, nz]])` of the image.
+        smaps: `(coils, *shape)` complex coil sensitivities, or None for one uniform coil.
+        eps: relative accuracy of `finufft`, as in `nufft_forward`.
+        backend: `finufft`, `dft` or `auto`, as in `nufft_forward`.
+
+    Raises:
+        ValueError: on wrong shapes or dtypes, or non-finite points.
+    """
+
+    points: Float[Array, "points dims"]
+    smaps: Complex[Array, "coils ..."] | None
+    shape: tuple[int, ...] = eqx.field(static=True)
+    eps: float | None = eqx.field(static=True)
+    backend: str = eqx.field(static=True)
+
+    def __init__(
+        self,
+        points: Float[Array, "points dims"],
+        shape: tuple[int, ...],
+        *,
+        smaps: Complex[Array, "coils ..."] | None = None,
+        eps: float | None = None,
+        backend: str = "auto",
+    ):
+        self.shape = check_shape("shape", shape)
+        check_points(points, len(self.shape))
+        _check_smaps(smaps, self.shape)
+        self.points, self.smaps, self.eps, self.backend = points, smaps, eps, backend
+
+    def forward(self, image: Image) -> Samples:
+        """`A f`: image `(..., *shape)` to samples `(..., [coils,] M)`."""
+        coils = _spread(image, self.smaps, len(self.shape))
+        samples = nufft_forward(coils, self.points, eps=self.eps, backend=self.backend)
+        return samples / math.sqrt(math.prod(self.shape))
+
+    def adjoint(self, kspace: Samples, weights: Float[Array, " points"] | None = None) -> Image:
+        """`Aᴴ w y`: samples `(..., [coils,] M)` to an image `(..., *shape)`; `weights` are ones by default."""
+        if weights is not None:
+            kspace = kspace * weights
+        coils = nufft_adjoint(kspace, self.points, self.shape, eps=self.eps, backend=self.backend)
+        return _combine(coils / math.sqrt(math.prod(self.shape)), self.smaps, len(self.shape))
+
+    def gram(self, image: Image, weights: Float[Array, " points"] | None = None) -> Image:
+        """`Aᴴ w A f`."""
+        return self.adjoint(self.forward(image), weights)
+
+
+class CartesianEncoding(eqx.Module):
+    """Unitary FFT with a sampling mask: the oracle for every other operator on the grid.
+
+    Entry `n` of a k-space axis of length `N` is the frequency `(n - N//2) / N` cycles per voxel.
+
+    Args:
+        shape: `(nx[, ny[, nz]])` of the image.
+        mask: boolean `shape`, True where sampled; everything by default.
+        smaps: `(coils, *shape)` complex coil sensitivities, or None for one uniform coil.
+
+    Raises:
+        ValueError: on wrong shapes.
+    """
+
+    mask: Bool[Array, "..."] | None
+    smaps: Complex[Array, "coils ..."] | None
+    shape: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        mask: Bool[Array, "..."] | None = None,
+        *,
+        smaps: Complex[Array, "coils ..."] | None = None,
+    ):
+        self.shape = check_shape("shape", shape)
+        if mask is not None and mask.shape != self.shape:
+            raise bad("mask", mask, f"shape {self.shape}")
+        _check_smaps(smaps, self.shape)
+        self.mask, self.smaps = mask, smaps
+
+    def _axes(self) -> tuple[int, ...]:
+        return tuple(range(-len(self.shape), 0))
+
+    def forward(self, image: Image) -> Samples:
+        """`A f`: image `(..., *shape)` to k-space `(..., [coils,] *shape)`, zero where not sampled."""
+        axes = self._axes()
+        coils = jnp.fft.ifftshift(_spread(image, self.smaps, len(self.shape)), axes)
+        kspace = jnp.fft.fftshift(jnp.fft.fftn(coils, axes=axes, norm="ortho"), axes)
+        return kspace if self.mask is None else kspace * self.mask
+
+    def adjoint(self, kspace: Samples) -> Image:
+        """`Aᴴ y`: k-space `(..., [coils,] *shape)` to an image `(..., *shape)`."""
+        axes = self._axes()
+        if self.mask is not None:
+            kspace = kspace * self.mask
+        coils = jnp.fft.ifftn(jnp.fft.ifftshift(kspace, axes), axes=axes, norm="ortho")
+        return _combine(jnp.fft.fftshift(coils, axes), self.smaps, len(self.shape))
+
+    def gram(self, image: Image) -> Image:
+        """`Aᴴ A f`."""
+        return self.adjoint(self.forward(image))
+
+
+def dot_test(operator: Encoding, key: PRNGKey, dtype: Any = jnp.complex64) -> float:
+    """How far `adjoint` is from the adjoint of `forward`: `|⟨A f, y⟩ - ⟨f, Aᴴ y⟩| / (‖A f‖ ‖y‖)`.
+
+    Args:
+        operator: any object with `shape`, `forward` and `adjoint`.
+        key: for the random image and samples.
+        dtype: complex dtype of both.
+
+    Returns:
+        A few times the rounding error for a true adjoint.
+    """
+    image_key, kspace_key = jax.random.split(key)
+    image = jax.random.normal(image_key, operator.shape, dtype)
+    through = operator.forward(image)
+    kspace = jax.random.normal(kspace_key, through.shape, through.dtype)
+    gap = jnp.vdot(kspace, through) - jnp.vdot(operator.adjoint(kspace), image)
+    return float(jnp.abs(gap) / (jnp.linalg.norm(through) * jnp.linalg.norm(kspace)))
