@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import scipy.linalg
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
-from numpy.typing import ArrayLike
 
 from acqdesign._checks import bad, check_count
 from acqdesign._types import PyTree
@@ -155,7 +155,7 @@ def project_bend(x: Float[Array, " n"], rms: float) -> Float[Array, " n"]:
     def bend(damping: Any) -> Any:
         return jnp.sum(values * (modes / (1 + damping * values)) ** 2)
 
-    def newton(_: int, damping: Any) -> Any:
+    def newton(_: Any, damping: Any) -> Any:
         # Newton on 1/sqrt(bend), nearly linear in λ and concave, so that it climbs to the root from below.
         energy, slope = jax.value_and_grad(bend)(damping)
         step = 2 * energy / jnp.where(slope < 0, slope, -1) * (1 - jnp.sqrt(energy / limit))
@@ -188,31 +188,30 @@ def project_within_rms(project: Projection, x: Float[Array, " n"], rms: float) -
     norm = float(rms) * math.sqrt(x.size)
     close = -8 * float(jnp.finfo(x.dtype).eps) * norm
 
-    def excess(scale: Any) -> tuple[Any, Any]:
-        z = project(scale * x)
-        return jnp.sqrt(jnp.sum(z**2)) - norm, z
-
     def unfinished(carry: Any) -> Any:
         _, below, _, _, above, _, count = carry
-        return (above > 0) & (below < close) & (count < 60)
+        return (count < 2) | ((above > 0) & (below < close) & (count < 60))
 
     def search(carry: Any) -> Any:
         low, below, held, high, above, side, count = carry
-        # Regula falsi with the Illinois rule, and a bisection now and then against slow ends.
-        guess = jnp.where(count % 5 == 4, 0.5 * (low + high), low - below * (high - low) / (above - below))
-        found, z = excess(guess)
-        short = found <= 0
+        # First the ends, 1 and (if that is too long) 0; then regula falsi with the Illinois rule, and a
+        # bisection now and then against slow ends.
+        inner = low - below * (high - low) / jnp.where(above > below, above - below, 1)
+        inner = jnp.where(count % 5 == 4, 0.5 * (low + high), inner)
+        guess = jnp.where(count == 0, high, jnp.where(count == 1, jnp.where(above > 0, low, high), inner))
+        z = project(guess * x)
+        found = jnp.sqrt(jnp.sum(z**2)) - norm
+        short = (found <= 0) | (guess == 0)
         above = jnp.where(short, jnp.where(side > 0, 0.5 * above, above), found)
         below = jnp.where(short, found, jnp.where(side < 0, 0.5 * below, below))
         held = jnp.where(short, z, held)
         low, high = jnp.where(short, guess, low), jnp.where(short, high, guess)
-        return low, below, held, high, above, jnp.where(short, jnp.int32(1), -1), count + 1
+        side = jnp.where(count < 2, 0, jnp.where(short, jnp.int32(1), -1))
+        return low, below, held, high, above, side, count + 1
 
-    one, zero = jnp.ones((), x.dtype), jnp.zeros((), x.dtype)
-    (above, whole), (below, least) = excess(one), excess(zero)
-    start = (zero, below, least, one, above, jnp.int32(0), jnp.int32(0))
-    found = jax.lax.while_loop(unfinished, search, start)[2]
-    return jnp.where(above > 0, found, whole)
+    zero = jnp.zeros((), x.dtype)
+    start = (zero, zero, x, jnp.ones((), x.dtype), zero, jnp.int32(0), jnp.int32(0))
+    return jax.lax.while_loop(unfinished, search, start)[2]
 
 
 def dykstra(tree: PyTree, projections: Sequence[Projection], *, iterations: int = 500) -> PyTree:

@@ -1,13 +1,13 @@
 """Limits on a schedule (flip angles by pulse, say) and the projection onto all of them at once."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
-from numpy.typing import ArrayLike
 
 from acqdesign._checks import bad, check_count, check_positive
 from acqdesign.design.projections import (
@@ -24,9 +24,9 @@ from acqdesign.design.projections import (
 class ScheduleLimits:
     """What a schedule must keep to, in its own units (radians for flips); None leaves a limit out."""
 
-    lower: ArrayLike = -np.inf
+    lower: ArrayLike | Sequence[float] = -np.inf
     """Least value, one or one for each entry."""
-    upper: ArrayLike = np.inf
+    upper: ArrayLike | Sequence[float] = np.inf
     """Largest value, one or one for each entry; equal to `lower` where an entry is fixed."""
     rms: float | None = None
     """Largest root mean square: for flips, the square root of the mean power."""

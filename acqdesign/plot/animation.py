@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax.typing import ArrayLike
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from numpy.typing import ArrayLike
 from PIL import Image
 
 from acqdesign._checks import bad
