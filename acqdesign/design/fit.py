@@ -196,7 +196,7 @@ def fit(
         """A record on the host with its sound starts, or the error where there is none."""
         record = jax.device_get(record)
         checks = {name: finite for name, finite in record.finite.items() if name.startswith(needed)}
-        sound = np.logical_and.reduce(list(checks.values()))
+        sound = np.asarray(np.logical_and.reduce(list(checks.values())))
         if not sound.any():
             broken = [
                 f"term {name!r}" for name, value in record.terms.items() if not np.isfinite(value).any()
