@@ -95,15 +95,16 @@ class Worker:
     def __init__(self, script: str, *, python: str = sys.executable, threads: int = 2, **env: str) -> None:
         self._folder = tempfile.TemporaryDirectory()
         counts = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-        cores = set(sorted(os.sched_getaffinity(0))[:threads])
+        allowed = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, sorted(allowed)[:threads])  # a child inherits it
         self._process = subprocess.Popen(
             [python, "-W", "ignore", str(HERE / script), "--serve"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, **counts, **env},
-            preexec_fn=lambda: os.sched_setaffinity(0, cores),
         )
+        os.sched_setaffinity(0, allowed)
 
     def call(self, name: str, **values: Any) -> dict[str, Any]:
         """What the worker's handler `name` returns for these scalars and arrays."""
@@ -141,7 +142,7 @@ def alternate(
 ) -> dict[str, list[float]]:
     """Times every side in turn, `rounds` times over, so that a change in the machine's load meets all.
 
-    Each side's function returns the seconds of the steps it ran; between two sides idle threads settle.
+    Each side's function returns the seconds that it measured; between two sides idle threads settle.
     """
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):

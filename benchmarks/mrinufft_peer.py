@@ -113,8 +113,8 @@ def learn(
 ) -> dict:
     """The reference recipe: Adam on the mean squared error, clipped to the box after each step.
 
-    Returns the loss before each step and after the last (`steps + 1` values), seconds per step, of which
-    in the density, and the learned points.
+    Returns the loss before each step and after the last (`steps + 1` values), median seconds of a step (the
+    first, which fills caches, left out), of which in the density, and the learned points.
     """
     model, target, data = _model_and_target(
         image, points, fixed, samples_per_line, density_iterations, "single"
@@ -137,8 +137,8 @@ def learn(
         losses.append(torch.mean((model(data) - target) ** 2).item())
     return {
         "losses": losses,
-        "seconds": seconds,
-        "density_seconds": in_density,
+        "seconds_per_step": float(np.median(seconds[1:])) if steps > 1 else None,
+        "density_seconds_per_step": float(np.median(in_density[1:])) if steps > 1 else None,
         "points": model.get_2d_points().detach().numpy(),
     }
 

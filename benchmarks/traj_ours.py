@@ -1,0 +1,124 @@
+"""Our side of the trajectory benchmarks, answering the same calls as `mrinufft_peer.py`."""
+
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from _harness import serve
+
+from acqdesign.design import fit
+from acqdesign.encoding import StraightLineEncoding, pipe_density
+from acqdesign.encoding.toeplitz import convolve_planes, gram_spectrum
+
+
+def reference_loss(image: jax.Array, samples_per_line: int, density_iterations: int) -> Callable:
+    """The reference recipe's loss of the points: MSE of `|adjoint| / mean` to `image / mean`."""
+    target = image / jnp.mean(image)
+    readout = jnp.linspace(-0.5, 0.5, samples_per_line, dtype=image.dtype)
+
+    def loss(points: jax.Array, key: jax.Array) -> tuple[jax.Array, dict]:
+        weights = pipe_density(points, image.shape[1:], density_iterations) if density_iterations else None
+        encoding = StraightLineEncoding(points, image.shape, readout=readout)
+        adjoint = jnp.abs(encoding.gram(target, weights))
+        return jnp.mean((adjoint / jnp.mean(adjoint) - target) ** 2), {}
+
+    return loss
+
+
+def _fit(loss: Callable, points: np.ndarray, fixed: int, steps: int, lr: float) -> dict:
+    result = fit(
+        loss,
+        jnp.asarray(points),
+        optimizer=optax.adam(lr),
+        steps=steps,
+        key=jax.random.key(0),
+        project=lambda k: jnp.clip(k, -0.5, 0.5),
+        learned=np.arange(len(points))[:, None] >= fixed,
+        progress=False,
+    )
+    return {
+        "losses": result.history["loss"].tolist(),
+        "seconds_per_step": result.seconds_per_step,
+        "compile_seconds": result.compile_seconds,
+        "points": np.asarray(result.params),
+    }
+
+
+def learn(
+    image: np.ndarray,
+    points: np.ndarray,
+    fixed: int,
+    samples_per_line: int,
+    steps: int,
+    density_iterations: int,
+    lr: float,
+) -> dict:
+    """The reference recipe through the package's fit loop: losses, seconds and learned points."""
+    loss = reference_loss(jnp.asarray(image), samples_per_line, density_iterations)
+    return _fit(loss, points, fixed, steps, lr)
+
+
+def gradient(
+    image: np.ndarray,
+    points: np.ndarray,
+    fixed: int,
+    samples_per_line: int,
+    density_iterations: int,
+    precision: str,
+    coordinates: np.ndarray,
+    step: float,
+) -> dict:
+    """Loss, its gradient in the free points, and central differences at some `coordinates` (flat indices)."""
+    with jax.enable_x64(True):
+        real = {"single": np.float32, "double": np.float64}[precision]
+        loss = jax.jit(reference_loss(jnp.asarray(image.astype(real)), samples_per_line, density_iterations))
+        key, start = jax.random.key(0), points.astype(real)
+        (value, _), slope = jax.value_and_grad(loss, has_aux=True)(jnp.asarray(start), key)
+        differences = []
+        for index in coordinates:
+            values = []
+            for shift in (step, -step):
+                moved = start.copy()
+                moved[fixed:].ravel()[index] += shift  # a view: the rows after `fixed` are contiguous
+                values.append(float(loss(jnp.asarray(moved), key)[0]))
+            differences.append((values[0] - values[1]) / (2 * step))
+        return {
+            "loss": float(value),
+            "gradient": np.asarray(slope)[fixed:],
+            "differences": np.array(differences),
+        }
+
+
+def bound(
+    image: np.ndarray, points: np.ndarray, fixed: int, samples_per_line: int, density_iterations: int
+) -> dict:
+    """What a step's time goes to: median seconds of each part's value and gradient, alone."""
+    shape = image.shape[1:]
+    k, planes = jnp.asarray(points), jnp.asarray(image, jnp.complex64)
+    ones = jnp.ones(len(points), jnp.float32)
+    spectrum = gram_spectrum(k, ones, shape)
+    nothing = _fit(lambda p, key: (jnp.sum(p**2), {}), points, fixed, 40, 1e-2)
+    return {
+        "density_s": _seconds(lambda k: jnp.sum(pipe_density(k, shape, density_iterations) ** 2), k),
+        "spreading_s": _seconds(lambda k: jnp.sum(gram_spectrum(k, ones, shape) ** 2), k),
+        "fft_s": _seconds(lambda s: jnp.sum(jnp.abs(convolve_planes(planes, s)) ** 2), spectrum),
+        "dispatch_s": nothing["seconds_per_step"],
+    }
+
+
+def _seconds(function: Callable, argument: jax.Array, repeats: int = 9) -> float:
+    run = jax.jit(jax.value_and_grad(function))
+    jax.block_until_ready(run(argument))
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(run(argument))
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds))
+
+
+if __name__ == "__main__":
+    serve({"learn": learn, "gradient": gradient, "bound": bound})
