@@ -1,0 +1,339 @@
+"""The general extended phase graph (EPG): any flips, phases, delays and gradients, by one scan over pulses.
+
+A state holds the Fourier coefficients of the magnetisation over the dephasing of a voxel, one row an order
+(Weigel, J Magn Reson Imaging 41:266, 2015): `plus[k] = F_k`, `minus[k] = conj(F_-k)`, `z[k] = Z_k`. One
+order is the dephasing of one unit of gradient moment; what it is in rad/m matters only to diffusion.
+
+Everything is computed in the frame of the pulse being played, whose axis is y. There a pulse is a real
+rotation between `(plus + minus) / 2` and `z`, whatever its phase: the phase only turns the frame between
+pulses. A train of one phase and no off-resonance is therefore real throughout.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Inexact
+
+from acqdesign._checks import bad, check_count
+from acqdesign.signal._arguments import check_flips, check_times, decay, in_one_precision, precession_phase
+from acqdesign.signal.sequence import check_relaxation
+
+WINDOWS = 8
+"""Scans of different width that an exact train is cut into; more would save little and compile longer."""
+
+CACHE_BYTES = 1 << 17
+"""On a CPU as many tissues go through the train together as keep the states of all orders within this."""
+
+STORED_BYTES = 1 << 28
+"""Where reverse mode would store more than this for all tissues, blocks of tissues are replayed."""
+
+
+class Interval(eqx.Module):
+    """Free precession between two pulses, under a constant gradient.
+
+    Args:
+        duration: one time for all periods, `()`, or one for each, `(N,)` [s].
+        orders: dephasing by the gradient, in whole orders of either sign.
+    """
+
+    duration: Any
+    orders: int = eqx.field(static=True, default=0)
+
+
+class State(NamedTuple):
+    """EPG coefficients relative to M0, each `(orders, tissues)`."""
+
+    plus: Array
+    minus: Array
+    z: Array
+
+
+Tissue = dict[str, Array]
+"""Arrays `()` or `(tissues,)`: t1, t2, z0, b1; b0 and damping where they act; and what the echo needs."""
+
+Echo = Callable[[State], Array]
+
+
+def rotate(state: State, cos: Array, sin: Array) -> State:
+    """A pulse about y: `(F+ + F-)/2` and `Z` turn into each other; `(F+ - F-)/2`, along the axis, stays."""
+    across, along = 0.5 * (state.plus + state.minus), 0.5 * (state.plus - state.minus)
+    turned = cos * across + sin * state.z
+    return State(turned + along, turned - along, cos * state.z - sin * across)
+
+
+def shift(state: State, orders: int) -> State:
+    """Dephasing by a whole number of orders; what leaves the highest order is dropped."""
+    plus, minus, z = state
+    for _ in range(abs(orders)):
+        if orders > 0:
+            minus = _move(minus, -1)
+            plus = _at_zero(minus.conj(), _move(plus, 1))
+        else:
+            plus = _move(plus, -1)
+            minus = _at_zero(plus.conj(), _move(minus, 1))
+    return State(plus, minus, z)
+
+
+def _move(rows: Array, by: int) -> Array:
+    up, down = max(by, 0), max(-by, 0)
+    return jnp.pad(rows[down : rows.shape[0] - up], ((up, down), (0, 0)))
+
+
+def _at_zero(value: Array, rows: Array) -> Array:
+    # A select fuses into one vectorised loop on the CPU; a concatenation doubles the time of the whole step.
+    return jnp.where(lax.broadcasted_iota(jnp.int32, (rows.shape[0], 1), 0) == 0, value, rows)
+
+
+def _precession(duration: Array, orders: int, tissue: Tissue, n_orders: int) -> Callable[[State], State]:
+    """Relaxation, off-resonance and diffusion over an interval, as a function of the state."""
+    e1, e2 = decay(duration, tissue["t1"]), decay(duration, tissue["t2"])
+    plus, minus, z, recovery = e2, e2, e1, 1.0 - e1
+    if "damping" in tissue:
+        # Weigel, J Magn Reson 205:276, 2010: b-values of a gradient that takes order k to k + orders.
+        k = jnp.arange(n_orders, dtype=e1.dtype)[:, None]
+        b = duration * tissue["damping"]
+        plus = plus * jnp.exp(-b * ((k + 0.5 * orders) ** 2 + orders**2 / 12.0))
+        minus = minus * jnp.exp(-b * ((k - 0.5 * orders) ** 2 + orders**2 / 12.0))
+        z = z * jnp.exp(-b * k**2)
+    if "b0" in tissue:
+        turn = precession_phase(duration, tissue["b0"])
+        plus, minus = plus * turn, minus * turn.conj()
+
+    def precess(state: State) -> State:
+        relaxed = z * state.z
+        return State(plus * state.plus, minus * state.minus, _at_zero(relaxed + recovery, relaxed))
+
+    return precess
+
+
+def _windows(n: int, reach: int, lead: int, n_states: int | None) -> list[tuple[int, int, int]]:
+    """`(start, stop, orders)`: orders that are populated so far and can still come back by the last echo."""
+    size = -(-n // WINDOWS) if reach * n > 16 else n
+    found: list[tuple[int, int, int]] = []
+    for start in range(0, n, size):
+        stop = min(start + size, n)
+        orders = 1 + min(reach * stop, reach * (n - 1 - start) + lead)
+        orders = orders if n_states is None else min(orders, n_states)
+        if found and found[-1][2] == orders:
+            start = found.pop()[0]
+        found.append((start, stop, orders))
+    return found
+
+
+def _scan(period: Callable, state: State, xs: dict[str, Array], n: int) -> tuple[State, Array]:
+    """A scan in about √n segments, whose insides reverse mode replays; echoes are `(n, tissues)`."""
+
+    def segment(state: State, xs: dict[str, Array]) -> tuple[State, Array]:
+        return lax.scan(period, state, xs)
+
+    inner = max(math.isqrt(n), min(n, 8))
+    outer = n // inner
+    head = jax.tree.map(lambda x: x[: outer * inner].reshape(outer, inner), xs)
+    state, echoes = lax.scan(jax.checkpoint(segment, prevent_cse=False), state, head)
+    echoes = echoes.reshape(outer * inner, -1)
+    if outer * inner < n:
+        tail = jax.tree.map(lambda x: x[outer * inner :], xs)
+        state, last = jax.checkpoint(segment)(state, tail)
+        echoes = jnp.concatenate([echoes, last])
+    return state, echoes
+
+
+def train(
+    flips: Array,
+    intervals: Sequence[Interval],
+    tissue: Tissue,
+    make_echo: Callable[[Tissue, int], Echo],
+    *,
+    read: int,
+    turns: Array | None = None,
+    lead: int | None = None,
+    n_states: int | None = None,
+) -> Array:
+    """Echoes `(..., N)` from checked arrays of one precision: what `epg` and the sequences share.
+
+    Args:
+        flips: flip angles `(N,)`.
+        intervals: what follows each pulse, with durations as arrays.
+        tissue: arrays that broadcast against each other.
+        make_echo: from a block of tissues and a number of orders, the function of the state that is the echo.
+        read: the echo is read after so many intervals.
+        turns: factor `(N,)`, real or complex, that brings F+ into the frame of the pulse that follows.
+        lead: the highest order that can still reach an echo read right after the same pulse.
+        n_states: orders kept, or None for all that reach an echo.
+    """
+    n = flips.shape[0]
+    weights = [abs(each.orders) for each in intervals]
+    windows = _windows(n, sum(weights), sum(weights[:read]) if lead is None else lead, n_states)
+    is_complex = "b0" in tissue or (turns is not None and jnp.iscomplexobj(turns))
+    dtype = jnp.result_type(flips, 1j) if is_complex else flips.dtype
+
+    xs = {} if turns is None else {"turn": turns}
+    if tissue["b1"].ndim:  # as many angles as pulses and tissues: nothing to hoist
+        xs["flip"] = flips
+    else:
+        xs |= {"cos": jnp.cos(tissue["b1"] * flips), "sin": jnp.sin(tissue["b1"] * flips)}
+    xs |= {f"duration{i}": each.duration for i, each in enumerate(intervals) if each.duration.ndim}
+
+    def make_period(tissue: Tissue, orders: int) -> Callable[[State, dict[str, Array]], tuple[State, Array]]:
+        echo = make_echo(tissue, orders)
+        fixed = [
+            None if each.duration.ndim else _precession(each.duration, each.orders, tissue, orders)
+            for each in intervals
+        ]
+
+        def period(state: State, x: dict[str, Array]) -> tuple[State, Array]:
+            if "turn" in x:
+                state = State(x["turn"] * state.plus, x["turn"].conj() * state.minus, state.z)
+            if "flip" in x:
+                angle = tissue["b1"] * x["flip"]
+                x |= {"cos": jnp.cos(angle), "sin": jnp.sin(angle)}
+            states = [rotate(state, x["cos"], x["sin"])]
+            for i, each in enumerate(intervals):
+                precess = fixed[i] or _precession(x[f"duration{i}"], each.orders, tissue, orders)
+                states.append(shift(precess(states[-1]), each.orders))
+            return states[-1], echo(states[read])
+
+        return period
+
+    def block(tissue: Tissue) -> Array:
+        none = jnp.zeros((1, max(value.size for value in tissue.values())), dtype)
+        state = State(none, none, none + tissue["z0"])
+        parts = []
+        for start, stop, orders in windows:
+            state = State(*(_resize(rows, orders) for rows in state))
+            part = {name: x[start:stop] for name, x in xs.items()}
+            state, echoes = _scan(make_period(tissue, orders), state, part, stop - start)
+            parts.append(echoes)
+        return jnp.concatenate(parts).T
+
+    widest = max(orders for _, _, orders in windows)
+    return map_tissues(block, tissue, 3 * widest * jnp.dtype(dtype).itemsize, math.isqrt(n))
+
+
+def _resize(rows: Array, orders: int) -> Array:
+    return jnp.pad(rows[:orders], ((0, max(orders - rows.shape[0], 0)), (0, 0)))
+
+
+def map_tissues(block: Callable[[Tissue], Array], tissue: Tissue, bytes_each: int, stored: int) -> Array:
+    """`block` over tissues, a cacheful at a time: `(*batch, N)`.
+
+    Args:
+        block: maps arrays `()` or `(tissues,)` to `(tissues, N)`.
+        tissue: arrays that broadcast against each other to the batch shape; scalars are passed as they are.
+        bytes_each: size of what is carried along for each tissue.
+        stored: how many times that reverse mode keeps.
+    """
+    shape = jnp.broadcast_shapes(*(value.shape for value in tissue.values()))
+    shared = {name: value for name, value in tissue.items() if not value.ndim}
+    own = {name: jnp.broadcast_to(v, shape).reshape(-1) for name, v in tissue.items() if v.ndim}
+    tissues = math.prod(shape)
+    fit = max(64, CACHE_BYTES // bytes_each) if jax.default_backend() == "cpu" else tissues
+    blocks = max(1, -(-tissues // max(fit, 1)))
+    if blocks == 1:
+        return block(shared | own).reshape(*shape, -1)
+    size = -(-tissues // blocks)
+    own = {
+        name: jnp.pad(value, (0, blocks * size - tissues), mode="edge").reshape(blocks, size)
+        for name, value in own.items()
+    }
+    if stored * bytes_each * tissues > STORED_BYTES:
+        block = jax.checkpoint(block, prevent_cse=False)
+    echoes = lax.map(lambda part: block(shared | part), own)
+    return echoes.reshape(blocks * size, -1)[:tissues].reshape(*shape, -1)
+
+
+def turns_of(phases: Array, n: int) -> Array:
+    """The factors that bring F+ from the frame of each pulse to that of the next."""
+    if phases.shape != (n,):
+        raise bad("phases", phases, f"one phase for each of the {n} pulses")
+    steps = jnp.diff(phases, prepend=phases[:1])
+    return lax.complex(jnp.cos(steps), -jnp.sin(steps))
+
+
+def epg(
+    flips: ArrayLike,
+    intervals: Sequence[Interval],
+    t1: ArrayLike,
+    t2: ArrayLike,
+    *,
+    read: int = 0,
+    phases: ArrayLike | None = None,
+    z0: ArrayLike = 1.0,
+    m0: ArrayLike = 1.0,
+    b1: ArrayLike = 1.0,
+    b0: ArrayLike | None = None,
+    diffusivity: ArrayLike | None = None,
+    order_moment: ArrayLike | None = None,
+    n_states: int | None = None,
+) -> Inexact[Array, "... pulses"]:
+    """Echoes of a train of pulses, each followed by the same intervals, by extended phase graphs.
+
+    The receiver follows the pulses: an echo is given in the frame in which the pulse before it has its axis
+    along y, so that a 90° pulse on equilibrium gives `+m0` whatever its phase.
+
+    Args:
+        flips: flip angles `(N,)` [rad].
+        intervals: what follows each pulse, in order.
+        t1: longitudinal relaxation time [s]; this and the tissue parameters below broadcast to a batch shape.
+        t2: transverse relaxation time [s].
+        read: the echo is read after so many intervals.
+        phases: phases of the pulses `(N,)` [rad], of which only differences matter. Left out, all are equal.
+        z0: longitudinal magnetisation before the first pulse, relative to `m0`.
+        m0: equilibrium magnetisation, real or complex.
+        b1: transmit field relative to nominal; multiplies every flip.
+        b0: off-resonance [Hz]; the transverse magnetisation turns by `exp(2πi b0 t)`.
+        diffusivity: diffusion coefficient [m²/s]; needs `order_moment`.
+        order_moment: the dephasing that is one order [rad/m].
+        n_states: orders kept; left out, all that reach an echo, which is exact.
+
+    Returns:
+        Echoes `(..., N)`; real where neither `phases` nor `b0` is given and `m0` is real.
+
+    Raises:
+        ValueError: for times that are negative or NaN, T2 > 2 T1, or lengths that differ.
+    """
+    if (diffusivity is None) != (order_moment is None):
+        raise bad("diffusivity and order_moment", "one of them", "both or neither")
+    if not 0 <= read <= len(intervals):
+        raise bad("read", read, f"a number of intervals, at most the {len(intervals)} that there are")
+    if n_states is not None:
+        check_count("n_states", n_states)
+    check_relaxation(t1, t2)
+    durations = {f"duration{i}": each.duration for i, each in enumerate(intervals)}
+    values = in_one_precision(
+        flips=flips, phases=phases, t1=t1, t2=t2, z0=z0, m0=m0, b1=b1, b0=b0, diffusivity=diffusivity,
+        order_moment=order_moment, **durations,
+    )  # fmt: skip
+    n = check_flips(values["flips"])
+    periods = [
+        Interval(check_times(f"duration of interval {i}", values[f"duration{i}"], n), each.orders)
+        for i, each in enumerate(intervals)
+    ]
+    tissue: Tissue = {name: values[name] for name in ("t1", "t2", "z0", "m0", "b1", "b0") if name in values}
+    if diffusivity is not None:
+        tissue["damping"] = values["diffusivity"] * values["order_moment"] ** 2
+    turns = None if phases is None else turns_of(values["phases"], n)
+
+    # A first wait without gradient does the same to the echo before and after it: one interval fewer.
+    early = None
+    if read == 1 and len(periods) > 1 and periods[0].orders == 0 and diffusivity is None:
+        wait, after, *rest = periods
+        if not wait.duration.ndim:
+            early, read = wait.duration, 0
+            periods = [Interval(wait.duration + after.duration, after.orders), *rest]
+
+    def make_echo(tissue: Tissue, orders: int) -> Echo:
+        gain = tissue["m0"]
+        if early is not None:
+            gain = gain * decay(early, tissue["t2"])
+            if "b0" in tissue:
+                gain = gain * precession_phase(early, tissue["b0"])
+        return lambda state: gain * state.plus[0]
+
+    return train(values["flips"], periods, tissue, make_echo, read=read, turns=turns, n_states=n_states)

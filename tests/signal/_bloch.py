@@ -1,0 +1,86 @@
+"""Float64 NumPy oracles that share nothing with the package: isochromats, and a textbook EPG in full matrices."""
+
+import numpy as np
+
+
+def rotation(flip, phase):
+    """Right-handed rotation by `flip` about the axis at `phase` in the transverse plane, `(3, 3)`.
+
+    A 90° pulse of phase 0 sends +z to -y.
+    """
+    c, s = np.cos(flip), np.sin(flip)
+    about_x = np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+    cp, sp = np.cos(phase), np.sin(phase)
+    turn = np.array([[cp, -sp, 0], [sp, cp, 0], [0, 0, 1]])
+    return turn @ about_x @ turn.T
+
+
+def bloch(flips, phases, steps, t1, t2, *, dephasing, b0=0.0, mz=1.0, read=1):
+    """Signals of isochromats by direct integration of the Bloch equations.
+
+    steps: list of (duration or one per pulse, orders); dephasing: angle of each isochromat per order, `(P,)`,
+    uniform over a turn for a spoiled voxel; b0: Hz, one or `(P,)`. The echo is the mean over isochromats after
+    `read` steps, in the frame whose y is the axis of the last pulse.
+    """
+    points = np.size(dephasing)
+    m = np.zeros((3, points))
+    m[2] = mz
+    echoes = []
+    for n, (flip, phase) in enumerate(zip(flips, phases, strict=True)):
+        m = rotation(flip, phase) @ m
+        seen = m[0] + 1j * m[1]
+        for i, (duration, orders) in enumerate(steps):
+            if i == read:
+                seen = m[0] + 1j * m[1]
+            t = np.broadcast_to(duration, len(flips))[n]
+            xy = (m[0] + 1j * m[1]) * np.exp(1j * (2 * np.pi * b0 * t + orders * dephasing) - t / t2)
+            m = np.stack([xy.real, xy.imag, 1 + (m[2] - 1) * np.exp(-t / t1)])
+        if read == len(steps):
+            seen = m[0] + 1j * m[1]
+        # The frame in which the pulse of phase φ (about x at 0) has its axis along y.
+        echoes.append(1j * np.exp(-1j * phase) * np.mean(seen))
+    return np.array(echoes)
+
+
+def turn_points(count):
+    """Dephasings of isochromats equally spaced over one turn: exact for fewer than `count` orders."""
+    return 2 * np.pi * (np.arange(count) + 0.5) / count
+
+
+def epg(flips, phases, steps, t1, t2, *, b0=0.0, mz=1.0, read=1, diffusion=0.0):
+    """A textbook EPG with every order kept, one 3x3 complex matrix a pulse (Weigel 2015); `diffusion` is
+    D · (rad/m per order)²."""
+    flips = np.asarray(flips, float)
+    top = 1 + sum(abs(orders) for _, orders in steps) * len(flips)
+    orders_of = np.arange(-top, top + 1)
+    f = np.zeros(2 * top + 1, complex)  # F_k, k = -top … top
+    z = np.zeros(2 * top + 1, complex)
+    z[top] = mz
+    echoes = []
+    for n, (a, p) in enumerate(zip(flips, phases, strict=True)):
+        c2, s2, e = np.cos(a / 2) ** 2, np.sin(a / 2) ** 2, np.exp(1j * p)
+        mirror = f[::-1].conj()  # conj(F_-k)
+        f, z = (
+            c2 * f + e**2 * s2 * mirror - 1j * e * np.sin(a) * z,
+            -0.5j * np.conj(e) * np.sin(a) * f + 0.5j * e * np.sin(a) * mirror + np.cos(a) * z,
+        )
+        seen = f[top]
+        for i, (duration, orders) in enumerate(steps):
+            if i == read:
+                seen = f[top]
+            t = np.broadcast_to(duration, len(flips))[n]
+            ramp = (orders_of + orders / 2) ** 2 + orders**2 / 12
+            f = f * np.exp(-t / t2 + 2j * np.pi * b0 * t - diffusion * t * ramp)
+            z = z * np.exp(-t / t1 - diffusion * t * orders_of**2)
+            z[top] += 1 - np.exp(-t / t1)
+            f = np.roll(f, orders)
+        if read == len(steps):
+            seen = f[top]
+        echoes.append(1j * np.exp(-1j * p) * seen)
+    return np.array(echoes)
+
+
+def central_difference(function, x, direction, step):
+    """Derivative along `direction` by fourth-order central differences."""
+    at = [function(x + k * step * direction) for k in (-2, -1, 1, 2)]
+    return (at[0] - 8 * at[1] + 8 * at[2] - at[3]) / (12 * step)
