@@ -111,9 +111,10 @@ def projected_lbfgs(
     """L-BFGS whose every trial point lies in a convex set.
 
     With `x` in the set, gradient `g`, and `H` the L-BFGS inverse Hessian, the direction is the feasible one
-    `d = P(x - H g) - x`; where that does not descend, the memory is forgotten and `d = P(x - s g) - x` does.
-    optax's zoom line search then moves along `x + t d`, `0 < t <= max_step <= 1`, which stays in the set by
-    convexity, so neither the objective nor its gradient is ever asked for outside it.
+    `d = P(x - H g) - x`; where that does not descend, the memory is forgotten and the direction is
+    `d = P(x - g / max(1, |g|)) - x`, which does. optax's zoom line search then moves along `x + t d`,
+    `0 < t <= max_step <= 1`, which stays in the set by convexity, so neither the objective nor its gradient is
+    ever asked for outside it.
 
     The loss must be a fixed function of the parameters: curvature is read from differences of gradients.
 
@@ -153,18 +154,26 @@ def projected_lbfgs(
     ) -> tuple[PyTree, LBFGSState]:
         del extra_args
 
-        def feasible(memory: Any) -> tuple[PyTree, Any, Any]:
-            step, memory = quasi_newton.update(updates, memory, params)
-            ahead = project(optax.tree.sub(params, step))
-            direction = optax.tree.sub(ahead, params)
-            return direction, memory, optax.tree.vdot(direction, updates)
+        newton, memory = quasi_newton.update(updates, state.memory, params)
+        length = jnp.maximum(1, optax.tree.norm(updates))
+        plain = jax.tree.map(lambda g: (g / length).astype(g.dtype), updates)
 
-        newton, newton_memory, slope = feasible(state.memory)
-        plain, plain_memory, _ = feasible(quasi_newton.init(params))
-        descends = slope < 0
-        direction, memory = jax.tree.map(
-            lambda a, b: jnp.where(descends, a, b), (newton, newton_memory), (plain, plain_memory)
+        def unfinished(carry: Any) -> Any:
+            tries, _, slope = carry
+            return (tries == 0) | ((tries == 1) & ~(slope < 0))
+
+        def attempt(carry: Any) -> Any:
+            tries, _, _ = carry
+            step = jax.tree.map(lambda a, b: jnp.where(tries == 0, a, b), newton, plain)
+            direction = optax.tree.sub(project(optax.tree.sub(params, step)), params)
+            return tries + 1, direction, optax.tree.vdot(direction, updates)
+
+        begin = (jnp.int32(0), optax.tree.zeros_like(params), optax.tree.vdot(updates, updates))
+        tries, direction, _ = jax.lax.while_loop(unfinished, attempt, begin)
+        forgotten = quasi_newton.init(params)._replace(  # type: ignore[attr-defined]
+            count=jnp.ones((), jnp.int32), params=params, updates=updates
         )
+        memory = jax.tree.map(lambda a, b: jnp.where(tries == 1, a, b), memory, forgotten)
         step, searched = search.update(
             direction, state.search, params, value=value, grad=grad, value_fn=value_fn
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
 from cycler import cycler
@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 P = ParamSpec("P")
+R = TypeVar("R")
 
 INK = "#22252a"
 MUTED = "#9aa0a8"
@@ -46,11 +47,11 @@ _STYLE: Any = {
 }
 
 
-def styled(function: Callable[P, Any]) -> Callable[P, Any]:
+def styled(function: Callable[P, R]) -> Callable[P, R]:
     """A plotting function whose artists are made in the package's style."""
 
     @wraps(function)
-    def inner(*args: P.args, **kwargs: P.kwargs) -> Any:
+    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
         with matplotlib.rc_context(_STYLE):
             return function(*args, **kwargs)
 
