@@ -7,7 +7,10 @@ Command lines and figures speak milliseconds and degrees and convert here, once.
 import math
 from typing import TypeVar
 
-T = TypeVar("T")
+import jax
+import numpy as np
+
+T = TypeVar("T", float, np.ndarray, jax.Array)
 
 GAMMA_HZ_PER_T = 42.577478518e6
 """Gyromagnetic ratio of the proton over 2π [Hz/T] (CODATA 2018)."""
@@ -15,29 +18,29 @@ GAMMA_HZ_PER_T = 42.577478518e6
 
 def rad_from_deg(deg: T) -> T:
     """Radians from degrees."""
-    return deg * (math.pi / 180.0)  # type: ignore[operator]
+    return deg * (math.pi / 180.0)
 
 
 def deg_from_rad(rad: T) -> T:
     """Degrees from radians."""
-    return rad * (180.0 / math.pi)  # type: ignore[operator]
+    return rad * (180.0 / math.pi)
 
 
 def s_from_ms(ms: T) -> T:
     """Seconds from milliseconds."""
-    return ms * 1e-3  # type: ignore[operator]
+    return ms * 1e-3
 
 
 def ms_from_s(s: T) -> T:
     """Milliseconds from seconds."""
-    return s * 1e3  # type: ignore[operator]
+    return s * 1e3
 
 
 def per_m_from_cycles(cycles_per_voxel: T, voxel_size_m: float) -> T:
     """k-space positions in 1/m from cycles per voxel."""
-    return cycles_per_voxel / voxel_size_m  # type: ignore[operator]
+    return cycles_per_voxel / voxel_size_m
 
 
 def cycles_from_per_m(per_m: T, voxel_size_m: float) -> T:
     """k-space positions in cycles per voxel from 1/m."""
-    return per_m * voxel_size_m  # type: ignore[operator]
+    return per_m * voxel_size_m

@@ -3,6 +3,10 @@
 from acqdesign.encoding._backends import available_backends as available_backends
 from acqdesign.encoding.density import least_squares_density as least_squares_density
 from acqdesign.encoding.density import pipe_density as pipe_density
+from acqdesign.encoding.initial import INITIALISERS as INITIALISERS
+from acqdesign.encoding.initial import Lines as Lines
+from acqdesign.encoding.initial import initial_lines as initial_lines
+from acqdesign.encoding.initial import reference_lines as reference_lines
 from acqdesign.encoding.lines import LineGram as LineGram
 from acqdesign.encoding.lines import StraightLineEncoding as StraightLineEncoding
 from acqdesign.encoding.lines import uniform_readout as uniform_readout

@@ -1,7 +1,7 @@
 """Straight readout lines: a 3D non-uniform DFT that factors into a small dense one and a planar NUFFT.
 
-A line along x at `(ky, kz)_s` visits the same `kx` for every `s`, so with `F` the DFT along the readout and `B` the
-planar NUFFT at only `S` points, `A = F ⊗ B` and, for readout weights `D` and line weights `w`,
+A line along x at `(ky, kz)_s` visits the same `kx` for every `s`, so with `F` the DFT along the readout and
+`B` the planar NUFFT at only `S` points, `A = F ⊗ B` and, for readout weights `D` and line weights `w`,
 
     Aᴴ W A = (Fᴴ D F) ⊗ (Bᴴ w B)
 
@@ -9,6 +9,7 @@ which has no readout axis: a small matrix along x and a convolution in each plan
 """
 
 import math
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -18,12 +19,20 @@ from acqdesign._checks import bad, check_count, check_finite, check_shape
 from acqdesign._types import Array, Float, Image, LinePoints, Samples
 from acqdesign.encoding import toeplitz
 from acqdesign.encoding._backends import voxel_coordinates
-from acqdesign.encoding.nufft import nufft_adjoint, nufft_forward
+from acqdesign.encoding.nufft import check_options, check_points, nufft_adjoint, nufft_forward
+from acqdesign.encoding.operators import (
+    check_smaps,
+    check_trailing,
+    check_weights,
+    combine,
+    sample_shape,
+    spread,
+)
 
 
-def uniform_readout(samples: int, dtype: jnp.dtype = jnp.float32) -> Float[Array, " samples"]:
+def uniform_readout(samples: int, dtype: Any = jnp.float32) -> Float[Array, " samples"]:
     """Half-open readout positions `(n - R//2) / R` in cycles per voxel, whose Gram is diagonal."""
-    return (voxel_coordinates(samples, dtype) / samples).astype(dtype)
+    return voxel_coordinates(check_count("samples", samples), dtype) / samples
 
 
 class LineGram(eqx.Module):
@@ -36,14 +45,15 @@ class LineGram(eqx.Module):
 
     def __call__(self, image: Image) -> Image:
         """Image `(..., nx, ny, nz)` to `Aᴴ W A` of it, the same shape and complex."""
-        coils = image if self.smaps is None else self.smaps * image[..., None, :, :, :]
+        check_trailing("image", image, self.shape)
+        coils = spread(image, self.smaps, 3)
         if self.readout.ndim:
             coils = jnp.einsum("xu,...uyz->...xyz", self.readout, coils, precision="highest")
         else:
             coils = self.readout * coils
         planes = coils.reshape(-1, *self.shape[1:])
         out = toeplitz.convolve_planes(planes, self.spectrum).reshape(coils.shape)
-        return out if self.smaps is None else jnp.sum(jnp.conj(self.smaps) * out, axis=-4)
+        return combine(out, self.smaps, 3)
 
 
 class StraightLineEncoding(eqx.Module):
@@ -65,10 +75,10 @@ class StraightLineEncoding(eqx.Module):
     """
 
     points: LinePoints
-    readout: Float[Array, " samples"]
+    positions: Float[Array, " samples"] | None  # along the readout; None where uniform
     smaps: Complex[Array, "coils nx ny nz"] | None
     shape: tuple[int, int, int] = eqx.field(static=True)
-    uniform: bool = eqx.field(static=True)
+    samples_per_line: int = eqx.field(static=True)
     eps: float | None = eqx.field(static=True)
     backend: str = eqx.field(static=True)
 
@@ -83,47 +93,49 @@ class StraightLineEncoding(eqx.Module):
         eps: float | None = None,
         backend: str = "auto",
     ):
-        if points.ndim != 2 or points.shape[-1] != 2 or not jnp.issubdtype(points.dtype, jnp.floating):
-            raise bad("points", points, "a real floating-point array of shape (lines, 2)")
-        if points.shape[0] == 0:
-            raise bad("points", points, "at least one line")
-        check_finite("points", points)
+        check_points(points, 2)
+        if points.ndim != 2:
+            raise bad("points", points, "shape (lines, 2)", "Use jax.vmap for several sets of lines.")
         nx, ny, nz = check_shape("shape", shape, dims=(3,))
         self.shape = (nx, ny, nz)
-        self.uniform = readout is None
-        if readout is None:
-            if samples_per_line is None:
-                raise bad("samples_per_line", None, "the number of samples of a line, or readout positions")
-            readout = uniform_readout(check_count("samples_per_line", samples_per_line), points.dtype)
-        elif samples_per_line is not None and samples_per_line != readout.shape[0]:
-            raise bad("samples_per_line", samples_per_line, f"{readout.shape[0]}, the length of readout")
-        check_finite("readout", readout)
-        if smaps is not None and (smaps.ndim != 4 or smaps.shape[1:] != self.shape):
-            raise bad("smaps", smaps, f"shape (coils, {nx}, {ny}, {nz})")
-        self.points, self.readout, self.smaps = points, readout, smaps
+        if readout is not None:
+            if (
+                not hasattr(readout, "dtype")
+                or readout.ndim != 1
+                or not jnp.issubdtype(readout.dtype, jnp.floating)
+            ):
+                raise bad("readout", readout, "a real floating-point array of shape (samples,)")
+            check_finite("readout", readout)
+            if samples_per_line not in (None, readout.shape[0]):
+                raise bad("samples_per_line", samples_per_line, f"{readout.shape[0]}, the length of readout")
+            samples_per_line = readout.shape[0]
+        elif samples_per_line is None:
+            raise bad("samples_per_line", None, "the number of samples of a line, or readout positions")
+        self.samples_per_line = check_count("samples_per_line", samples_per_line)
+        check_smaps(smaps, self.shape)
+        check_options(eps, backend, points.dtype)
+        self.points, self.positions, self.smaps = points, readout, smaps
         self.eps, self.backend = eps, backend
 
     @property
-    def samples_per_line(self) -> int:
-        """Readout samples `R` of each line."""
-        return self.readout.shape[0]
+    def readout(self) -> Float[Array, " samples"]:
+        """Positions of the samples of every line, in cycles per voxel."""
+        if self.positions is None:
+            return uniform_readout(self.samples_per_line, self.points.dtype)
+        return self.positions
 
     def _scale(self) -> float:
         return 1 / math.sqrt(math.prod(self.shape))
 
     def _along_readout(self) -> Complex[Array, "samples nx"]:
-        x = voxel_coordinates(self.shape[0], self.readout.dtype)
-        cycles = self.readout[:, None] * x
+        readout = self.readout
+        cycles = readout[:, None] * voxel_coordinates(self.shape[0], readout.dtype)[None]
         return jnp.exp(-2j * math.pi * (cycles - jnp.round(cycles)))
-
-    def _check_image(self, image: Image) -> None:
-        if image.ndim < 3 or image.shape[-3:] != self.shape:
-            raise bad("image", image, f"shape (..., {', '.join(map(str, self.shape))})")
 
     def forward(self, image: Image) -> Samples:
         """`A f`: image `(..., nx, ny, nz)` to samples `(..., [coils,] lines, samples)`."""
-        self._check_image(image)
-        coils = image if self.smaps is None else self.smaps * image[..., None, :, :, :]
+        check_trailing("image", image, self.shape)
+        coils = spread(image, self.smaps, 3)
         planes = nufft_forward(coils, self.points, eps=self.eps, backend=self.backend)
         lines = jnp.einsum("kx,...xs->...sk", self._along_readout(), planes, precision="highest")
         return lines * self._scale()
@@ -141,26 +153,26 @@ class StraightLineEncoding(eqx.Module):
             weights: `(lines,)` real, such as a density; ones by default.
             readout_weights: `(samples,)` real; ones by default.
         """
-        lead = () if self.smaps is None else (self.smaps.shape[0],)
-        expected = (*lead, self.points.shape[0], self.samples_per_line)
-        if kspace.shape[kspace.ndim - len(expected) :] != expected:
-            raise bad("kspace", kspace, f"shape (..., {', '.join(map(str, expected))})")
+        lines, samples = self.points.shape[0], self.samples_per_line
+        check_trailing("kspace", kspace, sample_shape(self.smaps, lines, samples))
+        check_weights("weights", weights, lines)
+        check_weights("readout_weights", readout_weights, samples)
         if weights is not None:
-            kspace = kspace * weights[:, None]
+            kspace = kspace * jnp.broadcast_to(weights[:, None], kspace.shape)
         if readout_weights is not None:
-            kspace = kspace * readout_weights
+            kspace = kspace * jnp.broadcast_to(readout_weights, kspace.shape)
         planes = jnp.einsum("kx,...sk->...xs", jnp.conj(self._along_readout()), kspace, precision="highest")
         out = nufft_adjoint(planes, self.points, self.shape[1:], eps=self.eps, backend=self.backend)
-        out = out * self._scale()
-        return out if self.smaps is None else jnp.sum(jnp.conj(self.smaps) * out, axis=-4)
+        return combine(out * self._scale(), self.smaps, 3)
 
     def readout_gram(
         self, readout_weights: Float[Array, " samples"] | None = None
     ) -> Float[Array, ""] | Complex[Array, "nx nx"]:
         """`Fᴴ D F / nx`: a number where the readout is uniform and no coarser than Nyquist, else a matrix."""
+        check_weights("readout_weights", readout_weights, self.samples_per_line)
         nx = self.shape[0]
-        if self.uniform and readout_weights is None and self.samples_per_line >= nx:
-            return jnp.asarray(self.samples_per_line / nx, self.readout.dtype)
+        if self.positions is None and readout_weights is None and self.samples_per_line >= nx:
+            return jnp.asarray(self.samples_per_line / nx, self.points.dtype)
         along = self._along_readout()
         weighted = along if readout_weights is None else along * readout_weights[:, None]
         return jnp.einsum("kx,ku->xu", jnp.conj(along), weighted, precision="highest") / nx
@@ -171,6 +183,7 @@ class StraightLineEncoding(eqx.Module):
         readout_weights: Float[Array, " samples"] | None = None,
     ) -> LineGram:
         """`Aᴴ W A` as an object to apply repeatedly, in conjugate gradients say."""
+        check_weights("weights", weights, self.points.shape[0])
         ones = jnp.ones(self.points.shape[0], self.points.dtype) if weights is None else weights
         spectrum = toeplitz.gram_spectrum(
             self.points, ones, self.shape[1:], eps=self.eps, backend=self.backend
@@ -185,5 +198,5 @@ class StraightLineEncoding(eqx.Module):
         readout_weights: Float[Array, " samples"] | None = None,
     ) -> Image:
         """`Aᴴ W A f`, equal to `adjoint(forward(f))` and cheaper."""
-        self._check_image(image)
+        check_trailing("image", image, self.shape)
         return self.normal(weights, readout_weights)(image)

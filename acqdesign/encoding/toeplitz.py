@@ -4,21 +4,22 @@
 
 On a grid padded to `P ≥ 2N - 1` the kernel's spectrum is real and separable in each point,
 
-    λ(q) = Σ_s w_s Π_d D(k_sd - q_d / P_d),    D(x) = sin((2N - 1)πx) / sin(πx)
+    λ(q) = Σ_s w_s Π_d D(k_sd - q_d / P_d),    D(x) = sin((2N_d - 1)πx) / sin(πx)
 
-so it is one real matrix product (`dft`) or one type-1 transform on the doubled grid (`finufft`), and gradients
-reach points and weights through it alone. Fessler et al., "Toeplitz-based iterative image reconstruction for MRI
-with correction for magnetic field inhomogeneity", IEEE Trans. Signal Process. 53 (2005).
+so it is one real matrix product (`dft`) or one type-1 transform on the doubled grid (`finufft`), and
+gradients reach points and weights through it alone. Fessler et al., "Toeplitz-based iterative image reconstruction for
+MRI with correction for magnetic field inhomogeneity", IEEE Trans. Signal Process. 53 (2005).
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import scipy.fft
 from jaxtyping import Complex
 
-from acqdesign._types import Array, Float, Image, LinePoints
+from acqdesign._types import Array, Float, Image, Inexact, LinePoints
 from acqdesign.encoding import _backends
 from acqdesign.encoding.nufft import nufft_adjoint
 
@@ -29,7 +30,7 @@ _CPU_BLOCK_BYTES, _DEVICE_BLOCK_BYTES = 2**19, 2**30
 
 
 def dirichlet(x: Float[Array, "..."], n: int) -> Float[Array, "..."]:
-    """Dirichlet kernel `sin(nπx) / sin(πx)`, `x` in cycles; its limit and derivatives hold at `x = 0`."""
+    """Dirichlet kernel `sin(nπx) / sin(πx)` for odd `n`, `x` in cycles: right at 0 too, with its derivatives."""
     angle = math.pi * _backends.wrap(x)
     # The quotient's derivative cancels near zero; there its series is exact to rounding.
     small = jnp.abs(n * angle) < (0.3 if x.dtype == jnp.float32 else 0.02)
@@ -45,7 +46,7 @@ def padded_shape(shape: tuple[int, int]) -> tuple[int, int]:
 
 def gram_spectrum(
     points: LinePoints,
-    weights: Float[Array, "lines"],
+    weights: Float[Array, " lines"],
     shape: tuple[int, int],
     *,
     eps: float | None = None,
@@ -70,7 +71,7 @@ def gram_spectrum(
     backend = _backends.resolve_backend(backend, n_points=points.shape[0], shape=doubled, n_transforms=1)
     if backend == "dft":
         ky, kz = (
-            dirichlet(points[:, d, None] - jnp.arange(p, dtype=points.dtype) / p, 2 * n - 1)
+            dirichlet(points[:, d, None] - jnp.arange(p, dtype=points.dtype)[None] / p, 2 * n - 1)
             for d, (n, p) in enumerate(zip(shape, padded, strict=True))
         )
         return jnp.einsum("sy,sz->yz", ky * weights[:, None], kz, precision="highest")
@@ -81,18 +82,17 @@ def gram_spectrum(
     return jnp.fft.fft2(kernel).real
 
 
-def map_planes(function, planes, padded: tuple[int, int], *args):  # noqa: ANN001, ANN201
+def map_planes(function: Callable[[Array], Array], planes: Array, padded: tuple[int, int]) -> Array:
     """`function` over blocks of the leading axis, each small enough for the memory nearest the cores."""
     limit = _CPU_BLOCK_BYTES if jax.default_backend() == "cpu" else _DEVICE_BLOCK_BYTES
-    leaf = jax.tree.leaves(planes)[0]
-    size = max(1, limit // (math.prod(padded) * leaf.dtype.itemsize))
-    if size >= leaf.shape[0]:
+    size = max(1, limit // (math.prod(padded) * planes.dtype.itemsize))
+    if size >= planes.shape[0]:
         return function(planes)
     return jax.lax.map(function, planes, batch_size=size)
 
 
-def to_spectrum(planes: Complex[Array, "... ny nz"], padded: tuple[int, int]) -> Complex[Array, "... pz py"]:
-    """Zero-padded 2D spectrum, axes swapped: each FFT then runs along memory and over as few rows as needed."""
+def to_spectrum(planes: Inexact[Array, "... ny nz"], padded: tuple[int, int]) -> Complex[Array, "... pz py"]:
+    """Zero-padded 2D spectrum, axes swapped: each FFT runs along memory and over as few rows as needed."""
     return jnp.fft.fft(jnp.swapaxes(jnp.fft.fft(planes, n=padded[1]), -1, -2), n=padded[0])
 
 
@@ -109,11 +109,13 @@ def convolve_planes(planes: Image, spectrum: Float[Array, "py pz"]) -> Image:
 
     Differentiable in both; a block's spectrum is made again in the backward pass rather than kept.
     """
-    padded, shape = spectrum.shape, planes.shape[-2:]
+    padded = (spectrum.shape[0], spectrum.shape[1])
+    shape = (planes.shape[-2], planes.shape[-1])
     swapped = spectrum.T
 
     @jax.checkpoint
     def block(plane: Array, swapped: Array) -> Array:
-        return from_spectrum(swapped * to_spectrum(plane, padded), shape)
+        planes = to_spectrum(plane, padded)
+        return from_spectrum(jnp.broadcast_to(swapped, planes.shape) * planes, shape)
 
     return map_planes(lambda p: block(p, swapped), planes, padded)

@@ -1,6 +1,8 @@
 """What is scanned: tissues, the brain phantom and image files, coils and field maps."""
 
 from acqdesign.scene.augment import augment as augment
+from acqdesign.scene.augment import fine_shape as fine_shape
+from acqdesign.scene.augment import posed as posed
 from acqdesign.scene.brain import FOV_M as FOV_M
 from acqdesign.scene.brain import load_brain as load_brain
 from acqdesign.scene.brain import weighted_image as weighted_image

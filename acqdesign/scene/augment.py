@@ -86,3 +86,33 @@ def augment(
     flat = image.reshape(-1, *shape)
     moved = jax.vmap(lambda volume: map_coordinates(volume, list(source), order=1, mode="constant"))(flat)
     return moved.reshape(image.shape)
+
+
+def fine_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """The grid of half the voxel size on which `posed` turns images; a single plane stays one."""
+    return tuple(n if n == 1 else 2 * n for n in shape)
+
+
+def posed(
+    fine: Inexact[Array, "*batch fx fy fz"], key: PRNGKey, shape: Sequence[int]
+) -> Inexact[Array, "*batch nx ny nz"]:
+    """The image in a random pose of `augment`, as sharp as one that was never moved.
+
+    Interpolation blurs by up to a voxel, so the image is turned on a finer grid and averaged to its own.
+
+    Args:
+        fine: real or complex, on the grid `fine_shape(shape)`.
+        key: from `jax.random.key`.
+        shape: `(nx, ny, nz)` of the result.
+
+    Returns:
+        `(..., nx, ny, nz)`.
+
+    Raises:
+        ValueError: on another grid.
+    """
+    if fine.shape[-3:] != fine_shape(shape):
+        raise bad("fine", fine, f"shape (..., {', '.join(map(str, fine_shape(shape)))})")
+    moved = augment(fine, key)
+    blocks = [size for n, f in zip(shape, fine.shape[-3:], strict=True) for size in (n, f // n)]
+    return moved.reshape(*fine.shape[:-3], *blocks).mean(axis=(-5, -3, -1))

@@ -1,0 +1,242 @@
+"""What straight lines are learned for: losses `loss({"points": (S, 2)}, key) -> (scalar, terms)`.
+
+Every objective is a pytree, so its images are arguments of the compiled step, and can show its reconstruction.
+"""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Complex
+
+from acqdesign._checks import bad, check_choice, check_count
+from acqdesign._types import Array, Float, Image, Inexact, LinePoints, PRNGKey, PyTree, Scalar
+from acqdesign.encoding import StraightLineEncoding, least_squares_density, pipe_density, toeplitz
+from acqdesign.recon import conjugate_gradients, nrmse, ssim
+from acqdesign.recon.metrics import magnitude
+from acqdesign.scene import fine_shape, posed
+
+DENSITIES = ("pipe", "pipe-stopped", "least-squares", "none")
+METRICS = ("nrmse", "ssim")
+
+Images = Inexact[Array, "images nx ny nz"]
+
+
+def line_density(
+    name: str, points: LinePoints, shape: tuple[int, int, int], iterations: int = 10
+) -> Float[Array, " lines"]:
+    """Density weights of lines by name.
+
+    Args:
+        name: `pipe` (gradients through it), `pipe-stopped` (constant under differentiation), `least-squares`
+            or `none` (ones).
+        points: `(S, 2)` in cycles per voxel.
+        shape: `(nx, ny, nz)` of the image.
+        iterations: of Pipe and Menon's.
+
+    Returns:
+        `(S,)` weights.
+
+    Raises:
+        ValueError: on an unknown name.
+    """
+    check_choice("density", name, DENSITIES)
+    if name == "none":
+        return jnp.ones(points.shape[0], points.dtype)
+    if name == "least-squares":
+        return least_squares_density(points, shape[1:])
+    return pipe_density(points, shape[1:], iterations, stop_gradient=name == "pipe-stopped")
+
+
+def line_psf(points: LinePoints, weights: Float[Array, " lines"], shape: tuple[int, int, int]) -> Image:
+    """Point spread function `(ny, nz)` of weighted lines in their plane, one at its centre voxel."""
+    psf = toeplitz.nufft_adjoint(weights, points, shape[1:])
+    return psf / jnp.sum(weights)
+
+
+def _check_images(
+    images: Array, held_out: Array | None, encoding: StraightLineEncoding, augmented: bool
+) -> None:
+    grid = fine_shape(encoding.shape) if augmented else encoding.shape
+    for name, given, shape in (("images", images, grid), ("held_out", held_out, encoding.shape)):
+        if given is not None and (given.ndim != 4 or given.shape[1:] != shape):
+            raise bad(name, given, f"shape (images, {', '.join(map(str, shape))})")
+
+
+def _moved(encoding: StraightLineEncoding, points: LinePoints) -> StraightLineEncoding:
+    return eqx.tree_at(lambda e: e.points, encoding, points)
+
+
+def _posed(fine: Images, key: PRNGKey, shape: tuple[int, int, int]) -> Images:
+    return jax.vmap(lambda image, key: posed(image, key, shape))(fine, jax.random.split(key, len(fine)))
+
+
+class AdjointObjective(eqx.Module):
+    """Mean-normalised magnitude error of the density-compensated adjoint.
+
+        loss = mean over voxels of (|a| / mean|a| - |f| / mean|f|)²,    a = Aᴴ (D ⊗ w) A f
+
+    The images' spectra are made once; a step then needs the density, one kernel and one inverse transform.
+
+    Args:
+        encoding: template whose points are replaced by those learned.
+        images: `(n, nx, ny, nz)` real or complex, to learn on.
+        held_out: images like them whose loss is reported at every step and never learned on.
+        density: one of `DENSITIES`, for the lines; the readout has its own, fixed.
+        density_iterations: of Pipe and Menon's.
+        augmented: learn on a random rotation, scale and flip of every image at every step; `images` are then
+            on the finer grid `fine_shape(shape)` on which they are turned.
+    """
+
+    encoding: StraightLineEncoding
+    images: Images
+    held_out: Images | None
+    spectra: Complex[Array, "images planes pz py"] | None
+    held_spectra: Complex[Array, "images planes pz py"] | None
+    readout_weights: Float[Array, " samples"]
+    density: str = eqx.field(static=True)
+    density_iterations: int = eqx.field(static=True)
+    augmented: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        encoding: StraightLineEncoding,
+        images: Images,
+        *,
+        held_out: Images | None = None,
+        density: str = "pipe",
+        density_iterations: int = 10,
+        augmented: bool = False,
+    ):
+        _check_images(images, held_out, encoding, augmented)
+        self.encoding, self.images, self.held_out, self.augmented = encoding, images, held_out, augmented
+        self.density = check_choice("density", density, DENSITIES)
+        self.density_iterations = check_count("density_iterations", density_iterations)
+        self.readout_weights = pipe_density(encoding.readout[:, None], encoding.shape[:1], 10)
+        self.spectra = None if augmented else self._spectra(images)
+        self.held_spectra = None if held_out is None else self._spectra(held_out)
+
+    def _spectra(self, images: Images) -> Array:
+        """Padded spectra of `(D ⊗ 1) S f`, plane by plane."""
+        smaps, along = self.encoding.smaps, self.encoding.readout_gram(self.readout_weights)
+        coils = images[:, None] if smaps is None else smaps * images[:, None]
+        filtered = jnp.einsum("xu,ncuyz->ncxyz", along, coils, precision="highest")
+        planes = filtered.reshape(-1, *self.encoding.shape[1:])
+        padded = toeplitz.padded_shape(self.encoding.shape[1:])
+        out = toeplitz.map_planes(lambda p: toeplitz.to_spectrum(p, padded), planes, padded)
+        return out.reshape(len(images), -1, *out.shape[-2:])
+
+    def _kernel(self, points: LinePoints) -> Array:
+        plane = self.encoding.shape[1:]
+        weights = line_density(self.density, points, self.encoding.shape, self.density_iterations)
+        eps, backend = self.encoding.eps, self.encoding.backend
+        return toeplitz.gram_spectrum(points, weights, plane, eps=eps, backend=backend).T / math.prod(plane)
+
+    def _adjoint(self, kernel: Array, spectra: Array) -> Image:
+        shape, smaps = self.encoding.shape, self.encoding.smaps
+        plane = shape[1:]
+        out = toeplitz.map_planes(
+            lambda s: toeplitz.from_spectrum(kernel * s, plane),
+            spectra.reshape(-1, *spectra.shape[-2:]),
+            toeplitz.padded_shape(plane),
+        )
+        coils = out.reshape(len(spectra), -1, *shape)
+        return coils[:, 0] if smaps is None else jnp.sum(jnp.conj(smaps) * coils, axis=1)
+
+    def reconstruct(self, points: LinePoints, images: Images, key: PRNGKey) -> Image:
+        """Density-compensated adjoints `(n, nx, ny, nz)` of the k-space of `images`."""
+        return self._adjoint(self._kernel(points), self._spectra(images))
+
+    def __call__(self, params: PyTree, key: PRNGKey) -> tuple[Scalar, dict[str, Scalar]]:
+        """Loss and its terms."""
+        images = _posed(self.images, key, self.encoding.shape) if self.augmented else self.images
+        spectra = self._spectra(images) if self.spectra is None else self.spectra
+        kernel = self._kernel(params["points"])
+        terms = {}
+        if self.held_out is not None and self.held_spectra is not None:
+            held = self._adjoint(jax.lax.stop_gradient(kernel), self.held_spectra)
+            terms["loss_held_out"] = _normalised_error(held, self.held_out)
+        return _normalised_error(self._adjoint(kernel, spectra), images), terms
+
+
+def _normalised_error(found: Image, wanted: Image) -> Scalar:
+    """Mean squared difference of magnitudes, each over its own mean."""
+    pair = [magnitude(image) for image in (found, wanted)]
+    ours, theirs = (image / image.mean((1, 2, 3), keepdims=True) for image in pair)
+    return jnp.mean((ours - theirs) ** 2)
+
+
+class IterativeObjective(eqx.Module):
+    """Error of the regularised least-squares image, by conjugate gradients as a reconstruction would run.
+
+        x = CG_n(Aᴴ A + ridge, Aᴴ (A f + noise)),    loss = mean of NRMSE(x, f)  or of  1 - SSIM(x, f)
+
+    Args:
+        encoding: template whose points are replaced by those learned.
+        images: `(n, nx, ny, nz)` real or complex, to learn on.
+        held_out: images like them whose error is reported at every step and never learned on.
+        metric: `nrmse` or `ssim`.
+        ridge: Tikhonov weight relative to a fully sampled scan with as many samples a line.
+        iterations: of conjugate gradients.
+        noise: standard deviation of the complex noise on each sample, the k-space of a unitary transform of an
+            image whose largest value is one; drawn anew at every step.
+        augmented: learn on a random rotation, scale and flip of every image at every step; `images` are then
+            on the finer grid `fine_shape(shape)` on which they are turned.
+    """
+
+    encoding: StraightLineEncoding
+    images: Images
+    held_out: Images | None
+    metric: str = eqx.field(static=True)
+    ridge: float = eqx.field(static=True)
+    iterations: int = eqx.field(static=True)
+    noise: float = eqx.field(static=True)
+    augmented: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        encoding: StraightLineEncoding,
+        images: Images,
+        *,
+        held_out: Images | None = None,
+        metric: str = "nrmse",
+        ridge: float = 1e-3,
+        iterations: int = 10,
+        noise: float = 0.0,
+        augmented: bool = False,
+    ):
+        _check_images(images, held_out, encoding, augmented)
+        if not (math.isfinite(ridge) and ridge >= 0):
+            raise bad("ridge", ridge, "a finite number >= 0")
+        if not (math.isfinite(noise) and noise >= 0):
+            raise bad("noise", noise, "a finite number >= 0")
+        self.encoding, self.images, self.held_out = encoding, images, held_out
+        self.metric = check_choice("metric", metric, METRICS)
+        self.iterations = check_count("iterations", iterations)
+        self.ridge, self.noise, self.augmented = float(ridge), float(noise), augmented
+
+    def reconstruct(self, points: LinePoints, images: Images, key: PRNGKey) -> Image:
+        """Images `(n, nx, ny, nz)` reconstructed from the noisy k-space of `images`."""
+        encoding = _moved(self.encoding, points)
+        normal = encoding.normal()
+        rhs = normal(images)
+        if self.noise > 0:
+            lead = () if encoding.smaps is None else encoding.smaps.shape[:1]
+            size = (len(images), *lead, len(points), encoding.samples_per_line)
+            rhs += encoding.adjoint(self.noise * jax.random.normal(key, size, rhs.dtype))
+        ridge = self.ridge * encoding.samples_per_line / encoding.shape[0]
+        return conjugate_gradients(normal, rhs, ridge=ridge, iterations=self.iterations)
+
+    def __call__(self, params: PyTree, key: PRNGKey) -> tuple[Scalar, dict[str, Scalar]]:
+        """Loss and its terms."""
+        augment_key, noise_key, held_key = jax.random.split(key, 3)
+        images = _posed(self.images, augment_key, self.encoding.shape) if self.augmented else self.images
+        found = self.reconstruct(params["points"], images, noise_key)
+        terms = {"nrmse": jnp.mean(nrmse(found, images))}
+        loss = terms["nrmse"] if self.metric == "nrmse" else 1 - jnp.mean(ssim(found, images))
+        if self.held_out is not None:
+            points = jax.lax.stop_gradient(params["points"])
+            other = self.reconstruct(points, self.held_out, held_key)
+            terms["nrmse_held_out"] = jnp.mean(nrmse(other, self.held_out))
+        return loss, terms
