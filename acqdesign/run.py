@@ -33,6 +33,7 @@ _EXIT_SIGNALS = {"SIGINT": 130, "SIGTERM": 143}
 _NOT_READ_BACK = ("out", "overwrite", "config", "resume")
 _RUN_FILES = ("config.json", "design.npz", "history.csv", "summary.json", "checkpoint/step-*.json")
 _RUN_OUTPUTS = (*_RUN_FILES, "checkpoint/step-*.npz", "*.png", "learning.gif", "design.*")
+_HALF_WRITTEN = (".*.tmp", "checkpoint/.*.tmp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,10 +228,9 @@ def run_directory(command: str, options: Any) -> Iterator[Path]:
         raise bad("--out", f"{out}, which holds a run", "a new folder", "--overwrite replaces that run.")
     out.mkdir(parents=True, exist_ok=True)
     with _claimed(out):
-        if run.overwrite:
-            for pattern in _RUN_OUTPUTS:
-                for old in out.glob(pattern):
-                    old.unlink()
+        for pattern in (*_RUN_OUTPUTS, *_HALF_WRITTEN) if run.overwrite else _HALF_WRITTEN:
+            for old in out.glob(pattern):
+                old.unlink()
         write_json(out / "config.json", describe(command, options))
         yield out
 

@@ -143,9 +143,12 @@ def test_equal_seeds_give_equal_bytes_and_others_do_not(tmp_path):
 def test_resume_ends_as_the_uninterrupted_run(tmp_path):
     command("--out", tmp_path / "whole", "--steps", 20)
     command("--out", tmp_path / "parts", "--steps", 9)
+    half = tmp_path / "parts" / "checkpoint" / ".step-00000010.npz.x.tmp"
+    half.write_bytes(b"what a killed process leaves")
     assert command("--resume", tmp_path / "parts", "--steps", 20) == 0
     whole, parts = ((tmp_path / name / "history.csv").read_bytes() for name in ("whole", "parts"))
     assert whole == parts
+    assert not half.exists()
 
 
 def test_config_gives_back_options_and_flags_come_first(tmp_path):

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from array import array
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -207,7 +208,7 @@ def fit(
             raise NonFiniteError(at, broken, held.params, save(at))
         return record, sound
 
-    seconds: list[float] = []
+    seconds = array("d")
     stopped, saved_at = "finished", done if resume else -1
     if snapshot_every and done == 0:
         snapshots[0] = _copy(state.params)
@@ -325,26 +326,29 @@ class _History:
     """The log: rows of numbers, or of one number a start."""
 
     def __init__(self) -> None:
-        self.steps: list[int] = []
-        self.rows: dict[str, list[np.ndarray]] = {}
+        self.steps = array("q")
+        self.rows: dict[str, array[float]] = {}
+        self.shape: tuple[int, ...] = ()
 
     def add(self, step: int, record: Record) -> None:
         self.steps.append(step)
+        self.shape = np.shape(record.loss)
         for name, value in {"loss": record.loss, **record.terms}.items():
-            self.rows.setdefault(name, []).append(np.asarray(value, np.float64))
+            self.rows.setdefault(name, array("d")).extend(np.ravel(value).tolist())
 
     def columns(self, start: int | None) -> dict[str, np.ndarray]:
-        rows = {name: np.stack(values) for name, values in self.rows.items()}
-        picked = {name: array if start is None else array[:, start] for name, array in rows.items()}
+        rows = {name: np.array(values).reshape(-1, *self.shape) for name, values in self.rows.items()}
+        picked = {name: values if start is None else values[:, start] for name, values in rows.items()}
         return {"step": np.array(self.steps)} | picked
 
     def arrays(self) -> dict[str, np.ndarray]:
-        return {f"history.{name}": array for name, array in self.columns(None).items()}
+        return {f"history.{name}": values for name, values in self.columns(None).items()}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        found = {name[8:]: array for name, array in arrays.items() if name.startswith("history.")}
-        self.steps = found.pop("step").tolist()
-        self.rows = {name: list(array) for name, array in found.items()}
+        found = {name[8:]: values for name, values in arrays.items() if name.startswith("history.")}
+        self.steps = array("q", found.pop("step").tolist())
+        self.rows = {name: array("d", values.ravel().tolist()) for name, values in found.items()}
+        self.shape = found["loss"].shape[1:]
 
 
 @contextmanager
