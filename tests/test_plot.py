@@ -107,7 +107,9 @@ def test_psf_is_in_decibels_with_the_peak_at_the_origin(tmp_path):
     ("loss", "scale"), [([1.0, 0.5, 0.1], "log"), ([1.0, 0.9, 0.8], "linear"), ([1.0, -0.5, -1.0], "linear")]
 )
 def test_loss_is_drawn_with_its_terms_on_a_scale_it_fits(loss, scale, tmp_path):
-    figure = plot_loss({"step": np.arange(3), "loss": np.array(loss), "noise": np.array(loss)})
+    figure = plot_loss(
+        {"step": np.arange(3), "loss": np.array(loss), "noise": 0.9 * np.array(loss), "same": loss}
+    )
     axes = figure.axes[0]
     assert axes.get_yscale() == scale
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["noise", "loss"]

@@ -87,14 +87,10 @@ def plot_psf(psf: ArrayLike, start: ArrayLike | None = None) -> Figure:
             decibels.T, cmap=SEQUENCE_MAP, vmin=-50, vmax=0, origin="lower", extent=extent, aspect="equal"
         )
         cell.set(title=f"PSF, {name}", xlabel="y [voxels]", ylabel="z [voxels]")
-    figure.colorbar(shown, ax=list(axes[:-1]), shrink=0.85, pad=0.02, label="dB to the peak")
+    figure.colorbar(shown, ax=list(axes[:-1]), shrink=0.75, pad=0.02, label="dB to the peak")
     for name, decibels in held.items():
         _profiles(axes[-1], decibels, name, COLOURS[0] if name == "learned" else MUTED)
-    axes[-1].set(
-        title="Largest side lobe by distance",
-        xlabel="distance from the peak [voxels]",
-        ylabel="dB to the peak",
-    )
+    axes[-1].set(title="Largest side lobe", xlabel="distance [voxels]", ylabel="side lobe [dB]")
     axes[-1].set(ylim=(-50, 2), xlim=(0, None), box_aspect=0.85)
     axes[-1].grid(axis="y")
     axes[-1].legend()

@@ -90,7 +90,7 @@ def _density(axes: Axes, radius: np.ndarray, label: str, colour: str) -> None:
     edges = np.linspace(0, 0.5, rings + 1)
     counts = np.histogram(radius, edges)[0]
     density = counts / (np.pi * np.diff(edges**2)) / len(radius)
-    axes.stairs(density, edges, color=colour, lw=2, label=label, fill=False)
+    axes.stairs(density, edges, color=colour, lw=2, label=label, baseline=None)
 
 
 def _legend(axes: Axes, has_start: bool, has_fixed: bool) -> None:

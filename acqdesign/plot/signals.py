@@ -25,10 +25,12 @@ def plot_loss(history: Mapping[str, ArrayLike], *, label: str = "loss") -> Figur
     """
     columns = {name: np.asarray(column, float) for name, column in history.items()}
     step, loss = columns.pop("step"), columns.pop("loss")
+    # A single term is the loss itself, and would lie under it.
+    columns = {name: term for name, term in columns.items() if not np.array_equal(term, loss)}
     figure = new_figure(6.4, 4.0)
     axes = figure.subplots()
     for index, (name, term) in enumerate(columns.items()):
-        axes.plot(step, term, lw=1.2, color=COLOURS[1 + index % 7], label=name)
+        axes.plot(step, term, lw=1.4, color=COLOURS[1 + index % 7], label=name.replace("_", " "))
     axes.plot(step, loss, color=COLOURS[0], lw=2.4, label=label)
     values = np.concatenate([loss, *columns.values()])
     values = values[np.isfinite(values)]
