@@ -1,7 +1,11 @@
 """Our side of the trajectory benchmarks, answering the same calls as `mrinufft_peer.py`."""
 
+import contextlib
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,41 +13,36 @@ import numpy as np
 import optax
 from _harness import serve
 
+from acqdesign import learn_traj
 from acqdesign.design import fit
+from acqdesign.design.line_objectives import AdjointObjective
 from acqdesign.encoding import StraightLineEncoding, pipe_density
 from acqdesign.encoding.toeplitz import convolve_planes, gram_spectrum
 
 
-def reference_loss(image: jax.Array, samples_per_line: int, density_iterations: int) -> Callable:
-    """The reference recipe's loss of the points: MSE of `|adjoint| / mean` to `image / mean`."""
-    target = image / jnp.mean(image)
+def reference_loss(image: jax.Array, samples_per_line: int, density_iterations: int) -> AdjointObjective:
+    """The reference recipe's objective, ends of the readout included as there."""
     readout = jnp.linspace(-0.5, 0.5, samples_per_line, dtype=image.dtype)
-
-    def loss(points: jax.Array, key: jax.Array) -> tuple[jax.Array, dict]:
-        weights = pipe_density(points, image.shape[1:], density_iterations) if density_iterations else None
-        encoding = StraightLineEncoding(points, image.shape, readout=readout)
-        adjoint = jnp.abs(encoding.gram(target, weights))
-        return jnp.mean((adjoint / jnp.mean(adjoint) - target) ** 2), {}
-
-    return loss
+    template = StraightLineEncoding(jnp.zeros((1, 2), image.dtype), image.shape, readout=readout)
+    return AdjointObjective(template, image[None], density_iterations=density_iterations)
 
 
 def _fit(loss: Callable, points: np.ndarray, fixed: int, steps: int, lr: float) -> dict:
     result = fit(
         loss,
-        jnp.asarray(points),
+        {"points": jnp.asarray(points)},
         optimizer=optax.adam(lr),
         steps=steps,
         key=jax.random.key(0),
-        project=lambda k: jnp.clip(k, -0.5, 0.5),
-        learned=np.arange(len(points))[:, None] >= fixed,
+        project=lambda params: {"points": jnp.clip(params["points"], -0.5, 0.5)},
+        learned={"points": np.arange(len(points))[:, None] >= fixed},
         progress=False,
     )
     return {
         "losses": result.history["loss"].tolist(),
         "seconds_per_step": result.seconds_per_step,
         "compile_seconds": result.compile_seconds,
-        "points": np.asarray(result.params),
+        "points": np.asarray(result.params["points"]),
     }
 
 
@@ -61,6 +60,26 @@ def learn(
     return _fit(loss, points, fixed, steps, lr)
 
 
+def learn_default(shape: list[int], lines: int, samples_per_line: int, steps: int, seed: int) -> dict:
+    """The points that the command learns on its own brain by its default recipe."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        flags = {
+            "shape": shape,
+            "lines": [lines],
+            "samples": [samples_per_line],
+            "steps": [steps],
+            "seed": [seed],
+        }
+        argv = [str(word) for name, values in flags.items() for word in (f"--{name}", *values)]
+        with contextlib.redirect_stdout(sys.stderr):
+            code = learn_traj.main([*argv, "--no-figures", "--out", str(out)])
+        if code:
+            raise RuntimeError(f"learn_traj ended with code {code}")
+        with np.load(out / "design.npz") as design:
+            return {"points": design["points"]}
+
+
 def gradient(
     image: np.ndarray,
     points: np.ndarray,
@@ -74,16 +93,17 @@ def gradient(
     """Loss, its gradient in the free points, and central differences at some `coordinates` (flat indices)."""
     with jax.enable_x64(True):
         real = {"single": np.float32, "double": np.float64}[precision]
-        loss = jax.jit(reference_loss(jnp.asarray(image.astype(real)), samples_per_line, density_iterations))
+        objective = reference_loss(jnp.asarray(image.astype(real)), samples_per_line, density_iterations)
         key, start = jax.random.key(0), points.astype(real)
-        (value, _), slope = jax.value_and_grad(loss, has_aux=True)(jnp.asarray(start), key)
+        loss = jax.jit(lambda k: objective({"points": k}, key)[0])
+        value, slope = jax.jit(jax.value_and_grad(loss))(jnp.asarray(start))
         differences = []
         for index in coordinates:
             values = []
             for shift in (step, -step):
                 moved = start.copy()
                 moved[fixed:].ravel()[index] += shift  # a view: the rows after `fixed` are contiguous
-                values.append(float(loss(jnp.asarray(moved), key)[0]))
+                values.append(float(loss(jnp.asarray(moved))))
             differences.append((values[0] - values[1]) / (2 * step))
         return {
             "loss": float(value),
@@ -100,7 +120,7 @@ def bound(
     k, planes = jnp.asarray(points), jnp.asarray(image, jnp.complex64)
     ones = jnp.ones(len(points), jnp.float32)
     spectrum = gram_spectrum(k, ones, shape)
-    nothing = _fit(lambda p, key: (jnp.sum(p**2), {}), points, fixed, 40, 1e-2)
+    nothing = _fit(lambda p, key: (jnp.sum(p["points"] ** 2), {}), points, fixed, 40, 1e-2)
     return {
         "density_s": _seconds(lambda k: jnp.sum(pipe_density(k, shape, density_iterations) ** 2), k),
         "spreading_s": _seconds(lambda k: jnp.sum(gram_spectrum(k, ones, shape) ** 2), k),
@@ -121,4 +141,4 @@ def _seconds(function: Callable, argument: jax.Array, repeats: int = 9) -> float
 
 
 if __name__ == "__main__":
-    serve({"learn": learn, "gradient": gradient, "bound": bound})
+    serve({"learn": learn, "learn_default": learn_default, "gradient": gradient, "bound": bound})

@@ -1,7 +1,7 @@
 """What the learned positions are worth: ours beside mri-nufft's recipe in equally many steps.
 
-Two questions. Does the reference recipe, from the same starts, end at a lower loss? Final losses are judged
-by each side's own loss and, neutrally, by mri-nufft's at both sides' points. And do the positions of our
+Two questions. Does the reference recipe, from the same starts, end at a lower loss? The sides' losses differ
+in their density compensation, so the points of either are judged by both. And do the positions of our
 default recipe give a better image? That is judged by SigPy's CG on mri-nufft's operators, without and with
 noise, on the image learned on and on one that was not.
 
@@ -33,8 +33,15 @@ def main() -> None:
     args = parser.parse_args()
 
     images = {k: np.asarray(load_brain(shape=SHAPE, contrast=c), np.float32) for k, c in IMAGES.items()}
-    common = {"image": images["learned_on"], "samples_per_line": SAMPLES}
-    recipe = {**common, "density_iterations": DENSITY_ITERATIONS, "lr": LR}
+    recipe = {
+        "image": images["learned_on"],
+        "samples_per_line": SAMPLES,
+        "density_iterations": DENSITY_ITERATIONS,
+        "lr": LR,
+    }
+    loss_alone = {key: value for key, value in recipe.items() if key != "lr"}
+    loss_alone |= {"precision": "single", "coordinates": np.zeros(0, np.int64), "step": 0.0}
+    default_recipe = {"shape": SHAPE, "lines": LINES, "samples_per_line": SAMPLES, "steps": STEPS}
     losses: dict[str, list[float]] = {}
     nrmse: dict[str, list[float]] = {}
     with (
@@ -45,24 +52,21 @@ def main() -> None:
             start, fixed = reference_start(SHAPE, LINES, seed)
             theirs = peer.call("learn", points=start, fixed=fixed, steps=STEPS, **recipe)
             mine = ours.call("learn", points=start, fixed=fixed, steps=STEPS, **recipe)
-            default = ours.call("learn_default", lines=LINES, steps=STEPS, seed=seed, **common)
-            judged = peer.call("learn", points=mine["points"], fixed=fixed, steps=0, **recipe)
-            for key, value in {
-                "start": theirs["losses"][0],
-                "mrinufft": theirs["losses"][-1],
-                "acqdesign": mine["losses"][-1],
-                "acqdesign_judged_by_mrinufft": judged["losses"][0],
-            }.items():
-                losses.setdefault(key, []).append(value)
-            designs = {"start": start, "mrinufft": theirs["points"], "acqdesign_reference": mine["points"]}
+            default = ours.call("learn_default", seed=seed, **default_recipe)
+            ends = {"mrinufft": theirs["points"], "acqdesign": mine["points"]}
+            for judge, worker in (("mrinufft", peer), ("acqdesign", ours)):
+                for name, points in {"start": start, **ends}.items():
+                    reply = worker.call("gradient", points=points, fixed=fixed, **loss_alone)
+                    losses.setdefault(f"{name}_judged_by_{judge}", []).append(reply["loss"])
+            designs = {"start": start, "mrinufft": ends["mrinufft"], "acqdesign_reference": ends["acqdesign"]}
             designs["acqdesign_default"] = default["points"]
             for name, points in designs.items():
                 for (label, (noise, ridge)), (kind, image) in itertools.product(
                     NOISES.items(), images.items()
                 ):
-                    judge = {"noise": noise, "ridge": ridge, "iterations": CG_ITERATIONS, "seed": seed}
+                    how = {"noise": noise, "ridge": ridge, "iterations": CG_ITERATIONS, "seed": seed}
                     given = {"image": image, "points": points, "samples_per_line": SAMPLES}
-                    reply = peer.call("reconstruct", **given, **judge)
+                    reply = peer.call("reconstruct", **given, **how)
                     nrmse.setdefault(f"{name} {label} {kind}", []).append(reply["nrmse"])
             print(
                 f"seed {seed}: loss {theirs['losses'][-1]:.3f} mri-nufft, {mine['losses'][-1]:.3f} acqdesign"
