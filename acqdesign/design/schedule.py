@@ -72,13 +72,17 @@ def schedule_projection(
     def within_bounds(x: Array) -> Array:
         x = project_symmetric(x) if limits.symmetric else x
         low, high = jnp.asarray(lower, x.dtype), jnp.asarray(upper, x.dtype)
-        # Rounded bounds of the steps could be rounded apart: they stay in double precision until used.
         return project_steps(x, down, up, lower=low, upper=high) if stepped else jnp.clip(x, low, high)
+
+    # The schedule of least power: most often simply zero moved into the range.
+    quiet = np.clip(0.0, lower, upper)
+    if (np.diff(quiet) < down).any() or (np.diff(quiet) > up).any():
+        quiet = np.asarray(jax.jit(within_bounds)(jnp.zeros(size)))
 
     project: Projection = within_bounds
     if limits.rms is not None:
-        least = float(np.sqrt(np.mean(np.square(within_bounds(jnp.zeros(size))))))
-        if least > limits.rms:
+        least = float(np.sqrt(np.mean(quiet**2)))
+        if least > limits.rms * (1 + 1e-6):
             raise bad("rms", limits.rms, f"at least {least:.6g}", "The other limits alone need as much.")
         within_power = limits.rms
 
@@ -86,7 +90,7 @@ def schedule_projection(
             return project_within_rms(within_bounds, x, within_power)
 
     if limits.bend is not None and size > 2:
-        project = _bent(project, limits.bend, size)
+        project = _bent(project, limits.bend, quiet)
 
     def checked(x: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
         if x.shape[-1:] != (size,):
@@ -150,8 +154,8 @@ def _check_bounds(
     )
 
 
-def _bent(project: Projection, limit: float, size: int) -> Projection:
-    """`project` with a limit on the bend as well."""
+def _bent(project: Projection, limit: float, quiet: np.ndarray) -> Projection:
+    """`project` with a limit on the bend as well; `quiet` is a schedule in its set."""
 
     def bends(x: Array) -> Array:
         return x[2:] - 2 * x[1:-1] + x[:-2]
@@ -160,18 +164,19 @@ def _bent(project: Projection, limit: float, size: int) -> Projection:
         return dykstra(x, [lambda z: project_bend(z, limit), project], iterations=iterations)
 
     # A schedule well inside, so that a small move towards it is enough.
-    found = jax.jit(nearest, static_argnums=(1, 2))(jnp.zeros(size), 0.5 * limit, 2000)
-    reached = float(jnp.sqrt(jnp.mean(bends(found) ** 2)))
-    if reached >= limit:
-        raise bad("bend", limit, f"above {reached:.6g}", "The other limits need as much.")
-    centre = np.asarray(found)
+    centre = quiet
+    if np.sqrt(np.mean(np.diff(quiet, 2) ** 2)) > 0.5 * limit:
+        centre = np.asarray(jax.jit(nearest, static_argnums=(1, 2))(jnp.asarray(quiet), 0.5 * limit, 2000))
+        reached = float(np.sqrt(np.mean(np.diff(centre, 2) ** 2)))
+        if reached >= limit:
+            raise bad("bend", limit, f"above {reached:.6g}", "The other limits need as much.")
 
     def bent(x: Array) -> Array:
         z, inside = nearest(x, limit, 2000), jnp.asarray(centre, x.dtype)
         # The largest t in [0, 1] with |b_c + t (b_z - b_c)|² within the limit: a quadratic equation.
         base, across = bends(inside), bends(z) - bends(inside)
         square, cross = jnp.sum(across**2), jnp.sum(base * across)
-        room = (size - 2) * limit**2 - jnp.sum(base**2)
+        room = base.size * limit**2 - jnp.sum(base**2)
         root = (jnp.sqrt(cross**2 + square * room) - cross) / jnp.where(square > 0, square, 1)
         return jnp.where(square + 2 * cross > room, inside + jnp.minimum(root, 1) * (z - inside), z)
 
