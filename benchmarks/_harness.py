@@ -181,7 +181,10 @@ def reference_start(shape: Sequence[int], lines: int, seed: int) -> tuple[np.nda
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """The machine that the figures belong to."""
+    """The machine that the figures belong to; says so where other work would spoil them."""
+    load = round(os.getloadavg()[0], 2)
+    if load > 0.5:
+        print(f"The machine is busy (load {load}): threaded sides suffer most. Keep no timing from this run.")
     models = [s for s in Path("/proc/cpuinfo").read_text().splitlines() if s.startswith("model name")]
     pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
@@ -190,7 +193,7 @@ def machine(threads: int) -> dict[str, Any]:
         "threads": threads,
         "memory_gib": round(pages / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
-        "load_at_start": round(os.getloadavg()[0], 2),
+        "load_at_start": load,
     }
 
 

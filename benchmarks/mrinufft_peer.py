@@ -172,17 +172,17 @@ def gradient(
     return {"loss": loss.item(), "gradient": free.grad.numpy(), "differences": np.array(differences)}
 
 
-def _operator(shape: Sequence[int], points: np.ndarray, samples_per_line: int, eps: float) -> tuple:
+def _operator(shape: Sequence[int], points: np.ndarray, samples_per_line: int) -> tuple:
     """mri-nufft's forward and adjoint for lines at `points`, in the unitary scaling 1/sqrt(∏N)."""
     samples = trajectory(torch.from_numpy(points), samples_per_line).numpy()
-    nufft = get_operator("finufft")(samples, shape=tuple(shape), density=False, eps=eps)
+    nufft = get_operator("finufft")(samples, shape=tuple(shape), density=False, eps=1e-6)
     scale = 2 ** (len(shape) / 2)
     return lambda x: nufft.op(x.astype(nufft.cpx_dtype)) * scale, lambda y: nufft.adj_op(y) * scale
 
 
-def operators(image: np.ndarray, points: np.ndarray, samples_per_line: int, eps: float) -> dict:
+def operators(image: np.ndarray, points: np.ndarray, samples_per_line: int) -> dict:
     """Forward values of an image, and the adjoint of those."""
-    forward, adjoint = _operator(image.shape, points, samples_per_line, eps)
+    forward, adjoint = _operator(image.shape, points, samples_per_line)
     samples = forward(image)
     return {"forward": samples, "adjoint": adjoint(samples)}
 
@@ -204,7 +204,7 @@ def reconstruct(
     """
     import sigpy
 
-    forward, adjoint = _operator(image.shape, points.astype(np.float32), samples_per_line, 1e-6)
+    forward, adjoint = _operator(image.shape, points.astype(np.float32), samples_per_line)
     data = forward(image)
     rng = np.random.default_rng(seed)
     sigma = noise * np.sqrt(np.mean(np.abs(image) ** 2) / 2)

@@ -20,10 +20,15 @@ from acqdesign.encoding import StraightLineEncoding, pipe_density
 from acqdesign.encoding.toeplitz import convolve_planes, gram_spectrum
 
 
+def encoding(points: jax.Array, shape: tuple[int, ...], samples_per_line: int) -> StraightLineEncoding:
+    """The reference recipe's operator, ends of the readout included."""
+    readout = jnp.linspace(-0.5, 0.5, samples_per_line, dtype=points.dtype)
+    return StraightLineEncoding(points, shape, readout=readout)
+
+
 def reference_loss(image: jax.Array, samples_per_line: int, density_iterations: int) -> AdjointObjective:
-    """The reference recipe's objective, ends of the readout included as there."""
-    readout = jnp.linspace(-0.5, 0.5, samples_per_line, dtype=image.dtype)
-    template = StraightLineEncoding(jnp.zeros((1, 2), image.dtype), image.shape, readout=readout)
+    """The reference recipe's objective."""
+    template = encoding(jnp.zeros((1, 2), image.dtype), image.shape, samples_per_line)
     return AdjointObjective(template, image[None], density_iterations=density_iterations)
 
 
@@ -112,6 +117,13 @@ def gradient(
         }
 
 
+def operators(image: np.ndarray, points: np.ndarray, samples_per_line: int) -> dict:
+    """Forward values of an image, and the adjoint of those."""
+    operator = encoding(jnp.asarray(points), image.shape, samples_per_line)
+    samples = operator.forward(jnp.asarray(image))
+    return {"forward": np.asarray(samples).ravel(), "adjoint": np.asarray(operator.adjoint(samples))}
+
+
 def bound(
     image: np.ndarray, points: np.ndarray, fixed: int, samples_per_line: int, density_iterations: int
 ) -> dict:
@@ -141,4 +153,12 @@ def _seconds(function: Callable, argument: jax.Array, repeats: int = 9) -> float
 
 
 if __name__ == "__main__":
-    serve({"learn": learn, "learn_default": learn_default, "gradient": gradient, "bound": bound})
+    serve(
+        {
+            "learn": learn,
+            "learn_default": learn_default,
+            "gradient": gradient,
+            "operators": operators,
+            "bound": bound,
+        }
+    )

@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="cores for either side (default: 2)")
     args = parser.parse_args()
 
+    at = machine(args.threads)
     images = {k: np.asarray(load_brain(shape=SHAPE, contrast=c), np.float32) for k, c in IMAGES.items()}
     recipe = {
         "image": images["learned_on"],
@@ -75,7 +76,7 @@ def main() -> None:
     means = {key: float(np.mean(values)) for key, values in nrmse.items()}
     cells = [f"{label} {kind}" for label in NOISES for kind in images]
     report: dict[str, Any] = {
-        "machine": machine(args.threads),
+        "machine": at,
         "settings": {
             "shape": SHAPE, "lines": LINES, "samples": SAMPLES, "steps": STEPS, "lr": LR, "seeds": args.seeds,
             "density_iterations": DENSITY_ITERATIONS, "cg_iterations": CG_ITERATIONS,

@@ -95,6 +95,21 @@ def peak_memory(case: dict[str, Any], threads: int) -> dict[str, dict[str, int]]
     return result
 
 
+def operator_difference(case: dict[str, Any], threads: int) -> dict[str, float]:
+    """Relative difference between the sides' forward operators, and their adjoints of that."""
+    given = {
+        key: value for key, value in problem(case).items() if key in ("image", "points", "samples_per_line")
+    }
+    values = {}
+    for name, start in sides(threads).items():
+        with start() as worker:
+            values[name] = worker.call("operators", **given)
+    ours, peer = values["acqdesign"], values["mrinufft"]
+    return {
+        k: float(np.linalg.norm(ours[k] - peer[k]) / np.linalg.norm(peer[k])) for k in ("forward", "adjoint")
+    }
+
+
 def gradient_errors(case: dict[str, Any], threads: int) -> dict[str, Any]:
     """Each side's float32 gradient against central differences of its own loss in float64."""
     given, result, gradients = problem(case), {}, {}
@@ -142,6 +157,7 @@ def main() -> None:
         speedup = seconds["mrinufft"]["median_s"] / seconds["acqdesign"]["median_s"]
         entry = {k: case[k] for k in ("shape", "lines", "samples")}
         entry |= {"step": seconds, "speedup": speedup, "memory": peak_memory(case, args.threads)}
+        entry["operators_differ_by"] = operator_difference(case, args.threads)
         if name == "reference":  # central differences at the large size would take an hour
             entry["error"] = gradient_errors(case, args.threads)
         report["cases"][name] = entry
