@@ -11,6 +11,7 @@ pulses. A train of one phase and no off-resonance is therefore real throughout.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -112,36 +113,24 @@ def _precession(duration: Array, orders: int, tissue: Tissue, n_orders: int) -> 
     return precess
 
 
-def _windows(n: int, reach: int, lead: int, n_states: int | None) -> list[tuple[int, int, int]]:
-    """`(start, stop, orders)`: orders that are populated so far and can still come back by the last echo."""
-    size = -(-n // WINDOWS) if reach * n > 16 else n
-    found: list[tuple[int, int, int]] = []
-    for start in range(0, n, size):
-        stop = min(start + size, n)
-        orders = 1 + min(reach * stop, reach * (n - 1 - start) + lead)
-        orders = orders if n_states is None else min(orders, n_states)
-        if found and found[-1][2] == orders:
-            start = found.pop()[0]
-        found.append((start, stop, orders))
-    return found
+def _windows(n: int, segment: int, reach: int, lead: int, n_states: int | None) -> list[tuple[int, int]]:
+    """`(segments, orders)`: orders that are populated by then and can still come back by the last echo."""
 
+    def orders(pulse: int) -> int:
+        found = 1 + min(reach * (pulse + 1), reach * max(n - 1 - pulse, 0) + lead)
+        return found if n_states is None else min(found, n_states)
 
-def _scan(period: Callable, state: State, xs: dict[str, Array], n: int) -> tuple[State, Array]:
-    """A scan in about √n segments, whose insides reverse mode replays; echoes are `(n, tissues)`."""
-
-    def segment(state: State, xs: dict[str, Array]) -> tuple[State, Array]:
-        return lax.scan(period, state, xs)
-
-    inner = max(math.isqrt(n), min(n, 8))
-    outer = n // inner
-    head = jax.tree.map(lambda x: x[: outer * inner].reshape(outer, inner), xs)
-    state, echoes = lax.scan(jax.checkpoint(segment, prevent_cse=False), state, head)
-    echoes = echoes.reshape(outer * inner, -1)
-    if outer * inner < n:
-        tail = jax.tree.map(lambda x: x[outer * inner :], xs)
-        state, last = jax.checkpoint(segment)(state, tail)
-        echoes = jnp.concatenate([echoes, last])
-    return state, echoes
+    segments = -(-n // segment)
+    size = -(-segments // max(1, min(WINDOWS, reach * n // 32)))
+    windows: list[tuple[int, int]] = []
+    for start in range(0, segments, size):
+        stop = min(start + size, segments)
+        widest = max(orders(pulse) for pulse in range(start * segment, stop * segment))
+        if windows and windows[-1][1] == widest:
+            windows[-1] = (windows[-1][0] + stop - start, widest)
+        else:
+            windows.append((stop - start, widest))
+    return windows
 
 
 def train(
@@ -168,8 +157,9 @@ def train(
         n_states: orders kept, or None for all that reach an echo.
     """
     n = flips.shape[0]
+    segment = max(math.isqrt(n), min(n, 8))
     weights = [abs(each.orders) for each in intervals]
-    windows = _windows(n, sum(weights), sum(weights[:read]) if lead is None else lead, n_states)
+    windows = _windows(n, segment, sum(weights), sum(weights[:read]) if lead is None else lead, n_states)
     is_complex = "b0" in tissue or (turns is not None and jnp.iscomplexobj(turns))
     dtype = jnp.result_type(flips, 1j) if is_complex else flips.dtype
 
@@ -179,6 +169,8 @@ def train(
     else:
         xs |= {"cos": jnp.cos(tissue["b1"] * flips), "sin": jnp.sin(tissue["b1"] * flips)}
     xs |= {f"duration{i}": each.duration for i, each in enumerate(intervals) if each.duration.ndim}
+    # Whole segments: what is played past the last pulse is cut off from the echoes.
+    xs = {name: jnp.pad(x, (0, -n % segment)).reshape(-1, segment) for name, x in xs.items()}
 
     def make_period(tissue: Tissue, orders: int) -> Callable[[State, dict[str, Array]], tuple[State, Array]]:
         echo = make_echo(tissue, orders)
@@ -204,16 +196,21 @@ def train(
     def block(tissue: Tissue) -> Array:
         none = jnp.zeros((1, max(value.size for value in tissue.values())), dtype)
         state = State(none, none, none + tissue["z0"])
-        parts = []
-        for start, stop, orders in windows:
+        parts, first = [], 0
+        for segments, orders in windows:
+            period = make_period(tissue, orders)
             state = State(*(_resize(rows, orders) for rows in state))
-            part = {name: x[start:stop] for name, x in xs.items()}
-            state, echoes = _scan(make_period(tissue, orders), state, part, stop - start)
-            parts.append(echoes)
-        return jnp.concatenate(parts).T
+            part = {name: x[first : first + segments] for name, x in xs.items()}
+            # Reverse mode keeps the states between segments and replays what is inside.
+            state, echoes = lax.scan(
+                jax.checkpoint(partial(lax.scan, period), prevent_cse=False), state, part
+            )
+            parts.append(echoes.reshape(segments * segment, -1))
+            first += segments
+        return jnp.concatenate(parts)[:n].T
 
-    widest = max(orders for _, _, orders in windows)
-    return map_tissues(block, tissue, 3 * widest * jnp.dtype(dtype).itemsize, math.isqrt(n))
+    widest = max(orders for _, orders in windows)
+    return map_tissues(block, tissue, 3 * widest * jnp.dtype(dtype).itemsize, n // segment)
 
 
 def _resize(rows: Array, orders: int) -> Array:

@@ -150,7 +150,7 @@ def spgr_steady(
     dtype = jnp.result_type(cos, 1j)
     turns = rf_increment * np.arange(_period(rf_increment) + 1)
 
-    Fraction = tuple[Array, ...]  # σ_k = (p σ_k+1 + q) / (r σ_k+1 + s)
+    Fraction = tuple[Array, Array, Array]  # σ_k = (p σ_k+1 + q) / (r σ_k+1 + 1)
 
     def fraction(turn: Array, there_and_back: Array) -> Fraction:
         # Z_k settles to a multiple of F_k + F_-k, which leaves a pulse that mixes only these two.
@@ -158,23 +158,23 @@ def spgr_steady(
         kept = 1.0 - cos * z
         q = 0.5 * (cos - 1.0) - 0.5 * sin**2 * z / jnp.where(kept == 0, 1.0, kept)
         damped = e2**2 * there_and_back
-        return (1.0 + 2.0 * q) * damped, q, -q * damped, jnp.ones_like(q)
+        return (1.0 + 2.0 * q) * damped, q, -q * damped
 
     def compose(outer: Fraction, inner: Fraction) -> Fraction:
-        p, q, r, s = outer
-        a, b, c, d = inner
-        product = (p * a + q * c, p * b + q * d, r * a + s * c, r * b + s * d)
-        size = lax.stop_gradient(sum(jnp.abs(entry) for entry in product))
-        return tuple(entry / size for entry in product)
+        p, q, r = outer
+        a, b, c = inner
+        # σ = 0 is never sent to infinity: the last coefficient can be kept at one.
+        scale = 1.0 / (r * b + 1.0)
+        return (p * a + q * c) * scale, (p * b + q) * scale, (r * a + c) * scale
 
     shape = jnp.broadcast_shapes(cos.shape, e1.shape, e2.shape)
-    start = tuple(jnp.full(shape, entry, dtype) for entry in (1.0, 0.0, 0.0, 1.0))
+    start = (jnp.ones(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
     factors = tuple(jnp.asarray(np.exp(1j * angle), dtype) for angle in (turns, 2.0 * turns + rf_increment))
     one_period, _ = lax.scan(
         lambda found, x: (compose(found, fraction(*x)), None), start, tuple(each[1:] for each in factors)
     )
-    _, q, _, s = lax.fori_loop(0, DOUBLINGS, lambda _, found: compose(found, found), one_period)
-    back = e2**2 * factors[1][0] * q / s  # what returns to F_0 of what left it
+    _, last, _ = lax.fori_loop(0, DOUBLINGS, lambda _, found: compose(found, found), one_period)
+    back = e2**2 * factors[1][0] * last  # what returns to F_0 of what left it
 
     # F_0 is its own mirror image, and recovery feeds Z_0.
     real, imag = back.real, back.imag

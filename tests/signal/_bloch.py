@@ -1,5 +1,7 @@
-"""Float64 NumPy oracles that share nothing with the package: isochromats, and a textbook EPG in full matrices."""
+"""Float64 NumPy oracles that share nothing with the package, and a check of derivatives in every mode."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -81,6 +83,49 @@ def epg(flips, phases, steps, t1, t2, *, b0=0.0, mz=1.0, read=1, diffusion=0.0):
 
 
 def central_difference(function, x, direction, step):
-    """Derivative along `direction` by fourth-order central differences."""
-    at = [function(x + k * step * direction) for k in (-2, -1, 1, 2)]
-    return (at[0] - 8 * at[1] + 8 * at[2] - at[3]) / (12 * step)
+    """Derivative along `direction` by sixth-order central differences."""
+    at = {k: function(x + k * step * direction) for k in (-3, -2, -1, 1, 2, 3)}
+    return (45 * (at[1] - at[-1]) - 9 * (at[2] - at[-2]) + (at[3] - at[-3])) / (60 * step)
+
+
+def check_derivatives(signal, arguments, *, tolerance=1e-8):
+    """Derivatives of `signal(**arguments)` by each argument, in every mode, against central differences.
+
+    Forward mode against differences of the signal; reverse mode against forward mode, and so are `jacfwd` and
+    the gradient of a squared `jacfwd` by T2, the form of a Cramér-Rao bound's gradient.
+    """
+    rng = np.random.default_rng(7)
+    arguments = {name: jnp.asarray(value) for name, value in arguments.items()}
+    run = jax.jit(lambda args: signal(**args))
+    shape = jax.eval_shape(run, arguments)
+    weights = jnp.asarray(rng.standard_normal(shape.shape))
+
+    def loss(args):
+        out = run(args)
+        return (weights * (out.real + 0.5 * jnp.abs(out) ** 2)).sum()
+
+    def squared_slope(args):
+        slope = jax.jacfwd(lambda shift: run(args | {"t2": args["t2"] * (1 + shift)}))(0.0)
+        return (jnp.abs(slope) ** 2).sum()
+
+    push = jax.jit(lambda args, tangents: jax.jvp(run, (args,), (tangents,)))
+    gradient, second = jax.jit(jax.grad(loss))(arguments), jax.jit(jax.grad(squared_slope))(arguments)
+    slope = jax.jit(squared_slope)
+    none = jax.tree.map(jnp.zeros_like, arguments)
+    for name in arguments:
+        value = arguments[name]
+        direction = jnp.abs(value) * rng.uniform(0.5, 1.0, value.shape)
+        out, tangent = push(arguments, none | {name: direction})
+        expected = central_difference(lambda x, n=name: run(arguments | {n: x}), value, direction, 1e-3)
+        _close(tangent, expected, tolerance, f"jvp by {name}", out)
+        pulled = (weights * (tangent.real + (out.conj() * tangent).real)).sum()
+        _close((gradient[name] * direction).sum(), pulled, tolerance, f"grad by {name}", out)
+        curved = central_difference(lambda x, n=name: slope(arguments | {n: x}), value, direction, 1e-3)
+        _close((second[name] * direction).sum(), curved, 10 * tolerance, f"grad of jacfwd by {name}", slope(arguments))
+
+
+def _close(got, expected, tolerance, what, scale):
+    # A derivative that is zero by physics is compared with the function itself.
+    size = max(np.linalg.norm(np.asarray(expected)), 1e-6 * np.linalg.norm(np.asarray(scale)))
+    error = np.linalg.norm(np.asarray(got) - np.asarray(expected)) / size
+    assert error <= tolerance, f"{what}: relative error {error:.2e}"
