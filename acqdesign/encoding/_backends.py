@@ -61,6 +61,18 @@ def resolve_backend(backend: str, *, n_points: int, shape: tuple[int, ...], n_tr
     return "dft" if missing or work <= _DENSE_WORK else "finufft"
 
 
+def complex_dtype(*arrays: Array) -> jnp.dtype:
+    """The complex dtype that holds all of them."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*(a.dtype for a in arrays), jnp.complex64)
+
+
+def promote(*arrays: Array) -> tuple[Array, ...]:
+    """Arrays as complex ones of a common dtype, by name: callers may forbid implicit promotion."""
+    dtype = complex_dtype(*arrays)
+    return tuple(a.astype(dtype) for a in arrays)
+
+
 def voxel_coordinates(n: int, dtype: jnp.dtype) -> Array:
     """Voxel positions `n - N//2` along an axis of `N` voxels."""
     return jnp.arange(n, dtype=dtype) - n // 2
@@ -80,7 +92,10 @@ def _split(points: Array, size: int, count: int) -> Array:
 
 def _phases(points: Array, shape: tuple[int, ...]) -> list[Array]:
     """`exp(-2πi k_d r_d)` of shape `(T, M, N_d)` for each axis."""
-    cycles = [wrap(points[..., d, None] * voxel_coordinates(n, points.dtype)) for d, n in enumerate(shape)]
+    cycles = [
+        wrap(points[..., d, None] * voxel_coordinates(n, points.dtype)[None, None])
+        for d, n in enumerate(shape)
+    ]
     return [jax.lax.complex(jnp.cos(2 * math.pi * c), -jnp.sin(2 * math.pi * c)) for c in cycles]
 
 
@@ -96,7 +111,7 @@ def _dft_type2(image: Array, points: Array) -> Array:
         return jnp.moveaxis(out, 1, 2)
 
     n_points = points.shape[1]
-    size = max(1, min(n_points, _BLOCK // math.prod(image.shape[1:-1])))
+    size = max(1, min(n_points, _BLOCK // math.prod(image.shape[:-1])))
     count = -(-n_points // size)
     if count == 1:
         return block(points)
@@ -113,7 +128,7 @@ def _dft_type1(samples: Array, points: Array, shape: tuple[int, ...]) -> Array:
         return jnp.einsum("tmk...,tmn->tk...n", out, last, precision="highest")
 
     n_points = points.shape[1]
-    size = max(1, min(n_points, _BLOCK // math.prod((samples.shape[1], *shape[:-1]))))
+    size = max(1, min(n_points, _BLOCK // math.prod((*samples.shape[:2], *shape[:-1]))))
     count = -(-n_points // size)
     if count == 1:
         return block(points, samples)

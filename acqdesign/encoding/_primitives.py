@@ -1,21 +1,23 @@
 """The non-uniform DFT and its adjoint as two primitives that are each other's transposes.
 
-With the rules of differentiation, transposition and batching stated here once, for every backend, any composition
-of `jvp`, `vjp` and `vmap` is that of the function as computed: a bare `custom_vjp` would refuse forward mode, and
-the backends' own rules never run.
+With the rules of differentiation, transposition and batching stated here once, for every backend, any
+composition of `jvp`, `vjp` and `vmap` is that of the function as computed: a bare `custom_vjp` would refuse
+forward mode, and the backends' own rules never run.
 
     y = B(k) f,    ∂y/∂k_d = -2πi B(k) (r_d f)
     a = Bᴴ(k) y,   ∂a/∂k_d = +2πi r_d Bᴴ(k) y
 
-Transforms that share points are stacked into one plan. See Wang & Fessler, IEEE Trans. Comput. Imaging 9 (2023).
+Transforms that share points are stacked into one plan. See Wang & Fessler, "Efficient approximation of
+Jacobian matrices involving a non-uniform fast Fourier transform (NUFFT)", IEEE Trans. Comput. Imaging 9
+(2023).
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import core
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -35,21 +37,35 @@ forward_p = Primitive("nudft")
 adjoint_p = Primitive("nudft_adjoint")
 
 
+def _varying(array: Array) -> frozenset[str]:
+    """The mesh axes of an enclosing `shard_map` over which an array varies."""
+    aval = jax.typeof(array)
+    return aval.mat.varying if hasattr(aval, "mat") else aval.vma
+
+
+def _alike(*arrays: Array) -> tuple[Array, ...]:
+    """Arrays marked as varying over the same mesh axes, so that `shard_map` sums shared ones' gradients."""
+    axes = frozenset.union(*map(_varying, arrays))
+    return tuple(jax.lax.pcast(a, tuple(sorted(axes - _varying(a))), to="varying") for a in arrays)
+
+
 def forward(plan: Plan, image: Array, points: Array) -> Array:
     """Samples `(T, K, M)` of images `(T, K, *shape)` at points `(T, M, D)`."""
-    return forward_p.bind(image, points, plan=plan)
+    return forward_p.bind(*_alike(image, points), plan=plan)
 
 
 def adjoint(plan: Plan, samples: Array, points: Array) -> Array:
     """Images `(T, K, *shape)` from samples `(T, K, M)` at points `(T, M, D)`."""
-    return adjoint_p.bind(samples, points, plan=plan)
+    return adjoint_p.bind(*_alike(samples, points), plan=plan)
 
 
 def _coordinates(plan: Plan, dtype: Any) -> list[Array]:
     """The coordinate `r_d` of every voxel for each axis, with the image's number of axes."""
     dims = len(plan.shape)
     return [
-        _backends.voxel_coordinates(n, dtype).reshape([1, 1] + [-1 if d == axis else 1 for d in range(dims)])
+        _backends.voxel_coordinates(n, jnp.finfo(dtype).dtype)
+        .astype(dtype)
+        .reshape([1, 1] + [-1 if d == axis else 1 for d in range(dims)])
         for axis, n in enumerate(plan.shape)
     ]
 
@@ -62,12 +78,18 @@ def _adjoint_impl(samples: Array, points: Array, *, plan: Plan) -> Array:
     return _backends.type1(plan.backend, plan.eps, samples, points, plan.shape)
 
 
-def _forward_abstract(image: Any, points: Any, *, plan: Plan) -> core.ShapedArray:
-    return core.ShapedArray((*image.shape[:2], points.shape[1]), image.dtype)
+def _abstract(source: Any, shape: tuple[int, ...]) -> Any:
+    """The abstract value of a result, varying over the mesh axes of its source."""
+    sharding = source.sharding.update(spec=(None,) * len(shape))
+    return source.update(shape=shape, weak_type=False, sharding=sharding)
 
 
-def _adjoint_abstract(samples: Any, points: Any, *, plan: Plan) -> core.ShapedArray:
-    return core.ShapedArray((*samples.shape[:2], *plan.shape), samples.dtype)
+def _forward_abstract(image: Any, points: Any, *, plan: Plan) -> Any:
+    return _abstract(image, (*image.shape[:2], points.shape[1]))
+
+
+def _adjoint_abstract(samples: Any, points: Any, *, plan: Plan) -> Any:
+    return _abstract(samples, (*samples.shape[:2], *plan.shape))
 
 
 def _is_zero(tangent: Any) -> bool:
@@ -79,15 +101,16 @@ def _forward_jvp(primals: tuple, tangents: tuple, *, plan: Plan) -> tuple[Array,
     if _is_zero(d_points):
         return forward(plan, image, points), forward(plan, d_image, points)
     n = image.shape[1]
-    moments = [image * r for r in _coordinates(plan, points.dtype)]
+    moments = [image * r for r in _coordinates(plan, image.dtype)]
     stacked = forward(plan, jnp.concatenate([image, *moments], axis=1), points)
-    tangent = sum(
-        (-2j * math.pi * d_points[:, None, :, d]) * stacked[:, (d + 1) * n : (d + 2) * n]
+    moved = d_points.astype(image.dtype)[:, None]
+    terms = [
+        (-2j * math.pi * moved[..., d]) * stacked[:, (d + 1) * n : (d + 2) * n]
         for d in range(len(plan.shape))
-    )
+    ]
     if not _is_zero(d_image):
-        tangent = tangent + forward(plan, d_image, points)
-    return stacked[:, :n], tangent
+        terms.append(forward(plan, d_image, points))
+    return stacked[:, :n], functools.reduce(jnp.add, terms)
 
 
 def _adjoint_jvp(primals: tuple, tangents: tuple, *, plan: Plan) -> tuple[Array, Array]:
@@ -96,18 +119,19 @@ def _adjoint_jvp(primals: tuple, tangents: tuple, *, plan: Plan) -> tuple[Array,
     image = adjoint(plan, samples, points)
     if _is_zero(d_points):
         return image, adjoint(plan, d_samples, points)
-    parts = [samples * d_points[:, None, :, d] for d in range(len(plan.shape))]
+    moved = d_points.astype(samples.dtype)[:, None]
+    parts = [samples * moved[..., d] for d in range(len(plan.shape))]
     if not _is_zero(d_samples):
         parts.append(d_samples)
     n = samples.shape[1]
     stacked = adjoint(plan, jnp.concatenate(parts, axis=1), points)
-    tangent = sum(
+    terms = [
         (2j * math.pi * r) * stacked[:, d * n : (d + 1) * n]
-        for d, r in enumerate(_coordinates(plan, points.dtype))
-    )
+        for d, r in enumerate(_coordinates(plan, samples.dtype))
+    ]
     if not _is_zero(d_samples):
-        tangent = tangent + stacked[:, -n:]
-    return image, tangent
+        terms.append(stacked[:, -n:])
+    return image, functools.reduce(jnp.add, terms)
 
 
 # JAX's transpose is not the conjugate one: Bᵀ c = conj(Bᴴ conj(c)).

@@ -4,9 +4,10 @@ Both methods aim at the weights that minimise `‖A_unitᴴ w A_unit - I‖_F`, 
 
     C w = 1,    C_st = |Σ_r exp(-2πi (k_s - k_t)·r)|² / (∏N)²
 
-with `C` the Fejér kernel of the field of view: positive, periodic and one on its diagonal (Sedarat & Nishimura,
-"On the optimality of the gridding reconstruction algorithm", IEEE Trans. Med. Imaging 19 (2000)). Full Cartesian
-sampling gets weights of one; a point alone in its cell too. For straight lines this is a problem in the plane.
+with `C` the Fejér kernel of the field of view: positive, periodic and one on its diagonal (Sedarat &
+Nishimura, "On the optimality of the gridding reconstruction algorithm", IEEE Trans. Med. Imaging 19 (2000)).
+Full Cartesian sampling gets weights of one; a point alone in its cell too. For straight lines this is a
+problem in the plane.
 """
 
 import functools
@@ -15,7 +16,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from acqdesign._checks import bad, check_count, check_shape
+from acqdesign._checks import bad, check_count, check_positive, check_shape
 from acqdesign._types import Array, Float, Points
 from acqdesign.encoding import _backends
 from acqdesign.encoding.nufft import check_points, nufft_adjoint, nufft_forward
@@ -38,12 +39,12 @@ def _kernel_factors(points: Array, shape: tuple[int, ...]) -> tuple[list[Array],
     for d, n in enumerate(shape):
         sin_n, cos_n, sin, cos = trig[:, d]
         top, cos_top = (
-            sin_n[:, None] * cos_n - cos_n[:, None] * sin_n,
-            cos_n[:, None] * cos_n + sin_n[:, None] * sin_n,
+            sin_n[:, None] * cos_n[None] - cos_n[:, None] * sin_n[None],
+            cos_n[:, None] * cos_n[None] + sin_n[:, None] * sin_n[None],
         )
         bottom, cos_bottom = (
-            sin[:, None] * cos - cos[:, None] * sin,
-            cos[:, None] * cos + sin[:, None] * sin,
+            sin[:, None] * cos[None] - cos[:, None] * sin[None],
+            cos[:, None] * cos[None] + sin[:, None] * sin[None],
         )
         # sin(n x) / (n sin x) and its derivative cancel near zero; there their series are exact to rounding.
         square = (n * bottom) ** 2
@@ -62,7 +63,7 @@ def _kernel_factors(points: Array, shape: tuple[int, ...]) -> tuple[list[Array],
 
 
 def _kernel_matrix(points: Array, shape: tuple[int, ...]) -> Array:
-    return math.prod(_kernel_factors(points, shape)[0])
+    return functools.reduce(jnp.multiply, _kernel_factors(points, shape)[0])
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
@@ -78,8 +79,8 @@ def _dense_multiply_jvp(shape: tuple[int, ...], primals: tuple, tangents: tuple)
     tangent = _dense_multiply(points, d_weights, shape)
     for d, slope in enumerate(slopes):
         # C' is antisymmetric: Σ_t C'_st (k̇_s - k̇_t) w_t = ((k̇ w) C')_s - k̇_s (w C')_s.
-        matrix = math.prod(slope if e == d else factor for e, factor in enumerate(factors))
-        moved = d_points[:, d]
+        matrix = functools.reduce(jnp.multiply, [*factors[:d], slope, *factors[d + 1 :]])
+        moved = jnp.broadcast_to(d_points[:, d], weights.shape)
         tangent += jnp.matmul(moved * weights, matrix, precision="highest")
         tangent -= moved * jnp.matmul(weights, matrix, precision="highest")
     return _dense_multiply(points, weights, shape), tangent
@@ -91,11 +92,10 @@ def _multiply(points: Array, shape: tuple[int, ...], weights: Array) -> Array:
         return _dense_multiply(points, weights, shape)
     # The Fejér kernel is the transform of a triangle on the doubled grid.
     doubled = tuple(2 * n - 1 for n in shape)
-    triangle = jnp.ones((), points.dtype)
-    for n in shape:
-        r = jnp.abs(_backends.voxel_coordinates(2 * n - 1, points.dtype))
-        triangle = triangle[..., None] * (n - r) / n**2
-    return nufft_forward(triangle * nufft_adjoint(weights, points, doubled), points).real
+    sides = [(n - jnp.abs(_backends.voxel_coordinates(2 * n - 1, points.dtype))) / n**2 for n in shape]
+    psf = nufft_adjoint(weights, points, doubled)
+    triangle = functools.reduce(jnp.multiply, jnp.ix_(*sides))
+    return nufft_forward(psf * jnp.broadcast_to(triangle, psf.shape), points).real
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
@@ -154,7 +154,8 @@ def pipe_density(
         ValueError: on a wrong shape, dtype or count.
 
     References:
-        Pipe & Menon, "Sampling density compensation in MRI", Magn. Reson. Med. 41 (1999), with the kernel above.
+        Pipe & Menon, "Sampling density compensation in MRI", Magn. Reson. Med. 41 (1999), with the kernel
+        above.
     """
     shape = _check(points, shape)
     iterations = check_count("iterations", iterations)
@@ -183,8 +184,7 @@ def least_squares_density(
         ValueError: on a wrong shape or dtype, or a ridge that is not positive.
     """
     shape = _check(points, shape)
-    if not ridge > 0:
-        raise bad("ridge", ridge, "a number > 0")
+    check_positive("ridge", ridge)
     if stop_gradient:
         points = jax.lax.stop_gradient(points)
     ones = jnp.ones(points.shape[0], points.dtype)

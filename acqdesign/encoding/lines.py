@@ -12,13 +12,14 @@ import math
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Complex
 
 from acqdesign._checks import bad, check_count, check_finite, check_shape
 from acqdesign._types import Array, Float, Image, LinePoints, Samples
 from acqdesign.encoding import toeplitz
-from acqdesign.encoding._backends import voxel_coordinates
+from acqdesign.encoding._backends import promote, voxel_coordinates, wrap
 from acqdesign.encoding.nufft import check_options, check_points, nufft_adjoint, nufft_forward
 from acqdesign.encoding.operators import (
     check_smaps,
@@ -27,6 +28,7 @@ from acqdesign.encoding.operators import (
     combine,
     sample_shape,
     spread,
+    weigh,
 )
 
 
@@ -46,11 +48,11 @@ class LineGram(eqx.Module):
     def __call__(self, image: Image) -> Image:
         """Image `(..., nx, ny, nz)` to `Aᴴ W A` of it, the same shape and complex."""
         check_trailing("image", image, self.shape)
-        coils = spread(image, self.smaps, 3)
-        if self.readout.ndim:
-            coils = jnp.einsum("xu,...uyz->...xyz", self.readout, coils, precision="highest")
+        coils, readout = promote(spread(image, self.smaps, 3), self.readout)
+        if readout.ndim:
+            coils = jnp.einsum("xu,...uyz->...xyz", readout, coils, precision="highest")
         else:
-            coils = self.readout * coils
+            coils = readout * coils
         planes = coils.reshape(-1, *self.shape[1:])
         out = toeplitz.convolve_planes(planes, self.spectrum).reshape(coils.shape)
         return combine(out, self.smaps, 3)
@@ -130,15 +132,16 @@ class StraightLineEncoding(eqx.Module):
     def _along_readout(self) -> Complex[Array, "samples nx"]:
         readout = self.readout
         cycles = readout[:, None] * voxel_coordinates(self.shape[0], readout.dtype)[None]
-        return jnp.exp(-2j * math.pi * (cycles - jnp.round(cycles)))
+        angle = -2 * math.pi * wrap(cycles)
+        return jax.lax.complex(jnp.cos(angle), jnp.sin(angle))
 
     def forward(self, image: Image) -> Samples:
         """`A f`: image `(..., nx, ny, nz)` to samples `(..., [coils,] lines, samples)`."""
         check_trailing("image", image, self.shape)
         coils = spread(image, self.smaps, 3)
         planes = nufft_forward(coils, self.points, eps=self.eps, backend=self.backend)
-        lines = jnp.einsum("kx,...xs->...sk", self._along_readout(), planes, precision="highest")
-        return lines * self._scale()
+        along, planes = promote(self._along_readout(), planes)
+        return jnp.einsum("kx,...xs->...sk", along, planes, precision="highest") * self._scale()
 
     def adjoint(
         self,
@@ -158,10 +161,11 @@ class StraightLineEncoding(eqx.Module):
         check_weights("weights", weights, lines)
         check_weights("readout_weights", readout_weights, samples)
         if weights is not None:
-            kspace = kspace * jnp.broadcast_to(weights[:, None], kspace.shape)
+            kspace = weigh(kspace, weights[:, None])
         if readout_weights is not None:
-            kspace = kspace * jnp.broadcast_to(readout_weights, kspace.shape)
-        planes = jnp.einsum("kx,...sk->...xs", jnp.conj(self._along_readout()), kspace, precision="highest")
+            kspace = weigh(kspace, readout_weights)
+        along, kspace = promote(self._along_readout(), kspace)
+        planes = jnp.einsum("kx,...sk->...xs", jnp.conj(along), kspace, precision="highest")
         out = nufft_adjoint(planes, self.points, self.shape[1:], eps=self.eps, backend=self.backend)
         return combine(out * self._scale(), self.smaps, 3)
 
@@ -174,7 +178,7 @@ class StraightLineEncoding(eqx.Module):
         if self.positions is None and readout_weights is None and self.samples_per_line >= nx:
             return jnp.asarray(self.samples_per_line / nx, self.points.dtype)
         along = self._along_readout()
-        weighted = along if readout_weights is None else along * readout_weights[:, None]
+        weighted = along if readout_weights is None else weigh(along, readout_weights[:, None])
         return jnp.einsum("kx,ku->xu", jnp.conj(along), weighted, precision="highest") / nx
 
     def normal(

@@ -30,7 +30,7 @@ def _canonical(
             f"the leading axes {tuple(batch)} of points",
             "Points with leading axes give one set for each; broadcast the array to them, or use jax.vmap.",
         )
-    dtype = jnp.result_type(array.dtype, points.dtype, jnp.complex64)
+    dtype = _backends.complex_dtype(array, points)
     real = jnp.finfo(dtype).dtype
     t, k = math.prod(batch), math.prod(lead[len(batch) :])
     return (
@@ -51,12 +51,19 @@ def check_points(points: Array, dims: int | None = None) -> None:
     check_finite("points", points)
 
 
-def _check_eps(eps: float | None, dtype: jnp.dtype) -> float:
+def check_eps(eps: float | None, dtype: jnp.dtype) -> float:
+    """`eps` if it is between 0 and 1; its default for the dtype if it is None."""
     if eps is None:
         return 1e-6 if jnp.finfo(dtype).bits == 32 else 1e-12
     if not 0 < eps < 1:
         raise bad("eps", eps, "a relative accuracy between 0 and 1, such as 1e-6")
     return float(eps)
+
+
+def check_options(eps: float | None, backend: str, dtype: jnp.dtype) -> None:
+    """Raises on an accuracy or a backend that no transform could use here."""
+    check_eps(eps, dtype)
+    _backends.resolve_backend(backend, n_points=1, shape=(1,), n_transforms=1)
 
 
 def nufft_forward(
@@ -66,8 +73,8 @@ def nufft_forward(
 
     Args:
         image: `(..., nx[, ny[, nz]])`, real or complex, as many trailing axes as points have coordinates.
-        points: `(*batch, M, D)` in cycles per voxel; periodic with period one. Leading axes, if any, must be the
-            first leading axes of `image`: each entry then has its own points.
+        points: `(*batch, M, D)` in cycles per voxel; periodic with period one. Leading axes, if any, must be
+            the first leading axes of `image`: each entry then has its own points.
         eps: relative accuracy asked of `finufft`; 1e-6 in single and 1e-12 in double precision by default.
         backend: `finufft`, `dft` (exact and dense) or `auto`.
 
@@ -86,7 +93,7 @@ def nufft_forward(
     if t * n == 0:
         raise bad("image", image, "at least one image")
     name = _backends.resolve_backend(backend, n_points=k.shape[1], shape=shape, n_transforms=n)
-    plan = Plan(name, _check_eps(eps, flat.dtype), shape)
+    plan = Plan(name, check_eps(eps, flat.dtype), shape)
     return forward(plan, flat, k).reshape(*lead, k.shape[1])
 
 
@@ -121,5 +128,5 @@ def nufft_adjoint(
     if t * n == 0:
         raise bad("samples", samples, "at least one set of samples")
     name = _backends.resolve_backend(backend, n_points=k.shape[1], shape=shape, n_transforms=n)
-    plan = Plan(name, _check_eps(eps, flat.dtype), shape)
+    plan = Plan(name, check_eps(eps, flat.dtype), shape)
     return adjoint(plan, flat, k).reshape(*lead, *shape)

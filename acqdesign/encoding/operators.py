@@ -1,6 +1,7 @@
 """Encoding operators for general samples and for the Cartesian grid, and the dot test every operator passes.
 
-All of them have `forward`, `adjoint` and `gram`, take images `(..., nx[, ny[, nz]])` and scale by `1/sqrt(∏N)`.
+All of them have `forward`, `adjoint` and `gram`, take images `(..., nx[, ny[, nz]])` and scale by
+`1/sqrt(∏N)`.
 """
 
 import math
@@ -13,7 +14,8 @@ from jaxtyping import Bool, Complex
 
 from acqdesign._checks import bad, check_shape
 from acqdesign._types import Array, Float, Image, PRNGKey, Samples
-from acqdesign.encoding.nufft import check_points, nufft_adjoint, nufft_forward
+from acqdesign.encoding._backends import promote
+from acqdesign.encoding.nufft import check_options, check_points, nufft_adjoint, nufft_forward
 
 
 class Encoding(Protocol):
@@ -31,17 +33,52 @@ class Encoding(Protocol):
         """`Aᴴ A f`."""
 
 
-def _check_smaps(smaps: Array | None, shape: tuple[int, ...]) -> None:
-    if smaps is not None and smaps.shape[1:] != shape:
+def check_smaps(smaps: Any, shape: tuple[int, ...]) -> None:
+    """Raises unless `smaps` is None or `(coils, *shape)`."""
+    if smaps is not None and (not hasattr(smaps, "shape") or smaps.ndim < 1 or smaps.shape[1:] != shape):
         raise bad("smaps", smaps, f"shape (coils, {', '.join(map(str, shape))})")
 
 
-def _spread(image: Array, smaps: Array | None, dims: int) -> Array:
-    return image if smaps is None else smaps * jnp.expand_dims(image, image.ndim - dims)
+def check_trailing(name: str, array: Any, shape: tuple[int, ...]) -> None:
+    """Raises unless the last axes of an image or of samples are those of `shape`."""
+    if not hasattr(array, "shape") or array.shape[max(0, array.ndim - len(shape)) :] != shape:
+        raise bad(name, array, f"shape (..., {', '.join(map(str, shape))})")
 
 
-def _combine(coils: Array, smaps: Array | None, dims: int) -> Array:
-    return coils if smaps is None else jnp.sum(jnp.conj(smaps) * coils, axis=-dims - 1)
+def check_weights(name: str, weights: Any, length: int) -> None:
+    """Raises unless `weights` is None or `length` real numbers."""
+    if weights is None:
+        return
+    if not hasattr(weights, "dtype") or weights.shape != (length,) or not jnp.isrealobj(weights):
+        raise bad(name, weights, f"a real array of shape ({length},)")
+
+
+def sample_shape(smaps: Array | None, *samples: int) -> tuple[int, ...]:
+    """The shape of one image's samples: a leading axis of coils where there are maps."""
+    return samples if smaps is None else (smaps.shape[0], *samples)
+
+
+def spread(image: Array, smaps: Array | None, dims: int) -> Array:
+    """An image of `dims` axes seen by every coil: `(..., coils, *shape)`; unchanged without maps."""
+    if smaps is None:
+        return image
+    image, smaps = promote(jnp.expand_dims(image, image.ndim - dims), smaps)
+    return image * jnp.expand_dims(smaps, tuple(range(image.ndim - smaps.ndim)))
+
+
+def combine(coils: Array, smaps: Array | None, dims: int) -> Array:
+    """The adjoint of `spread`."""
+    if smaps is None:
+        return coils
+    coils, smaps = promote(coils, smaps)
+    conjugate = jnp.expand_dims(jnp.conj(smaps), tuple(range(coils.ndim - smaps.ndim)))
+    return jnp.sum(conjugate * coils, axis=-dims - 1)
+
+
+def weigh(samples: Array, weights: Array) -> Array:
+    """Samples times real weights of their last axes."""
+    samples, weights = promote(samples, weights)
+    return samples * jnp.broadcast_to(weights, samples.shape)
 
 
 class NUFFTEncoding(eqx.Module):
@@ -75,21 +112,29 @@ class NUFFTEncoding(eqx.Module):
     ):
         self.shape = check_shape("shape", shape)
         check_points(points, len(self.shape))
-        _check_smaps(smaps, self.shape)
+        if points.ndim != 2:
+            raise bad(
+                "points", points, f"shape (M, {len(self.shape)})", "Use jax.vmap for several sets of points."
+            )
+        check_smaps(smaps, self.shape)
+        check_options(eps, backend, points.dtype)
         self.points, self.smaps, self.eps, self.backend = points, smaps, eps, backend
 
     def forward(self, image: Image) -> Samples:
         """`A f`: image `(..., *shape)` to samples `(..., [coils,] M)`."""
-        coils = _spread(image, self.smaps, len(self.shape))
+        check_trailing("image", image, self.shape)
+        coils = spread(image, self.smaps, len(self.shape))
         samples = nufft_forward(coils, self.points, eps=self.eps, backend=self.backend)
         return samples / math.sqrt(math.prod(self.shape))
 
     def adjoint(self, kspace: Samples, weights: Float[Array, " points"] | None = None) -> Image:
-        """`Aᴴ w y`: samples `(..., [coils,] M)` to an image `(..., *shape)`; `weights` are ones by default."""
+        """`Aᴴ w y`: samples `(..., [coils,] M)` to an image `(..., *shape)`; `weights` are real, or ones."""
+        check_trailing("kspace", kspace, sample_shape(self.smaps, self.points.shape[0]))
+        check_weights("weights", weights, self.points.shape[0])
         if weights is not None:
-            kspace = kspace * weights
+            kspace = weigh(kspace, weights)
         coils = nufft_adjoint(kspace, self.points, self.shape, eps=self.eps, backend=self.backend)
-        return _combine(coils / math.sqrt(math.prod(self.shape)), self.smaps, len(self.shape))
+        return combine(coils / math.sqrt(math.prod(self.shape)), self.smaps, len(self.shape))
 
     def gram(self, image: Image, weights: Float[Array, " points"] | None = None) -> Image:
         """`Aᴴ w A f`."""
@@ -122,28 +167,30 @@ class CartesianEncoding(eqx.Module):
         smaps: Complex[Array, "coils ..."] | None = None,
     ):
         self.shape = check_shape("shape", shape)
-        if mask is not None and mask.shape != self.shape:
-            raise bad("mask", mask, f"shape {self.shape}")
-        _check_smaps(smaps, self.shape)
+        if mask is not None and (mask.shape != self.shape or mask.dtype != bool):
+            raise bad("mask", mask, f"a boolean array of shape {self.shape}")
+        check_smaps(smaps, self.shape)
         self.mask, self.smaps = mask, smaps
 
     def _axes(self) -> tuple[int, ...]:
         return tuple(range(-len(self.shape), 0))
 
+    def _masked(self, kspace: Array) -> Array:
+        return kspace if self.mask is None else jnp.where(self.mask, kspace, 0)
+
     def forward(self, image: Image) -> Samples:
         """`A f`: image `(..., *shape)` to k-space `(..., [coils,] *shape)`, zero where not sampled."""
+        check_trailing("image", image, self.shape)
         axes = self._axes()
-        coils = jnp.fft.ifftshift(_spread(image, self.smaps, len(self.shape)), axes)
-        kspace = jnp.fft.fftshift(jnp.fft.fftn(coils, axes=axes, norm="ortho"), axes)
-        return kspace if self.mask is None else kspace * self.mask
+        coils = jnp.fft.ifftshift(spread(image, self.smaps, len(self.shape)), axes)
+        return self._masked(jnp.fft.fftshift(jnp.fft.fftn(coils, axes=axes, norm="ortho"), axes))
 
     def adjoint(self, kspace: Samples) -> Image:
         """`Aᴴ y`: k-space `(..., [coils,] *shape)` to an image `(..., *shape)`."""
+        check_trailing("kspace", kspace, sample_shape(self.smaps, *self.shape))
         axes = self._axes()
-        if self.mask is not None:
-            kspace = kspace * self.mask
-        coils = jnp.fft.ifftn(jnp.fft.ifftshift(kspace, axes), axes=axes, norm="ortho")
-        return _combine(jnp.fft.fftshift(coils, axes), self.smaps, len(self.shape))
+        coils = jnp.fft.ifftn(jnp.fft.ifftshift(self._masked(kspace), axes), axes=axes, norm="ortho")
+        return combine(jnp.fft.fftshift(coils, axes), self.smaps, len(self.shape))
 
     def gram(self, image: Image) -> Image:
         """`Aᴴ A f`."""

@@ -7,8 +7,8 @@ On a grid padded to `P ≥ 2N - 1` the kernel's spectrum is real and separable i
     λ(q) = Σ_s w_s Π_d D(k_sd - q_d / P_d),    D(x) = sin((2N_d - 1)πx) / sin(πx)
 
 so it is one real matrix product (`dft`) or one type-1 transform on the doubled grid (`finufft`), and
-gradients reach points and weights through it alone. Fessler et al., "Toeplitz-based iterative image reconstruction for
-MRI with correction for magnetic field inhomogeneity", IEEE Trans. Signal Process. 53 (2005).
+gradients reach points and weights through it alone. Fessler et al., "Toeplitz-based iterative image
+reconstruction for MRI with correction for magnetic field inhomogeneity", IEEE Trans. Signal Process. 53 (2005).
 """
 
 import math
@@ -30,7 +30,7 @@ _CPU_BLOCK_BYTES, _DEVICE_BLOCK_BYTES = 2**19, 2**30
 
 
 def dirichlet(x: Float[Array, "..."], n: int) -> Float[Array, "..."]:
-    """Dirichlet kernel `sin(nπx) / sin(πx)` for odd `n`, `x` in cycles: right at 0 too, with its derivatives."""
+    """Dirichlet kernel `sin(nπx) / sin(πx)`, `n` odd, `x` in cycles: right at 0 too, as are its derivatives."""
     angle = math.pi * _backends.wrap(x)
     # The quotient's derivative cancels near zero; there its series is exact to rounding.
     small = jnp.abs(n * angle) < (0.3 if x.dtype == jnp.float32 else 0.02)
@@ -46,23 +46,23 @@ def padded_shape(shape: tuple[int, int]) -> tuple[int, int]:
 
 def gram_spectrum(
     points: LinePoints,
-    weights: Float[Array, " lines"],
+    weights: Float[Array, "*batch lines"],
     shape: tuple[int, int],
     *,
     eps: float | None = None,
     backend: str = "auto",
-) -> Float[Array, "py pz"]:
+) -> Float[Array, "*batch py pz"]:
     """Spectrum of the convolution `Bᴴ w B` over a plane, without scale.
 
     Args:
         points: `(S, 2)` in cycles per voxel.
-        weights: `(S,)`, one real weight a line.
+        weights: `(..., S)`, one real weight a line; several sets share one transform.
         shape: `(ny, nz)` of the plane.
         eps: accuracy of `finufft`, as in `nufft_forward`.
         backend: `finufft`, `dft` (a real matrix product) or `auto`.
 
     Returns:
-        Real `(py, pz)` of `padded_shape(shape)`, zero frequency first.
+        Real `(..., py, pz)` of `padded_shape(shape)`, zero frequency first.
     """
     padded = padded_shape(shape)
     doubled = tuple(2 * n - 1 for n in shape)
@@ -74,11 +74,12 @@ def gram_spectrum(
             dirichlet(points[:, d, None] - jnp.arange(p, dtype=points.dtype)[None] / p, 2 * n - 1)
             for d, (n, p) in enumerate(zip(shape, padded, strict=True))
         )
-        return jnp.einsum("sy,sz->yz", ky * weights[:, None], kz, precision="highest")
+        return jnp.einsum("...sy,sz->...yz", ky * weights[..., None], kz, precision="highest")
     kernel = nufft_adjoint(weights, points, doubled, eps=eps, backend=backend)
     # Difference zero goes first and negative differences wrap around.
-    kernel = jnp.pad(kernel, [(0, p - n) for p, n in zip(padded, doubled, strict=True)])
-    kernel = jnp.roll(kernel, [1 - n for n in shape], axis=(0, 1))
+    lead = [(0, 0)] * (weights.ndim - 1)
+    kernel = jnp.pad(kernel, lead + [(0, p - n) for p, n in zip(padded, doubled, strict=True)])
+    kernel = jnp.roll(kernel, [1 - n for n in shape], axis=(-2, -1))
     return jnp.fft.fft2(kernel).real
 
 
@@ -111,7 +112,7 @@ def convolve_planes(planes: Image, spectrum: Float[Array, "py pz"]) -> Image:
     """
     padded = (spectrum.shape[0], spectrum.shape[1])
     shape = (planes.shape[-2], planes.shape[-1])
-    swapped = spectrum.T
+    planes, swapped = _backends.promote(planes, spectrum.T)
 
     @jax.checkpoint
     def block(plane: Array, swapped: Array) -> Array:
