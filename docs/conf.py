@@ -24,6 +24,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # fields with a docstring of their own are listed once
 myst_enable_extensions = ["dollarmath"]
 
 default_role = "code"  # `name` in a docstring is code
