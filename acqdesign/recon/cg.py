@@ -10,7 +10,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from acqdesign._checks import bad, check_choice, check_count, check_positive
+from acqdesign._checks import bad, check_choice, check_count, check_positive, is_concrete
 from acqdesign._types import Array, Image, Samples
 from acqdesign.encoding import Encoding
 
@@ -20,10 +20,9 @@ def _inner(a: Array, b: Array, dims: int) -> Array:
     return jnp.sum((jnp.conj(a) * b).real, axis=axes, keepdims=True)
 
 
-def _quotient(a: Array, b: Array) -> Array:
-    """`a / b`, and zero with zero gradient where an image has converged exactly."""
-    zero = b == 0
-    return jnp.where(zero, 0, a / jnp.where(zero, 1, b))
+def _quotient(a: Array, b: Array, wanted: Array) -> Array:
+    """`a / b` where wanted, elsewhere zero with a zero gradient."""
+    return jnp.where(wanted, a / jnp.where(wanted, b, 1), 0)
 
 
 def conjugate_gradients(
@@ -50,7 +49,8 @@ def conjugate_gradients(
         The images, like `rhs`.
 
     Raises:
-        ValueError: on a ridge that is negative (or zero, for `implicit`) or fewer than one iteration.
+        ValueError: on a ridge that is negative (or zero, for `implicit`) or not finite, fewer than one
+            iteration, an unknown `gradient`, or fewer axes than an image has.
 
     References:
         Hestenes & Stiefel, J. Res. Natl. Bur. Stand. 49 (1952).
@@ -59,20 +59,30 @@ def conjugate_gradients(
     check_choice("gradient", gradient, ("unrolled", "implicit"))
     if gradient == "implicit":
         check_positive("ridge", ridge)
-    elif not ridge >= 0:
-        raise bad("ridge", ridge, "a number >= 0")
+    elif is_concrete(ridge) and not 0 <= ridge < math.inf:
+        raise bad("ridge", ridge, "a finite number >= 0")
+    if rhs.ndim < dims:
+        raise bad("rhs", rhs, f"at least the {dims} axes of an image")
 
     def matrix(x: Array) -> Array:
         return gram(x) + ridge * x
 
     def solve(matvec: Callable[[Array], Array], b: Array) -> Array:
+        # At unit norm, so that squares of residuals keep away from the smallest numbers.
+        norm = jax.lax.stop_gradient(jnp.sqrt(_inner(b, b, dims)))
+        norm = jnp.where(norm == 0, 1, norm)
+        # An image stops where rounding leaves nothing to gain: further on the gradient would divide by zero.
+        least = jnp.finfo(norm.dtype).eps ** 2
+
         def step(state: tuple, _: Any) -> tuple[tuple, None]:
             x, residual, direction, power = state
             moved = matvec(direction)
-            length = _quotient(power, _inner(direction, moved, dims))
+            curvature = _inner(direction, moved, dims)
+            going = (power > least) & (curvature > 0)
+            length = _quotient(power, curvature, going)
             x, residual = x + length * direction, residual - length * moved
             new = _inner(residual, residual, dims)
-            return (x, residual, residual + _quotient(new, power) * direction, new), None
+            return (x, residual, residual + _quotient(new, power, going) * direction, new), None
 
         # Segments of about sqrt(n) iterations: only their first states are kept for the backward pass.
         segment = max(1, math.isqrt(iterations))
@@ -82,14 +92,16 @@ def conjugate_gradients(
         def advance(state: tuple, _: Any) -> tuple[tuple, None]:
             return jax.lax.scan(step, state, length=segment)
 
+        b = b / norm
         state = (jnp.zeros_like(b), b, b, _inner(b, b, dims))
         state, _ = jax.lax.scan(advance, state, length=whole)
         state, _ = jax.lax.scan(step, state, length=rest)
-        return state[0]
+        return norm * state[0]
 
     if gradient == "unrolled":
         return solve(matrix, rhs)
-    return jax.lax.custom_linear_solve(matrix, rhs, solve, symmetric=True)
+    # Hermitian is not symmetric: JAX's cotangents ask for the transpose, the conjugate of `matrix`.
+    return jax.lax.custom_linear_solve(matrix, rhs, solve, transpose_solve=solve)
 
 
 def cg_sense(

@@ -1,4 +1,4 @@
-"""How far an image is from the truth, on magnitudes."""
+"""How far an image is from the truth."""
 
 import dm_pix
 import jax.numpy as jnp
@@ -15,35 +15,57 @@ def safe_sqrt(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 def magnitude(x: Image) -> Float[Array, "..."]:
     """Magnitude whose gradient at zero is zero rather than NaN."""
-    return safe_sqrt(x.real**2 + x.imag**2) if jnp.iscomplexobj(x) else jnp.abs(x)
+    return safe_sqrt(_power(x)) if jnp.iscomplexobj(x) else jnp.abs(x)
 
 
-def _pair(image: Image, truth: Image) -> tuple[Array, Array]:
-    if image.shape[image.ndim - truth.ndim :] != truth.shape and truth.shape != image.shape:
-        raise bad("image", image, f"the shape of the truth {tuple(truth.shape)}")
-    return magnitude(image), magnitude(truth)
+def _power(x: Image) -> Float[Array, "..."]:
+    """Squared magnitude, smooth everywhere."""
+    return x.real**2 + x.imag**2 if jnp.iscomplexobj(x) else x**2
+
+
+def _check(image: Image, truth: Image, dims: int) -> tuple[int, ...]:
+    """The axes of one image, once truth and image go together."""
+    if truth.ndim < dims:
+        raise bad("truth", truth, f"at least the {dims} axes of an image")
+    if image.shape[-truth.ndim :] != truth.shape:
+        raise bad("image", image, f"the trailing axes of the truth's shape {tuple(truth.shape)}")
+    return tuple(range(-dims, 0))
 
 
 def nrmse(image: Image, truth: Image, dims: int = 3) -> Float[Array, "..."]:
     """Normalised root-mean-square error of complex images, `‖x - t‖ / ‖t‖`.
 
     Args:
-        image: `(..., nx, ny, nz)`.
-        truth: of the same shape, or of its trailing axes.
+        image: `(..., nx, ny, nz)`, real or complex.
+        truth: of the same shape, or of its trailing axes; not all zero.
         dims: how many trailing axes are one image.
 
     Returns:
         One number an image.
+
+    Raises:
+        ValueError: on shapes that do not go together.
     """
-    axes = tuple(range(-dims, 0))
-    error, power = (jnp.sum(jnp.abs(a) ** 2, axis=axes) for a in (image - truth, truth))
-    return safe_sqrt(error / power)
+    axes = _check(image, truth, dims)
+    return safe_sqrt(jnp.sum(_power(image - truth), axis=axes) / jnp.sum(_power(truth), axis=axes))
 
 
 def psnr(image: Image, truth: Image, dims: int = 3) -> Float[Array, "..."]:
-    """Peak signal-to-noise ratio of magnitudes, `20 log10(max|t| / rms(|x| - |t|))` [dB]."""
-    found, wanted = _pair(image, truth)
-    axes = tuple(range(-dims, 0))
+    """Peak signal-to-noise ratio of magnitudes, `20 log10(max|t| / rms(|x| - |t|))` [dB].
+
+    Args:
+        image: `(..., nx, ny, nz)`, real or complex.
+        truth: of the same shape, or of its trailing axes; not all zero.
+        dims: how many trailing axes are one image.
+
+    Returns:
+        One number an image, infinite where it is the truth.
+
+    Raises:
+        ValueError: on shapes that do not go together.
+    """
+    axes = _check(image, truth, dims)
+    found, wanted = magnitude(image), magnitude(truth)
     error = jnp.mean((found - wanted) ** 2, axis=axes)
     return 10 * jnp.log10(jnp.max(wanted, axis=axes) ** 2 / error)
 
@@ -51,23 +73,29 @@ def psnr(image: Image, truth: Image, dims: int = 3) -> Float[Array, "..."]:
 def ssim(image: Image, truth: Image) -> Float[Array, "..."]:
     """Structural similarity of magnitudes, the mean over planes across the readout.
 
-    Gaussian windows of 11 voxels (fewer where the plane is smaller), range that of the truth, by dm-pix.
+    Gaussian windows of 11 voxels (fewer where the plane is smaller) wholly inside the plane, range that of the
+    truth, by dm-pix.
 
     Args:
-        image: `(..., nx, ny, nz)`.
-        truth: of the same shape, or of its trailing axes.
+        image: `(..., nx, ny, nz)`, real or complex.
+        truth: of the same shape, or of its trailing axes; not all zero.
 
     Returns:
         One number an image, at most one.
+
+    Raises:
+        ValueError: on shapes that do not go together.
 
     References:
         Wang et al., "Image quality assessment: from error visibility to structural similarity", IEEE Trans.
         Image Process. 13 (2004).
     """
-    found, wanted = jnp.broadcast_arrays(*_pair(image, truth))
-    top = jnp.max(wanted, axis=(-3, -2, -1), keepdims=True)
+    axes = _check(image, truth, 3)
+    found, wanted = jnp.broadcast_arrays(magnitude(image), magnitude(truth))
+    top = jnp.max(wanted, axis=axes, keepdims=True)
     shape = found.shape
     size = min(11, *shape[-2:])
     planes = [(a / top).reshape(-1, *shape[-2:], 1) for a in (found, wanted)]
-    values = dm_pix.ssim(*planes, filter_size=size)
+    # dm-pix makes its window in JAX's default precision, whatever that of the images.
+    values = dm_pix.ssim(*planes, filter_size=size).astype(found.dtype)
     return jnp.mean(values.reshape(shape[:-2]), axis=-1)

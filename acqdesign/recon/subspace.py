@@ -1,0 +1,96 @@
+"""Subspace reconstruction: images of a few temporal coefficients in place of one image an echo.
+
+With an orthonormal basis `Φ (E, K)` of the tissues' signals, `m_c ≈ Φ a_c` and `y_s = Σ_k Φ[e(s), k] A_s α_k`: an
+echo-train encoding whose amplitudes are the basis (McGivney et al., "SVD compression for magnetic resonance
+fingerprinting in the time domain", IEEE Trans. Med. Imaging 33 (2014)).
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from acqdesign._checks import bad, check_count
+from acqdesign._types import Array, Float, Image, Samples
+from acqdesign.encoding import EchoTrainEncoding
+from acqdesign.recon.cg import conjugate_gradients
+
+
+def signal_basis(signals: Float[Array, "signals echoes"], rank: int) -> Float[Array, "rank echoes"]:
+    """The `rank` leading right singular vectors of the tissues' signals, as rows.
+
+    Its derivative is that of the subspace: the rows' turning among themselves, which is undetermined where
+    singular values meet, is left out. Whatever depends on the rows only through their span, as regularised
+    reconstructions do, is differentiated exactly, in every mode.
+
+    Args:
+        signals: `(T, E)` real, one row a tissue.
+        rank: dimensions to keep, at most `min(T, E)`.
+
+    Returns:
+        `(rank, E)` orthonormal rows.
+
+    Raises:
+        ValueError: on a rank that is too large.
+    """
+    rank = check_count("rank", rank)
+    if signals.ndim != 2 or rank > min(signals.shape):
+        raise bad("rank", f"{rank} of signals {tuple(signals.shape)}", f"at most {min(signals.shape[-2:])}")
+    return _leading(jnp.einsum("te,tf->ef", signals, signals, precision="highest"), rank)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _leading(matrix: Array, rank: int) -> Array:
+    return jnp.linalg.eigh(matrix)[1][:, ::-1][:, :rank].T
+
+
+@_leading.defjvp
+def _leading_jvp(rank: int, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    # First-order perturbation theory between what is kept and what is not: dU = U⊥ (U⊥ᵀ dM U)/(λ_k - λ_j).
+    (matrix,), (d_matrix,) = primals, tangents
+    values, vectors = jnp.linalg.eigh(jax.lax.stop_gradient(matrix))
+    kept, rest = vectors[:, ::-1][:, :rank], vectors[:, : matrix.shape[0] - rank]
+    gaps = values[::-1][None, :rank] - values[: matrix.shape[0] - rank, None]
+    mixed = jnp.einsum("ej,ef,fk->jk", rest, d_matrix, kept, precision="highest")
+    safe = jnp.where(gaps > 0, gaps, 1)
+    turned = jnp.einsum("ej,jk->ke", rest, jnp.where(gaps > 0, mixed / safe, 0), precision="highest")
+    return _leading(matrix, rank), turned
+
+
+def subspace_sense(
+    encoding: EchoTrainEncoding, kspace: Samples, *, ridge: float, iterations: int
+) -> Image:
+    """Coefficient images `(K, nx, ny, nz)` from the k-space of echo trains, by regularised least squares.
+
+    Args:
+        encoding: its amplitudes a basis `(K, E)` from `signal_basis`.
+        kspace: samples, as `encoding.forward` returns them.
+        ridge: Tikhonov weight.
+        iterations: of conjugate gradients.
+
+    Returns:
+        `(..., K, nx, ny, nz)` complex.
+    """
+    return conjugate_gradients(
+        encoding.gram, encoding.adjoint(kspace), ridge=ridge, iterations=iterations, dims=4
+    )
+
+
+def match_t2(
+    coefficients: Image, basis: Float[Array, "rank echoes"], signals: Float[Array, "entries echoes"], t2: Array
+) -> Float[Array, "nx ny nz"]:
+    """T2 map by matching coefficients to a dictionary of signals: the entry of largest correlation.
+
+    Args:
+        coefficients: `(K, nx, ny, nz)`.
+        basis: `(K, E)`.
+        signals: `(D, E)` dictionary.
+        t2: `(D,)` its T2 values [s].
+
+    Returns:
+        `(nx, ny, nz)` T2 [s].
+    """
+    entries = jnp.einsum("de,ke->dk", signals, basis, precision="highest")
+    entries = entries / jnp.linalg.norm(entries, axis=1, keepdims=True)
+    correlation = jnp.abs(jnp.einsum("dk,kxyz->dxyz", entries.astype(coefficients.dtype), coefficients))
+    return t2[jnp.argmax(correlation, axis=0)]
