@@ -5,7 +5,7 @@ All of them have `forward`, `adjoint` and `gram`, take images `(..., nx[, ny[, n
 """
 
 import math
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -18,6 +18,7 @@ from acqdesign.encoding._backends import promote
 from acqdesign.encoding.nufft import check_options, check_points, nufft_adjoint, nufft_forward
 
 
+@runtime_checkable
 class Encoding(Protocol):
     """What reconstructions ask of an operator."""
 
