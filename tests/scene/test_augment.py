@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acqdesign.scene import augment, load_brain
+from acqdesign.scene import augment, fine_shape, load_brain, posed
 
 KEY = jax.random.key(7)
 
@@ -131,3 +131,51 @@ def test_gradient_reaches_the_image():
 def test_impossible_motions_are_refused(arguments, name):
     with pytest.raises(ValueError, match=name):
         augment(jnp.ones((3, 3, 3)), KEY, **arguments)
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 6), (1, 6, 5)])
+@pytest.mark.parametrize("dtype", [np.float32, np.complex128])
+def test_a_pose_is_the_block_mean_of_the_moved_fine_image(rng, shape, dtype):
+    """The fine grid halves every voxel, but for the one voxel across a single plane."""
+    fine = jnp.asarray(rng.standard_normal((2, *fine_shape(shape))), dtype)
+    assert fine.shape == (2, *(n if n == 1 else 2 * n for n in shape))
+    found = posed(fine, KEY, shape)
+    assert (found.shape, found.dtype) == ((2, *shape), dtype)
+    moved = np.asarray(augment(fine, KEY))
+    across = range(1) if shape[0] == 1 else range(2)
+    want = np.mean(
+        [moved[:, a :: len(across), b::2, c::2] for a in across for b in (0, 1) for c in (0, 1)], axis=0
+    )
+    np.testing.assert_allclose(found, want, atol=1e-6)
+
+
+def test_poses_are_nearly_as_sharp_as_the_image_itself():
+    """Turned on the fine grid, a head loses less than half as much contrast as when turned on its own."""
+    shape = (20, 24, 20)
+    fine, plain = load_brain(shape=fine_shape(shape)), load_brain(shape=shape)
+    keys = jax.random.split(KEY, 4)
+
+    def sharpness(image):
+        return float(sum(jnp.mean(jnp.diff(image, axis=axis) ** 2) for axis in (-1, -2, -3)))
+
+    poses = jax.vmap(lambda key: posed(fine, key, shape))(keys)
+    blurred = jax.vmap(lambda key: augment(plain, key))(keys)
+    lost, lost_on_its_own = (1 - sharpness(moved) / sharpness(plain) for moved in (poses, blurred))
+    assert lost < 0.5 * lost_on_its_own
+    assert lost < 0.15
+
+
+def test_poses_are_new_with_every_key_and_know_the_voxel():
+    fine = load_brain(shape=(16, 20, 16))
+    first, again, other = (posed(fine, jax.random.key(k), (8, 10, 8)) for k in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert float(jnp.abs(first - other).max()) > 0.05
+    flat = posed(fine, jax.random.key(1), (8, 10, 8), voxel_size=(1.0, 1.0, 3.0))
+    assert float(jnp.abs(first - flat).max()) > 0.05
+
+
+def test_a_pose_from_another_grid_is_refused():
+    with pytest.raises(
+        ValueError, match=r"fine: got an array of shape \(4, 5, 6\).*shape \(..., 8, 10, 12\)"
+    ):
+        posed(jnp.ones((4, 5, 6)), KEY, (4, 5, 6))
