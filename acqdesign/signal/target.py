@@ -1,0 +1,146 @@
+"""Flip angles that make an echo train follow a prescribed shape: starts for learning, and a design of their own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import ArrayLike
+
+from acqdesign._checks import bad, check_count, check_finite, check_positive, is_concrete
+from acqdesign._types import Array, Float
+from acqdesign.signal._arguments import decay, in_one_precision
+from acqdesign.signal.sequence import check_relaxation
+
+
+def pseudo_steady_state(echoes: int, level: ArrayLike) -> Float[Array, " echoes"]:
+    """Echo amplitudes that settle at a level: each halves the distance to it, from one.
+
+    `S_n = level + (1 - level) / 2ⁿ`. Solved without relaxation, the first flip is 90° + α/2 for
+    `level = sin(α/2)`, and the flips fall smoothly to all but a constant.
+
+    Args:
+        echoes: length of the train.
+        level: amplitude that the train settles at, in units of M0, in (0, 1].
+
+    Returns:
+        `(echoes,)` amplitudes, for `flips_for_echoes`.
+
+    Raises:
+        ValueError: a level outside (0, 1].
+
+    Alsop, Magn Reson Med 37:176, 1997.
+    """
+    level = _level(level)
+    count = jnp.arange(1, check_count("echoes", echoes) + 1, dtype=jnp.result_type(level))
+    return level + (1.0 - level) * 0.5**count
+
+
+def exponential_decay(
+    echoes: int, esp: ArrayLike, time: ArrayLike, *, level: ArrayLike = 1.0
+) -> Float[Array, " echoes"]:
+    """Echo amplitudes that decay with a prescribed time: `S_n = level exp(-n esp / time)`.
+
+    A `time` longer than T2 makes the train decay more slowly than spin echoes would, down to where flips run
+    out; `level` says what the first echoes give up for it.
+
+    Args:
+        echoes: length of the train.
+        esp: echo spacing [s].
+        time: decay time [s]; infinity asks for a constant signal.
+        level: amplitude at time zero, in units of M0, in (0, 1].
+
+    Returns:
+        `(echoes,)` amplitudes, for `flips_for_echoes`.
+
+    Raises:
+        ValueError: a time that is not positive, or a level outside (0, 1].
+
+    Mugler, J Magn Reson Imaging 39:745, 2014.
+    """
+    check_positive("esp", esp)
+    check_positive("time", time, allow_inf=True)
+    values = in_one_precision(esp=esp, time=time, level=_level(level))
+    count = jnp.arange(1, check_count("echoes", echoes) + 1, dtype=values["esp"].dtype)
+    return values["level"] * decay(count * values["esp"], values["time"])
+
+
+def flips_for_echoes(
+    target: ArrayLike,
+    esp: ArrayLike,
+    t1: ArrayLike = np.inf,
+    t2: ArrayLike = np.inf,
+    *,
+    excitation: ArrayLike = 0.5 * np.pi,
+    upper: ArrayLike = np.pi,
+) -> Float[Array, " echoes"]:
+    """Refocusing flips of a CPMG train whose echoes are as prescribed, one after the other.
+
+    With `F+`, `F-` and `z` of the first order before a pulse, the echo after it is
+    `exp(-esp/(2 T2)) [(F+ + F-)/2 + r cos(α - φ)]`, `r² = (F+ - F-)²/4 + z²`. Each flip is the smaller of the
+    two that solve this for the target; where none does, the one whose echo is nearest to it.
+
+    Args:
+        target: `(N,)` echo amplitudes in units of M0; see `pseudo_steady_state` and `exponential_decay`.
+        esp: echo spacing [s].
+        t1: longitudinal relaxation time [s] of the one tissue that is prescribed for.
+        t2: transverse relaxation time [s].
+        excitation: flip of the excitation [rad].
+        upper: largest refocusing flip [rad].
+
+    Returns:
+        `(N,)` flips in `[0, upper]` [rad]. They depend on the target through an arc cosine, whose slope is
+        infinite at the largest echo that is possible: use them as a start, not as a parametrisation.
+
+    Raises:
+        ValueError: a target that is not a vector of finite numbers >= 0, a time that is not positive, T2 > 2 T1.
+
+    Hennig & Scheffler, Magn Reson Med 49:527, 2003; Busse et al., Magn Reson Med 55:1030, 2006.
+    """
+    check_relaxation(t1, t2)
+    check_positive("esp", esp)
+    values = in_one_precision(target=target, esp=esp, t1=t1, t2=t2, excitation=excitation, upper=upper)
+    wanted, esp = values["target"], values["esp"]
+    if wanted.ndim != 1 or not wanted.size:
+        raise bad("target", wanted, "a vector of at least one echo amplitude")
+    for name in ("esp", "t1", "t2", "excitation", "upper"):
+        if values[name].ndim:
+            raise bad(name, values[name], "one value", "Use vmap for several tissues or timings.")
+    check_finite("target", wanted)
+    if is_concrete(wanted) and bool((np.asarray(wanted) < 0).any()):
+        raise bad("target", f"{np.asarray(wanted).min():g}", "amplitudes >= 0")
+    half, e1, e2 = decay(0.5 * esp, values["t2"]), decay(esp, values["t1"]), decay(esp, values["t2"])
+    upper = values["upper"]
+    # Orders 1, 3, 5, ... in half spacings: no other is asked to give an echo, and no higher can by the last.
+    orders = wanted.size // 2 + 1
+    start = jnp.zeros((3, orders), wanted.dtype).at[0, 0].set(jnp.sin(values["excitation"]) * half)
+
+    def pulse(state: Array, amplitude: Array) -> tuple[Array, Array]:
+        plus, minus, z = state
+        mean, difference = 0.5 * (plus[0] + minus[0]), 0.5 * (minus[0] - plus[0])
+        reach = jnp.hypot(difference, z[0])
+        cosine = (amplitude / half - mean) / jnp.where(reach > 0, reach, 1.0)
+        peak, off = jnp.arctan2(-z[0], difference), jnp.arccos(jnp.clip(cosine, -1.0, 1.0))
+        solution = jnp.mod(jnp.stack([peak - off, peak + off]), 2.0 * np.pi).min()
+        # Where no solution lies below `upper`, the nearest echo is at an end.
+        ends = jnp.stack([jnp.zeros_like(upper), upper])
+        missed = jnp.abs(jnp.cos(ends - peak) - cosine)
+        flip = jnp.where(solution <= upper, solution, ends[jnp.argmin(missed)])
+        sine, share = jnp.sin(flip), jnp.sin(0.5 * flip) ** 2
+        turned_plus = plus + share * (minus - plus) + sine * z
+        turned_minus = minus + share * (plus - minus) - sine * z
+        turned_z = jnp.cos(flip) * z + 0.5 * sine * (minus - plus)
+        turned_plus = jnp.concatenate([turned_minus[:1], turned_plus[:-1]])
+        turned_minus = jnp.pad(turned_minus[1:], (0, 1))
+        return jnp.stack([e2 * turned_plus, e2 * turned_minus, e1 * turned_z]), flip
+
+    return jax.jit(lambda start, wanted: lax.scan(pulse, start, wanted)[1])(start, wanted)
+
+
+def _level(level: ArrayLike) -> Array:
+    value = jnp.asarray(level)
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        value = value.astype(jnp.result_type(float))
+    if value.ndim or (is_concrete(value) and not 0 < float(value) <= 1):
+        got = value if value.ndim else float(value)
+        raise bad("level", got, "one amplitude in (0, 1]")
+    return value
