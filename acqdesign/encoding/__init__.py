@@ -16,3 +16,8 @@ from acqdesign.encoding.operators import CartesianEncoding as CartesianEncoding
 from acqdesign.encoding.operators import Encoding as Encoding
 from acqdesign.encoding.operators import NUFFTEncoding as NUFFTEncoding
 from acqdesign.encoding.operators import dot_test as dot_test
+from acqdesign.encoding.ordering import ORDERINGS as ORDERINGS
+from acqdesign.encoding.ordering import Views as Views
+from acqdesign.encoding.ordering import echo_of_te as echo_of_te
+from acqdesign.encoding.ordering import order_views as order_views
+from acqdesign.encoding.trains import EchoTrainEncoding as EchoTrainEncoding

@@ -21,7 +21,7 @@ def signal_basis(signals: Float[Array, "signals echoes"], rank: int) -> Float[Ar
 
     Its derivative is that of the subspace: the rows' turning among themselves, which is undetermined where
     singular values meet, is left out. Whatever depends on the rows only through their span, as regularised
-    reconstructions do, is differentiated exactly, in every mode.
+    reconstructions do, is differentiated exactly, forward and reverse; second derivatives are refused.
 
     Args:
         signals: `(T, E)` real, one row a tissue.
@@ -39,6 +39,19 @@ def signal_basis(signals: Float[Array, "signals echoes"], rank: int) -> Float[Ar
     return _leading(jnp.einsum("te,tf->ef", signals, signals, precision="highest"), rank)
 
 
+@jax.custom_jvp
+def _eigen(matrix: Array) -> tuple[Array, Array]:
+    values, vectors = jnp.linalg.eigh(matrix)
+    return values, vectors
+
+
+@_eigen.defjvp
+def _eigen_jvp(primals: tuple, tangents: tuple) -> tuple:
+    raise NotImplementedError(
+        "second derivatives of signal_basis are not defined; hold the basis constant with jax.lax.stop_gradient"
+    )
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _leading(matrix: Array, rank: int) -> Array:
     return jnp.linalg.eigh(matrix)[1][:, ::-1][:, :rank].T
@@ -48,7 +61,7 @@ def _leading(matrix: Array, rank: int) -> Array:
 def _leading_jvp(rank: int, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     # First-order perturbation theory between what is kept and what is not: dU = U⊥ (U⊥ᵀ dM U)/(λ_k - λ_j).
     (matrix,), (d_matrix,) = primals, tangents
-    values, vectors = jnp.linalg.eigh(jax.lax.stop_gradient(matrix))
+    values, vectors = _eigen(matrix)
     kept, rest = vectors[:, ::-1][:, :rank], vectors[:, : matrix.shape[0] - rank]
     gaps = values[::-1][None, :rank] - values[: matrix.shape[0] - rank, None]
     mixed = jnp.einsum("ej,ef,fk->jk", rest, d_matrix, kept, precision="highest")
@@ -57,9 +70,7 @@ def _leading_jvp(rank: int, primals: tuple, tangents: tuple) -> tuple[Array, Arr
     return _leading(matrix, rank), turned
 
 
-def subspace_sense(
-    encoding: EchoTrainEncoding, kspace: Samples, *, ridge: float, iterations: int
-) -> Image:
+def subspace_sense(encoding: EchoTrainEncoding, kspace: Samples, *, ridge: float, iterations: int) -> Image:
     """Coefficient images `(K, nx, ny, nz)` from the k-space of echo trains, by regularised least squares.
 
     Args:
@@ -77,7 +88,10 @@ def subspace_sense(
 
 
 def match_t2(
-    coefficients: Image, basis: Float[Array, "rank echoes"], signals: Float[Array, "entries echoes"], t2: Array
+    coefficients: Image,
+    basis: Float[Array, "rank echoes"],
+    signals: Float[Array, "entries echoes"],
+    t2: Array,
 ) -> Float[Array, "nx ny nz"]:
     """T2 map by matching coefficients to a dictionary of signals: the entry of largest correlation.
 

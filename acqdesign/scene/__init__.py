@@ -6,6 +6,10 @@ from acqdesign.scene.augment import posed as posed
 from acqdesign.scene.brain import FOV_M as FOV_M
 from acqdesign.scene.brain import load_brain as load_brain
 from acqdesign.scene.brain import weighted_image as weighted_image
+from acqdesign.scene.classes import TissueClasses as TissueClasses
+from acqdesign.scene.classes import tissue_classes as tissue_classes
+from acqdesign.scene.classes import with_b1_map as with_b1_map
+from acqdesign.scene.classes import with_t2_spread as with_t2_spread
 from acqdesign.scene.coils import birdcage_maps as birdcage_maps
 from acqdesign.scene.coils import check_smaps as check_smaps
 from acqdesign.scene.fields import b1_map as b1_map

@@ -1,0 +1,103 @@
+"""View ordering: which echo of which train acquires each line."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike
+
+from acqdesign._checks import bad, check_choice, check_count
+from acqdesign._types import PRNGKey
+
+ORDERINGS = ("linear", "centre-out", "radial-fan", "random")
+
+
+class Views(NamedTuple):
+    """When each line is acquired.
+
+    Attributes:
+        train: `(S,)` int32, which train.
+        echo: `(S,)` int32, which echo of it, from 0.
+    """
+
+    train: np.ndarray
+    echo: np.ndarray
+
+
+def order_views(name: str, points: ArrayLike, echoes: int, *, te_echo: int, key: PRNGKey) -> Views:
+    """Assigns lines to the echoes of trains, each echo of each train one line.
+
+        linear      bands along ky in order, wrapped around so that the central band is at `te_echo`
+        centre-out  the closer a line to the centre, the closer its echo to `te_echo`
+        radial-fan  the same within trains that are sectors of the plane
+        random      any line at any echo
+
+    Args:
+        name: one of `ORDERINGS`.
+        points: `(S, 2)` positions [cycles/voxel].
+        echoes: number of echoes of a train, which must divide the number of lines.
+        te_echo: the echo that defines contrast, from 0.
+        key: for `random`.
+
+    Returns:
+        Train and echo of each line.
+
+    Raises:
+        ValueError: on an unknown name, lines that do not fill whole trains, or an echo outside the train.
+    """
+    check_choice("ordering", name, ORDERINGS)
+    check_count("echoes", echoes)
+    array = np.asarray(points, np.float64)
+    lines = len(array)
+    if lines % echoes:
+        low, high = lines // echoes * echoes, -(-lines // echoes) * echoes
+        near = f"{low} or {high}" if low else f"{high}"
+        raise bad("lines", lines, f"a multiple of the {echoes} echoes of a train", f"The nearest: {near}.")
+    if not 0 <= te_echo < echoes:
+        raise bad("te_echo", te_echo, f"an echo of the train, 0 to {echoes - 1}")
+    trains = lines // echoes
+    radius = np.hypot(*array.T)
+    if name == "random":
+        place = np.asarray(jax.random.permutation(key, lines))
+        return _views(place // echoes, place % echoes)
+    if name == "linear":
+        band = _ranked(array[:, 0], radius) // trains
+        centre = band[np.argmin(radius)]
+        order = np.lexsort((array[:, 1], band))
+        train = np.empty(lines, int)
+        train[order] = np.arange(lines) % trains
+        return _views(train, (band - centre + te_echo) % echoes)
+    # Echoes from the nearest to te_echo to the farthest.
+    by_distance = np.argsort(np.abs(np.arange(echoes) - te_echo), kind="stable")
+    if name == "centre-out":
+        rank = _ranked(radius, np.arctan2(*array.T))
+        return _views(rank % trains, by_distance[rank // trains])
+    train = _ranked(np.arctan2(*array.T), radius) // echoes
+    order = np.lexsort((radius, train))
+    rank = np.empty(lines, int)
+    rank[order] = np.arange(lines) % echoes
+    return _views(train, by_distance[rank])
+
+
+def echo_of_te(te_eff_s: float, esp_s: float, echoes: int) -> int:
+    """The echo, from 0, nearest to an effective echo time; echo `n` is at `(n + 1) esp`.
+
+    Raises:
+        ValueError: if it lies outside the train.
+    """
+    echo = round(te_eff_s / esp_s) - 1 if math.isfinite(te_eff_s) else -1
+    if not 0 <= echo < echoes:
+        span = f"{1e3 * esp_s:g} to {1e3 * echoes * esp_s:g} ms"
+        raise bad("te_eff", f"{1e3 * te_eff_s:g} ms", f"a time inside the train, {span}")
+    return echo
+
+
+def _ranked(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    rank = np.empty(len(first), int)
+    rank[np.lexsort((second, first))] = np.arange(len(first))
+    return rank
+
+
+def _views(train: np.ndarray, echo: np.ndarray) -> Views:
+    return Views(train.astype(np.int32), echo.astype(np.int32))

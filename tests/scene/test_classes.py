@@ -1,0 +1,73 @@
+"""Tissue classes and their expansions over a transmit field and over T2."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from acqdesign.scene import (
+    TissueClasses,
+    b1_map,
+    load_brain,
+    tissue_classes,
+    tissues,
+    with_b1_map,
+    with_t2_spread,
+)
+
+SHAPE = (1, 10, 8)
+
+
+@pytest.fixture
+def classes():
+    return tissue_classes(load_brain(shape=SHAPE, contrast="maps"), tissues("gm,wm,csf", "3T"))
+
+
+def test_maps_are_proton_densities(classes):
+    fractions = load_brain(shape=SHAPE, contrast="maps")
+    wanted = np.array([t.pd for t in tissues("gm,wm,csf", "3T")])[:, None, None, None] * fractions
+    np.testing.assert_allclose(classes.maps, wanted, rtol=1e-6)
+
+
+def test_spin_echo_sums_tissue_signals(classes):
+    wanted = sum(
+        np.exp(-0.08 / float(t2)) * np.asarray(rho) for t2, rho in zip(classes.t2, classes.maps, strict=True)
+    )
+    np.testing.assert_allclose(classes.spin_echo(0.08), wanted, rtol=1e-5)
+
+
+def test_b1_expansion_interpolates_a_polynomial_exactly(classes):
+    """With K nodes every polynomial of B1 of degree K - 1 is exact in every voxel."""
+    field = np.asarray(b1_map(SHAPE), np.float64)
+    double = TissueClasses(*(jnp.asarray(a, jnp.float64) for a in (classes.maps, classes.t1, classes.t2)))
+    split = with_b1_map(double, field, nodes=5)
+    assert split.maps.shape == (15, *SHAPE)
+    polynomial = lambda b: 0.3 - b + 2 * b**3 - 0.7 * b**4  # noqa: E731
+    found = jnp.einsum("c,cxyz->xyz", polynomial(split.b1), split.maps)
+    np.testing.assert_allclose(found, polynomial(field) * double.maps.sum(0), atol=1e-12)
+
+
+def test_uniform_field_only_scales(classes):
+    split = with_b1_map(classes, np.full(SHAPE, 0.9))
+    assert split.maps is classes.maps
+    np.testing.assert_allclose(split.b1, 0.9, rtol=1e-6)
+
+
+def test_t2_spread_keeps_density_and_moments(classes):
+    """Gauss-Hermite: the density is kept, and the mean of ln T2 and its variance are exact."""
+    split = with_t2_spread(classes, 0.1, nodes=3)
+    np.testing.assert_allclose(split.maps.reshape(3, 3, *SHAPE).sum(1), classes.maps, rtol=1e-5)
+    weights = np.asarray(split.maps.reshape(3, 3, -1).sum(-1) / classes.maps.reshape(3, -1).sum(-1)[:, None])
+    logs = np.log(np.asarray(split.t2).reshape(3, 3) / np.asarray(classes.t2)[:, None])
+    np.testing.assert_allclose((weights * logs).sum(1), 0, atol=1e-6)
+    np.testing.assert_allclose((weights * logs**2).sum(1), 0.01, rtol=1e-4)
+
+
+def test_errors_name_the_argument(classes):
+    with pytest.raises(ValueError, match="tissues: got 2, expected 3"):
+        tissue_classes(classes.maps, tissues("gm,wm", "3T"))
+    with pytest.raises(ValueError, match=r"b1: .*shape \(1, 10, 8\)"):
+        with_b1_map(classes, np.ones((2, 2, 2)))
+    with pytest.raises(ValueError, match=r"spread: .*below 2 T1"):
+        with_t2_spread(classes, 2.0)
+    with pytest.raises(ValueError, match=r"t2: .*one for each class"):
+        TissueClasses(classes.maps, classes.t1, classes.t2[:1])
