@@ -141,7 +141,7 @@ def _dft_type1(samples: Array, points: Array, shape: tuple[int, ...]) -> Array:
     return jax.lax.scan(add, zero, (_split(points, size, count), split))[0]
 
 
-def _finufft(transform: Callable[..., Array], source: Array, points: Array, **options: float) -> Array:
+def _finufft(transform: Callable[..., Array], source: Array, points: Array, **options: float | int) -> Array:
     angles = [2 * math.pi * wrap(points[..., axis]) for axis in range(points.shape[-1])]
     # jax-finufft mixes ranks and dtypes inside; our callers may forbid both.
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
