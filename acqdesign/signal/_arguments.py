@@ -17,6 +17,8 @@ def decay(time: Array, constant: Array) -> Array:
     """`exp(-time / constant)`; gradients are zero, not NaN, where it underflows or `constant` is infinite."""
     x_max = -math.log(jnp.finfo(jnp.result_type(time, constant)).tiny)
     alive = time < x_max * constant
+    # Without time the constant has no effect, and its derivative no power of it that could overflow.
+    constant = jnp.where(time == 0, lax.stop_gradient(constant), constant)
     return jnp.where(alive, jnp.exp(-time / jnp.where(alive, constant, 1.0)), 0.0)
 
 
@@ -120,8 +122,8 @@ def steady_arguments(
 
     Adds `e1` and `e2`, the decay over `tr`, and `cos` and `sin` of the flips that the tissue sees.
     """
-    check_relaxation(t1, t2)
     values = in_one_precision(flips=flips, tr=tr, te=te, t1=t1, t2=t2, m0=m0, b1=b1, b0=b0, t2_prime=t2_prime)
+    check_relaxation(values["t1"], values["t2"])
     check_echo_time(values["te"], values["tr"], check_flips(values["flips"]))
     if t2_prime is not None:
         check_positive("t2_prime", values["t2_prime"], allow_inf=True)

@@ -71,11 +71,11 @@ def bssfp(
     Raises:
         ValueError: for times that are not positive, T2 > 2 T1, TE > TR, or lengths that differ.
     """
-    check_relaxation(t1, t2)
     values = in_one_precision(
         flips=flips, tr=tr, te=te, t1=t1, t2=t2, m0=m0, b1=b1, b0=b0, t2_prime=t2_prime, phases=phases,
         inversion_time=inversion_time, inversion_efficiency=inversion_efficiency,
     )  # fmt: skip
+    check_relaxation(values["t1"], values["t2"])
     n = check_flips(values["flips"])
     tr = values["tr"]
     te = values.get("te", 0.5 * tr)

@@ -301,12 +301,12 @@ def epg(
         raise bad("read", read, f"a number of intervals, at most the {len(intervals)} that there are")
     if n_states is not None:
         check_count("n_states", n_states)
-    check_relaxation(t1, t2)
     durations = {f"duration{i}": each.duration for i, each in enumerate(intervals)}
     values = in_one_precision(
         flips=flips, phases=phases, t1=t1, t2=t2, z0=z0, m0=m0, b1=b1, b0=b0, diffusivity=diffusivity,
         order_moment=order_moment, **durations,
     )  # fmt: skip
+    check_relaxation(values["t1"], values["t2"])
     n = check_flips(values["flips"])
     periods = [
         Interval(check_times(f"duration of interval {i}", values[f"duration{i}"], n), each.orders)

@@ -66,13 +66,13 @@ def mprage(
 
     Mugler & Brookeman, Magn Reson Med 15:152, 1990; Deichmann et al., NeuroImage 12:112, 2000.
     """
-    check_relaxation(t1, t2)
     if t2_prime is not None:
         check_positive("t2_prime", t2_prime, allow_inf=True)
     values = in_one_precision(
         flips=flips, esp=esp, tr=tr, te=te, t1=t1, t2=t2, m0=m0, b1=b1, b0=b0, t2_prime=t2_prime,
         inversion_time=inversion_time, inversion_efficiency=inversion_efficiency,
     )  # fmt: skip
+    check_relaxation(values["t1"], values["t2"])
     n = check_flips(values["flips"])
     esp, tr, wait = (values[name] for name in ("esp", "tr", "inversion_time"))
     _check_timing(esp, tr, wait, values["te"], n)

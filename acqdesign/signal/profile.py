@@ -85,8 +85,9 @@ def slice_profile(
     if method == "small_tip":
         time = jnp.arange(samples, dtype=dtype) - 0.5 * (samples - 1)
         turned = step[:, None] * time
-        # The transform about the middle of the pulse, where the gradient's rewinder refocuses it.
-        transverse = (lax.complex(jnp.cos(turned), -jnp.sin(turned)) * angles).sum(axis=1)
+        # About the middle of the pulse, where the gradient's rewinder refocuses it; samples are held, not dots.
+        transform = (lax.complex(jnp.cos(turned), -jnp.sin(turned)) * angles).sum(axis=1)
+        transverse = transform * jnp.sinc(step / (2.0 * math.pi))
         flips = _modulus(transverse)
     else:
         alpha, beta = _play(angles, step)

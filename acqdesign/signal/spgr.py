@@ -27,7 +27,7 @@ RF_INCREMENT = math.radians(117.0)
 """The usual quadratic phase increment [rad]; 50° is the other one in use."""
 
 MAX_PERIOD = 720
-"""Increments of whole and half degrees repeat after at most so many pulses."""
+"""Whole and half degrees make whole turns after at most so many increments."""
 
 DOUBLINGS = 24
 """So many times is the number of orders doubled: to 16 million, longer than any T2 in repetitions."""
@@ -35,8 +35,19 @@ DOUBLINGS = 24
 
 def quadratic_phases(n: int, rf_increment: float) -> np.ndarray:
     """Phases `rf_increment · j (j + 1) / 2` of pulses `j = 0 … n-1`, within a turn, `(n,)` float64 [rad]."""
-    j = np.arange(n)
-    return np.remainder(rf_increment * (j * (j + 1) // 2), 2.0 * np.pi)
+    steps = np.arange(n) * (np.arange(n) + 1) // 2
+    if (period := _period(rf_increment)) is not None:
+        steps %= period  # otherwise digits are lost as the square of n
+    return np.remainder(rf_increment * steps, 2.0 * np.pi)
+
+
+def _period(rf_increment: float) -> int | None:
+    """The number of increments that make whole turns, if there is a small one."""
+    turns = rf_increment / (2.0 * math.pi)
+    whole = (
+        period for period in range(1, MAX_PERIOD + 1) if abs(turns * period - round(turns * period)) < 1e-9
+    )
+    return next(whole, None)
 
 
 def spgr(
@@ -148,7 +159,11 @@ def spgr_steady(
     values = steady_arguments(flips, tr, t1, t2, te, m0, b1, b0, t2_prime)
     cos, sin, e1, e2 = (values[name] for name in ("cos", "sin", "e1", "e2"))
     dtype = jnp.result_type(cos, 1j)
-    turns = rf_increment * np.arange(_period(rf_increment) + 1)
+    period = _period(rf_increment)
+    if period is None:
+        got = f"{math.degrees(rf_increment):g}°"
+        raise bad("rf_increment", got, "a whole number of half degrees", "Or use spgr, which takes any.")
+    turns = rf_increment * np.arange(period + 1)
 
     Fraction = tuple[Array, Array, Array]  # σ_k = (p σ_k+1 + q) / (r σ_k+1 + 1)
 
@@ -184,16 +199,6 @@ def spgr_steady(
     across = sin * (1.0 - e1) / recovered / (1.0 - returned * (cos - e1) / recovered)
     signal = lax.complex(across, -across * imag / (1.0 + real))
     return _gain(values) * signal
-
-
-def _period(rf_increment: float) -> int:
-    """After how many pulses the quadratic phase has advanced by whole turns more than before."""
-    turns = rf_increment / (2.0 * math.pi)
-    for period in range(1, MAX_PERIOD + 1):
-        if abs(turns * period - round(turns * period)) < 1e-9:
-            return period
-    got = f"{math.degrees(rf_increment):g}°"
-    raise bad("rf_increment", got, "a whole number of half degrees", "Or use spgr, which takes any.")
 
 
 def spgr_ernst(

@@ -71,13 +71,13 @@ def ssfp_fid(
 
     Jiang et al., Magn Reson Med 74:1621, 2015.
     """
-    check_relaxation(t1, t2)
     if t2_prime is not None:
         check_positive("t2_prime", t2_prime, allow_inf=True)
     values = in_one_precision(
         flips=flips, tr=tr, te=te, t1=t1, t2=t2, m0=m0, b0=b0, t2_prime=t2_prime,
         inversion_time=inversion_time, inversion_efficiency=inversion_efficiency,
     )  # fmt: skip
+    check_relaxation(values["t1"], values["t2"])
     tr, te = values["tr"], values["te"]
     check_echo_time(te, tr, check_flips(values["flips"]))
 
