@@ -4,6 +4,8 @@ Every objective is a pytree, so its images are arguments of the compiled step, a
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -20,7 +22,7 @@ from acqdesign.scene import fine_shape, posed
 DENSITIES = ("pipe", "pipe-stopped", "least-squares", "none")
 METRICS = ("nrmse", "ssim")
 
-Images = Inexact[Array, "images nx ny nz"]
+Images = Inexact[Array, "_ _ _ _"]  # (n, nx, ny, nz)
 
 
 def line_density(
@@ -68,8 +70,15 @@ def _moved(encoding: StraightLineEncoding, points: LinePoints) -> StraightLineEn
     return eqx.tree_at(lambda e: e.points, encoding, points)
 
 
-def _posed(fine: Images, key: PRNGKey, shape: tuple[int, int, int]) -> Images:
-    return jax.vmap(lambda image, key: posed(image, key, shape))(fine, jax.random.split(key, len(fine)))
+def _shown(objective: Any, key: PRNGKey) -> Images:
+    """The images to learn on at this step: as they are, or each in a pose of its own."""
+    if not objective.augmented:
+        return objective.images
+
+    def pose(fine: Array, key: PRNGKey) -> Array:
+        return posed(fine, key, objective.encoding.shape, voxel_size=objective.voxel_size)
+
+    return jax.vmap(pose)(objective.images, jax.random.split(key, len(objective.images)))
 
 
 class AdjointObjective(eqx.Module):
@@ -87,17 +96,19 @@ class AdjointObjective(eqx.Module):
         density_iterations: of Pipe and Menon's.
         augmented: learn on a random rotation, scale and flip of every image at every step; `images` are then
             on the finer grid `fine_shape(shape)` on which they are turned.
+        voxel_size: relative lengths of a voxel's edges, for those rotations.
     """
 
     encoding: StraightLineEncoding
     images: Images
     held_out: Images | None
     spectra: Complex[Array, "images planes pz py"] | None
-    held_spectra: Complex[Array, "images planes pz py"] | None
+    held_spectra: Complex[Array, "others planes pz py"] | None
     readout_weights: Float[Array, " samples"]
     density: str = eqx.field(static=True)
     density_iterations: int = eqx.field(static=True)
     augmented: bool = eqx.field(static=True)
+    voxel_size: tuple[float, ...] = eqx.field(static=True)
 
     def __init__(
         self,
@@ -108,9 +119,11 @@ class AdjointObjective(eqx.Module):
         density: str = "pipe",
         density_iterations: int = 10,
         augmented: bool = False,
+        voxel_size: Sequence[float] = (1.0, 1.0, 1.0),
     ):
         _check_images(images, held_out, encoding, augmented)
-        self.encoding, self.images, self.held_out, self.augmented = encoding, images, held_out, augmented
+        self.encoding, self.images, self.held_out = encoding, images, held_out
+        self.augmented, self.voxel_size = augmented, tuple(voxel_size)
         self.density = check_choice("density", density, DENSITIES)
         self.density_iterations = check_count("density_iterations", density_iterations)
         self.readout_weights = pipe_density(encoding.readout[:, None], encoding.shape[:1], 10)
@@ -150,7 +163,7 @@ class AdjointObjective(eqx.Module):
 
     def __call__(self, params: PyTree, key: PRNGKey) -> tuple[Scalar, dict[str, Scalar]]:
         """Loss and its terms."""
-        images = _posed(self.images, key, self.encoding.shape) if self.augmented else self.images
+        images = _shown(self, key)
         spectra = self._spectra(images) if self.spectra is None else self.spectra
         kernel = self._kernel(params["points"])
         terms = {}
@@ -183,6 +196,7 @@ class IterativeObjective(eqx.Module):
             image whose largest value is one; drawn anew at every step.
         augmented: learn on a random rotation, scale and flip of every image at every step; `images` are then
             on the finer grid `fine_shape(shape)` on which they are turned.
+        voxel_size: relative lengths of a voxel's edges, for those rotations.
     """
 
     encoding: StraightLineEncoding
@@ -193,6 +207,7 @@ class IterativeObjective(eqx.Module):
     iterations: int = eqx.field(static=True)
     noise: float = eqx.field(static=True)
     augmented: bool = eqx.field(static=True)
+    voxel_size: tuple[float, ...] = eqx.field(static=True)
 
     def __init__(
         self,
@@ -205,6 +220,7 @@ class IterativeObjective(eqx.Module):
         iterations: int = 10,
         noise: float = 0.0,
         augmented: bool = False,
+        voxel_size: Sequence[float] = (1.0, 1.0, 1.0),
     ):
         _check_images(images, held_out, encoding, augmented)
         if not (math.isfinite(ridge) and ridge >= 0):
@@ -212,9 +228,10 @@ class IterativeObjective(eqx.Module):
         if not (math.isfinite(noise) and noise >= 0):
             raise bad("noise", noise, "a finite number >= 0")
         self.encoding, self.images, self.held_out = encoding, images, held_out
+        self.augmented, self.voxel_size = augmented, tuple(voxel_size)
         self.metric = check_choice("metric", metric, METRICS)
         self.iterations = check_count("iterations", iterations)
-        self.ridge, self.noise, self.augmented = float(ridge), float(noise), augmented
+        self.ridge, self.noise = float(ridge), float(noise)
 
     def reconstruct(self, points: LinePoints, images: Images, key: PRNGKey) -> Image:
         """Images `(n, nx, ny, nz)` reconstructed from the noisy k-space of `images`."""
@@ -231,7 +248,7 @@ class IterativeObjective(eqx.Module):
     def __call__(self, params: PyTree, key: PRNGKey) -> tuple[Scalar, dict[str, Scalar]]:
         """Loss and its terms."""
         augment_key, noise_key, held_key = jax.random.split(key, 3)
-        images = _posed(self.images, augment_key, self.encoding.shape) if self.augmented else self.images
+        images = _shown(self, augment_key)
         found = self.reconstruct(params["points"], images, noise_key)
         terms = {"nrmse": jnp.mean(nrmse(found, images))}
         loss = terms["nrmse"] if self.metric == "nrmse" else 1 - jnp.mean(ssim(found, images))
