@@ -94,7 +94,7 @@ def _multiply(points: Array, shape: tuple[int, ...], weights: Array) -> Array:
     doubled = tuple(2 * n - 1 for n in shape)
     sides = [(n - jnp.abs(_backends.voxel_coordinates(2 * n - 1, points.dtype))) / n**2 for n in shape]
     psf = nufft_adjoint(weights, points, doubled)
-    triangle = functools.reduce(jnp.multiply, jnp.ix_(*sides))
+    triangle = functools.reduce(jnp.multiply, jnp.ix_(*sides)).astype(psf.dtype)
     return nufft_forward(psf * jnp.broadcast_to(triangle, psf.shape), points).real
 
 
@@ -191,5 +191,5 @@ def least_squares_density(
     if points.shape[0] <= _DENSE_POINTS:
         matrix = _kernel_matrix(points, shape) + ridge * jnp.eye(points.shape[0], dtype=points.dtype)
         return jax.scipy.linalg.solve(matrix, ones, assume_a="pos")
-    tol = math.sqrt(jnp.finfo(points.dtype).eps)
+    tol = float(jnp.finfo(points.dtype).eps) ** 0.75
     return jax.scipy.sparse.linalg.cg(lambda w: _multiply(points, shape, w) + ridge * w, ones, tol=tol)[0]
