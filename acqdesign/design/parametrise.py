@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from acqdesign._checks import bad, check_count, check_positive, is_concrete
 from acqdesign._types import Array, Float
-from acqdesign.design.projections import dykstra, project_steps
+from acqdesign.design.projections import Projection, dykstra, project_steps
 from acqdesign.design.schedule import ScheduleLimits
 
 DEGREE = 3
@@ -110,7 +110,7 @@ def spline_projection(
             return jnp.clip(x, lower, upper)
         return project_steps(x, -reach, reach, lower=lower, upper=upper)
 
-    project = within_bounds
+    project: Projection = within_bounds
     if limits.rms is not None:
         project = _with_power(within_bounds, basis, size * limits.rms**2, quiet)
 
@@ -169,7 +169,8 @@ def to_range(x: Float[Array, "..."], lower: ArrayLike, upper: ArrayLike) -> Floa
         lower: a number, or an array that broadcasts.
         upper: the same, greater than `lower`.
     """
-    return lower + (upper - lower) * sigmoid(x)
+    low, high = jnp.asarray(lower, x.dtype), jnp.asarray(upper, x.dtype)
+    return low + (high - low) * sigmoid(x)
 
 
 def from_range(

@@ -1,0 +1,276 @@
+"""Learn flip angles that measure relaxation times well: `python -m acqdesign.learn_flips`."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from acqdesign import plot
+from acqdesign._checks import bad, check_count
+from acqdesign._types import Array
+from acqdesign.design import FitResult, ScheduleLimits, fit, project_entries, schedule_projection
+from acqdesign.design.flip_objectives import BoundObjective, Schedule, relative_bounds
+from acqdesign.design.parametrise import project_mean, spline_basis, spline_fit, spline_projection
+from acqdesign.export import write_design
+from acqdesign.flip_options import (
+    DEFAULTS,
+    LimitOptions,
+    TissueOptions,
+    TrainOptions,
+    flip_limits,
+    start_flips,
+)
+from acqdesign.plot.bounds import plot_bound_map, plot_bounds, plot_fingerprints, plot_power
+from acqdesign.run import (
+    RunOptions,
+    describe,
+    exit_code,
+    fit_arguments,
+    parse_options,
+    run_command,
+    run_directory,
+    write_figure,
+    write_history,
+    write_summary,
+)
+from acqdesign.units import deg_from_rad, ms_from_s
+
+COMMAND = "learn_flips"
+MAP_POINTS, MAP_B1 = 18, (0.8, 1.0, 1.2)
+
+
+@dataclasses.dataclass(frozen=True)
+class FlipRunOptions(RunOptions):
+    """How the run is made and where its results go."""
+
+    steps: int = 150
+    """Optimisation steps."""
+    optimizer: str = "lbfgs"
+    """Optimiser: adam, adamw, nadam, amsgrad, radam, adabelief, lion, rmsprop, sgd, momentum or lbfgs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FlipOptions:
+    """Learn the flip angles of an echo train, or of a fingerprinting schedule, for the tightest Cramér–Rao bounds.
+
+    Gradients run through an extended phase graph simulation. Results go to a folder: design.npz (the flips),
+    summary.json (bounds and times), history.csv and figures. Examples:
+
+    python -m acqdesign.learn_flips --tissue wm,gm --field 3T
+
+    python -m acqdesign.learn_flips --t1-ms 1000 --t2-ms 100 --rms-flip-deg 60 --starts 4
+
+    python -m acqdesign.learn_flips --sequence mrf --echoes 400 --max-step-deg 1 --b1 0.8 1 1.2
+    """
+
+    train: TrainOptions = dataclasses.field(default_factory=TrainOptions)
+    sample: TissueOptions = dataclasses.field(default_factory=TissueOptions)
+    limit: LimitOptions = dataclasses.field(default_factory=LimitOptions)
+    run: FlipRunOptions = dataclasses.field(default_factory=FlipRunOptions)
+
+
+def _problem(options: FlipOptions) -> tuple[BoundObjective, dict[str, Array], Any, ScheduleLimits]:
+    """The objective, the starts `(starts, …)`, the projection and the limits."""
+    run, train, sample, dtype = options.run, options.train, options.sample, options.run.dtype
+    limits, count, spline = flip_limits(options.limit, train.sequence), train.count, options.limit.spline
+    kind = options.limit.start or DEFAULTS[train.sequence]["start"]
+    if kind == "pss" and train.sequence != "fse":
+        raise bad("--start", f"pss with --sequence {train.sequence}", "constant, sinusoid or random")
+    if spline is not None and not 2 <= check_count("--spline", spline) <= count:
+        raise bad("--spline", spline, f"2 to {count} control points")
+    project = (
+        schedule_projection(limits, count) if spline is None else spline_projection(limits, count, spline)
+    )
+    keys = jax.random.split(jax.random.key(run.seed), run.starts)
+    starts = [start_flips("random" if i else kind, count, limits, key) for i, key in enumerate(keys)]
+    if spline is not None:
+        starts = [np.asarray(spline_fit(flips, spline)) for flips in starts]
+    entry = "flips" if spline is None else "control"
+    params = {entry: jnp.asarray(np.stack(starts), dtype)}
+    projections: dict[str, Any] = {entry: project}
+    if train.learn_tr_ms:
+        low, high = (time / train.tr for time in train.learn_tr_ms)
+        params["tr"] = jnp.ones((run.starts, count), dtype)
+        projections["tr"] = lambda x: project_mean(x, 1.0, lower=low, upper=high)
+    if train.learn_ti_ms:
+        first, last = (time / train.ti_ms for time in train.learn_ti_ms)
+        params["ti"] = jnp.ones(run.starts, dtype)
+        projections["ti"] = lambda x: jnp.clip(x, first, last)
+    table = sample.table()
+    objective = BoundObjective(
+        train.schedule(dtype, None if spline is None else spline_basis(count, spline)),
+        *(np.asarray(times, dtype) for times in zip(*table.values(), strict=True)),
+        b1=np.asarray(sample.b1, dtype),
+        target=sample.objective or ("t2" if train.sequence == "fse" else "t1t2"),
+        over=sample.ensemble,
+        names=tuple(table),
+    )
+    return objective, params, project_entries(projections), limits
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    options = parse_options(FlipOptions, argv, prog="python -m acqdesign.learn_flips")
+    run = options.run
+    # After parsing, so that a mistake is one line rather than a box of usage.
+    for part in (options.train, options.sample, options.limit):
+        part.check()
+    objective, params, project, limits = _problem(options)
+    many = run.starts > 1
+    with run_directory(COMMAND, options) as out:
+        result = fit(
+            objective,
+            params if many else jax.tree.map(lambda leaf: leaf[0], params),
+            key=jax.random.key(run.seed),
+            project=project,
+            **fit_arguments(run, out, describe(COMMAND, options)),
+        )
+        first = jax.jit(project)(jax.tree.map(lambda leaf: leaf[0], params))
+        final = jax.tree.map(jnp.asarray, result.params)
+        write_history(out / "history.csv", result.history)
+        write_design(out / "design.npz", _design(options, objective.schedule, final))
+        numbers = _numbers(options, objective, first, final)
+        write_summary(out / "summary.json", result, **numbers)
+        if not run.no_figures:
+            _figures(options, out, objective, result, first, final, limits)
+        _report(out, result, numbers)
+    return exit_code(result)
+
+
+def _design(options: FlipOptions, schedule: Schedule, params: dict[str, Array]) -> dict[str, Any]:
+    flips, (tr, ti) = schedule.flips(params), schedule.times(params)
+    design = {"flips_rad": flips, "phases_rad": np.zeros(flips.size), "ti_s": ti}
+    if schedule.esp is not None:
+        # Refocusing about the axis that the excitation has turned the magnetisation to.
+        times = np.arange(1, flips.size + 1) * float(schedule.esp)
+        return design | {
+            "tr_s": np.atleast_1d(tr), "te_s": times, "esp_s": schedule.esp,
+            "excitation_rad": schedule.excitation,
+        }  # fmt: skip
+    spacing = np.broadcast_to(np.asarray(tr), flips.shape)
+    if options.train.sequence == "bssfp":
+        return design | {
+            "tr_s": spacing,
+            "te_s": 0.5 * spacing,
+            "phases_rad": np.pi * (np.arange(flips.size) % 2),
+        }
+    return design | {"tr_s": spacing, "te_s": np.full(flips.size, float(schedule.te))}
+
+
+def _numbers(
+    options: FlipOptions, objective: BoundObjective, first: dict[str, Array], final: dict[str, Array]
+) -> dict[str, Any]:
+    """What `summary.json` says of both schedules; the first start stands for the start."""
+    measure = eqx.filter_jit(lambda objective, params: objective.bounds(params))
+    held = {"start": first, "learned": final}
+    bounds = {when: np.asarray(measure(objective, params), float) for when, params in held.items()}
+    numbers: dict[str, Any] = {
+        "bounds": {
+            name: {when: float(found[:, i].mean()) for when, found in bounds.items()}
+            for i, name in enumerate(objective.names)
+        },
+        "gain": float(bounds["start"].mean() / bounds["learned"].mean()),
+        "gain_worst": float(bounds["start"].max() / bounds["learned"].max()),
+    }
+    for prefix, params in (("initial_", first), ("", final)):
+        degrees = deg_from_rad(np.asarray(objective.schedule.flips(params), float))
+        tr, ti = objective.schedule.times(params)
+        pulses = 1 if options.train.sequence == "fse" else degrees.size
+        numbers |= {
+            f"{prefix}rms_flip_deg": float(np.sqrt(np.mean(degrees**2))),
+            f"{prefix}largest_step_deg": float(np.abs(np.diff(degrees)).max()),
+            f"{prefix}relative_power": float(np.sum((degrees / 180) ** 2)),
+            f"{prefix}scan_s": float(
+                np.sum(np.broadcast_to(np.asarray(tr, float), (pulses,))) + float(ti or 0)
+            ),
+        }
+    return numbers
+
+
+def _figures(
+    options: FlipOptions,
+    out: Path,
+    objective: BoundObjective,
+    result: FitResult,
+    first: dict[str, Array],
+    final: dict[str, Array],
+    limits: ScheduleLimits,
+) -> None:
+    schedule, names = objective.schedule, objective.names
+    flips, start = schedule.flips(final), schedule.flips(first)
+    write_figure(out / "flips.png", plot.plot_flips(flips, start=start))
+    write_figure(out / "power.png", plot_power(flips, start=start, limit=limits.rms))
+    # For noise of 1 % of M0 the root of the relative bound is a standard deviation in percent.
+    quantity = {"t2": "σ(T2) / T2", "t1": "σ(T1) / T1", "t1t2": "√(σ²(T1)/T1² + σ²(T2)/T2²)"}
+    label = f"{quantity[objective.target]} [%], noise 1 % of $M_0$"
+    write_figure(out / "loss.png", plot.plot_loss(result.history, label="relative bound"))
+
+    @eqx.filter_jit
+    def measure(objective: BoundObjective, params: dict[str, Array]) -> tuple[Array, Array]:
+        one = jnp.ones((), objective.t1.dtype)
+        return objective.bounds(params), objective.schedule.signal(params, objective.t1, objective.t2, one)
+
+    (after, echoes), (before, echoes_before) = measure(objective, final), measure(objective, first)
+    bars = plot_bounds(after.mean(axis=0), names=names, start=before.mean(axis=0), label=label)
+    write_figure(out / "bounds.png", bars)
+    if schedule.esp is not None:
+        train = plot.plot_echoes(echoes, names=names, esp_s=float(schedule.esp), start=echoes_before)
+    else:
+        train = plot_fingerprints(echoes, names=names, start=echoes_before)
+    write_figure(out / "echoes.png", train)
+    b1 = np.asarray(options.sample.b1 if len(options.sample.b1) > 1 else MAP_B1, options.run.dtype)
+    t1, t2 = (
+        np.geomspace(x.min() / 2, x.max() * 2, MAP_POINTS)
+        for x in map(np.asarray, (objective.t1, objective.t2))
+    )
+    grid = jnp.meshgrid(*(jnp.asarray(axis, b1.dtype) for axis in (b1, t1, t2)), indexing="ij")
+    possible = grid[2] <= grid[1]
+    chart = eqx.filter_jit(
+        lambda schedule, params: relative_bounds(
+            schedule, params, grid[1], jnp.minimum(grid[1], grid[2]), grid[0], target=objective.target
+        )
+    )
+    maps = [np.where(possible, np.asarray(chart(schedule, params)), np.nan) for params in (final, first)]
+    figure = plot_bound_map(t1, t2, b1, *maps, tissues=options.sample.table(), label=label)
+    write_figure(out / "bound_map.png", figure)
+    if "tr" in final:
+        tr = ms_from_s(np.asarray(schedule.times(final)[0]))
+        write_figure(out / "tr.png", plot_fingerprints(tr[None], names=("TR [ms]",)))
+
+
+def _report(out: Path, result: FitResult, numbers: dict[str, Any]) -> None:
+    for name, bound in numbers["bounds"].items():
+        ratio = bound["start"] / bound["learned"]
+        print(
+            f"{name}: relative bound {bound['start']:.4g} -> {bound['learned']:.4g}, {ratio:.2f} times lower"
+        )
+    print(
+        f"RMS flip {numbers['initial_rms_flip_deg']:.2f} -> {numbers['rms_flip_deg']:.2f} deg, "
+        f"largest step {numbers['largest_step_deg']:.2f} deg"
+    )
+    print(
+        f"{result.steps} steps, {result.seconds_per_step * 1e3:.1f} ms each "
+        f"after {result.compile_seconds:.1f} s of compilation"
+    )
+    print(f"results in {out}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: its arguments; the process's own unless given.
+
+    Returns:
+        The exit code: 0 done, 2 wrong use or input, 3 numerical failure, 4 file system, 130 or 143 interrupted.
+    """
+    return run_command(_main, argv, prog=COMMAND)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
