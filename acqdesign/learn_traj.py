@@ -41,6 +41,8 @@ from acqdesign.run import (
 
 COMMAND = "learn_traj"
 OBJECTIVES = ("nrmse", "ssim", "adjoint")
+# Starts that differ from key to key.
+RANDOM_STARTS = ("reference", "poisson")
 # What each recipe means where the flags are silent.
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {"init": "poisson", "objective": "nrmse"},
@@ -109,6 +111,7 @@ def _objective(
     options: TrajOptions, name: str, encoding: Any, images: Array, held_out: Array
 ) -> AdjointObjective | IterativeObjective:
     goal, scene = options.goal, options.scene
+    poses: dict[str, Any] = {"augmented": scene.augment, "voxel_size": scene.voxel_size()}
     if name == "adjoint":
         if scene.noise:
             raise bad("--noise", f"{scene.noise} with --objective adjoint", "0", "Use --objective nrmse.")
@@ -118,9 +121,9 @@ def _objective(
             held_out=held_out,
             density=goal.density,
             density_iterations=goal.density_iterations,
-            augmented=scene.augment,
+            **poses,
         )
-    return _iterative(options, encoding, images, metric=name, held_out=held_out, augmented=scene.augment)
+    return _iterative(options, encoding, images, metric=name, held_out=held_out, **poses)
 
 
 def _iterative(options: TrajOptions, encoding: Any, images: Array, **more: Any) -> IterativeObjective:
@@ -135,19 +138,29 @@ def _to_box(params: dict[str, Array]) -> dict[str, Array]:
     return {"points": jnp.clip(params["points"], -0.5, 0.5)}
 
 
+def _check(options: TrajOptions, init: str) -> None:
+    """Refuses what only together makes no sense."""
+    run, scene = options.run, options.scene
+    if run.starts > 1 and init not in RANDOM_STARTS:
+        raise bad("--starts", f"{run.starts} with --init {init}", "1", "That start is the same every time.")
+    if run.optimizer == "lbfgs" and (scene.augment or scene.noise):
+        got, remedy = "lbfgs with --augment or --noise", "It needs a loss that is the same at every step."
+        raise bad("--optimizer", got, "neither", remedy)
+
+
 def _main(argv: Sequence[str] | None) -> int:
     options = parse_options(TrajOptions, argv, prog="python -m acqdesign.learn_traj")
     run, scene, dtype = options.run, options.scene, options.run.dtype
     recipe = RECIPES[options.goal.recipe]
     init, name = options.line.init or recipe["init"], options.goal.objective or recipe["objective"]
+    _check(options, init)
     start_key, fit_key, scene_key, judge_key = jax.random.split(jax.random.key(run.seed), 4)
 
     images, held_out = scene.images(dtype), scene.held_out(scene_key, dtype)
     moving = scene.images(dtype, fine=True) if scene.augment else images
-    # The reference recipe samples both ends of the readout.
-    count = options.line.samples
-    inclusive = jnp.linspace(-0.5, 0.5, count, dtype=dtype)
-    readout = inclusive if options.goal.recipe == "reference" else uniform_readout(count, dtype)
+    readout = uniform_readout(options.line.samples, dtype)
+    if options.goal.recipe == "reference":  # which samples both ends of the readout
+        readout = jnp.linspace(-0.5, 0.5, options.line.samples, dtype=dtype)
     backend = options.line.resolved_backend(run.deterministic)
     encoding = options.line.encoding(scene.shape, readout, scene.smaps(dtype), backend)
     loss = _objective(options, name, encoding, moving, held_out)
@@ -158,6 +171,7 @@ def _main(argv: Sequence[str] | None) -> int:
     learned = starts[0].learned
     if not bool(learned.any()):
         raise bad("--init", init, "at least one line that learning may move")
+    fov_m = scene.fov_m()
 
     with run_directory(COMMAND, options) as out:
         result = fit(
@@ -171,7 +185,7 @@ def _main(argv: Sequence[str] | None) -> int:
         )
         first = Lines(points[result.start], learned)
         final = Lines(jnp.asarray(result.params["points"]), learned)
-        _write(options, out, encoding, result, final)
+        _write(out, encoding, fov_m, result, final)
         judge = _iterative(options, encoding, images, held_out=held_out)
         shown = _judge(judge, first, final, images, held_out, judge_key)
         write_summary(out / "summary.json", result, **shown["numbers"])
@@ -181,7 +195,9 @@ def _main(argv: Sequence[str] | None) -> int:
     return exit_code(result)
 
 
-def _write(options: TrajOptions, out: Path, encoding: Any, result: FitResult, final: Lines) -> None:
+def _write(
+    out: Path, encoding: Any, fov_m: tuple[float, ...] | None, result: FitResult, final: Lines
+) -> None:
     write_history(out / "history.csv", result.history)
     design = {
         "points": final.points,
@@ -189,7 +205,7 @@ def _write(options: TrajOptions, out: Path, encoding: Any, result: FitResult, fi
         "samples_per_line": encoding.samples_per_line,
         "readout": encoding.readout,
         "shape": encoding.shape,
-        "fov_m": options.scene.fov_m(),
+        "fov_m": fov_m,
     }
     write_design(out / "design.npz", design)
 

@@ -1,6 +1,7 @@
 """What the commands ask of the scene and of the lines: the same words in every command."""
 
 import dataclasses
+import functools
 import math
 from typing import Literal
 
@@ -10,9 +11,9 @@ import numpy as np
 
 from acqdesign._checks import bad, check_choice, check_count, check_positive, check_shape
 from acqdesign._types import Array, PRNGKey
-from acqdesign.encoding import INITIALISERS, Lines, StraightLineEncoding, initial_lines
+from acqdesign.encoding import INITIALISERS, Lines, StraightLineEncoding, initial_lines, uniform_readout
 from acqdesign.export import read_design
-from acqdesign.scene import birdcage_maps, fine_shape, image_fov_m, load_image, posed
+from acqdesign.scene import birdcage_maps, fine_shape, image_fov_m, load_image, posed, target_grid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +50,23 @@ class SceneOptions:
         for length in self.fov_mm or ():
             check_positive("--fov-mm", length)
 
+    @functools.cached_property
+    def _own_fov_m(self) -> tuple[float, ...] | None:
+        return image_fov_m(self.phantom[0])
+
     def fov_m(self) -> tuple[float, ...] | None:
         """Field of view [m] along x, y and z: that asked for, or the first phantom's own, if it says."""
         if self.fov_mm is not None:
             return tuple(1e-3 * length for length in self.fov_mm)
-        return image_fov_m(self.phantom[0])
+        if self._own_fov_m is None:
+            return None
+        _, voxel = target_grid(self._own_fov_m, self.shape, None)
+        return tuple(length * n for length, n in zip(voxel, self.shape, strict=True))
+
+    def voxel_size(self) -> tuple[float, ...]:
+        """Lengths of a voxel's edges [m], or ones where the phantom doesn't say."""
+        fov = self.fov_m()
+        return (1.0, 1.0, 1.0) if fov is None else tuple(f / n for f, n in zip(fov, self.shape, strict=True))
 
     def load(self, spec: str, *, contrast: str | None = None, fine: bool = False) -> Array:
         """One phantom, `(nx, ny, nz)` or maps `(3, nx, ny, nz)`, on the grid or the one for `posed`."""
@@ -74,8 +87,8 @@ class SceneOptions:
         if self.holdout:
             return _stack([self.load(spec) for spec in self.holdout], dtype)
         fine = jnp.repeat(self.images(dtype, fine=True), 2, axis=0)
-        keys = jax.random.split(key, len(fine))
-        return jax.vmap(lambda image, key: posed(image, key, self.shape))(fine, keys)
+        keys, voxel = jax.random.split(key, len(fine)), self.voxel_size()
+        return jax.vmap(lambda image, key: posed(image, key, self.shape, voxel_size=voxel))(fine, keys)
 
     def smaps(self, dtype: type[np.floating]) -> Array | None:
         """Coil sensitivities `(coils, nx, ny, nz)`, or None for one uniform coil."""
@@ -115,6 +128,8 @@ class LineOptions:
                 check_count(f"--{name}", getattr(self, name), minimum=1 if name == "lines" else 0)
         if self.lines is not None and self.acceleration is not None:
             raise bad("--acceleration", f"{self.acceleration} and --lines {self.lines}", "one of the two")
+        if self.acceleration is not None:
+            check_positive("--acceleration", self.acceleration)
         if self.init is not None and not self.init.endswith(".npz"):
             check_choice("--init", self.init, (*INITIALISERS, "FILE.npz"))
         if self.eps is not None and not 0 < self.eps < 1:
@@ -139,9 +154,10 @@ class LineOptions:
     ) -> StraightLineEncoding:
         """A template of the operator, its points yet to be set."""
         points = jnp.zeros((1, 2), readout.dtype)
-        return StraightLineEncoding(
-            points, shape, readout=readout, smaps=smaps, eps=self.eps, backend=backend
-        )
+        # The operator saves a product along the readout where it knows that the samples are uniform.
+        uniform = np.array_equal(readout, uniform_readout(self.samples, readout.dtype))
+        given = {"samples_per_line": self.samples} if uniform else {"readout": readout}
+        return StraightLineEncoding(points, shape, **given, smaps=smaps, eps=self.eps, backend=backend)
 
 
 def start_lines(options: LineOptions, init: str, shape: tuple[int, int, int], key: PRNGKey) -> Lines:
@@ -165,33 +181,22 @@ def start_lines(options: LineOptions, init: str, shape: tuple[int, int, int], ke
         held = read_design(init)
         return Lines(jnp.asarray(held["points"]), jnp.asarray(held["learned"]))
     _, ny, nz = shape
-    if init == "full":
-        return initial_lines(init, shape, key=key, lines=options.lines, acceleration=options.acceleration)
-    lines = options.lines
-    if lines is None and options.acceleration is None:
+    lines, acceleration, calibration = options.lines, options.acceleration, options.calibration
+    if lines is None and acceleration is None and init != "full":
         lines = min(253, ny * nz)
-    if init in ("reference", "caipi"):
-        block = options.calibration or 0
-        return initial_lines(
-            init, shape, key=key, lines=lines, acceleration=options.acceleration, calibration=block
-        )
-    count = lines if lines is not None else ny * nz / check_positive_number(options.acceleration)
-    calibration = options.calibration
-    if calibration is None:
-        calibration = min(round(math.sqrt(0.3 * count)), ny, nz)
+    shutter = False
+    if init in ("poisson", "spiral"):
+        count = lines if acceleration is None else ny * nz / acceleration
+        assert count is not None
+        if calibration is None:
+            calibration = min(round(math.sqrt(0.3 * count)), ny, nz)
+        shutter = init == "poisson" and count <= 0.75 * ny * nz
     return initial_lines(
         init,
         shape,
         key=key,
         lines=lines,
-        acceleration=options.acceleration,
-        calibration=calibration,
-        shutter=init == "poisson" and count <= 0.75 * ny * nz,
+        acceleration=acceleration,
+        calibration=calibration or 0,
+        shutter=shutter,
     )
-
-
-def check_positive_number(acceleration: float | None) -> float:
-    """`--acceleration`, once it is known to be positive."""
-    check_positive("--acceleration", acceleration)
-    assert acceleration is not None
-    return acceleration

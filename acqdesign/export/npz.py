@@ -10,7 +10,7 @@ import numpy as np
 from acqdesign._checks import bad
 from acqdesign._files import write_npz
 
-# Name: dtype and number of axes of what a design may hold; units in DESIGN_KEYS' comments are SI.
+# Name: dtype and number of axes of what a design may hold.
 DESIGN_KEYS: Mapping[str, tuple[type, int]] = {
     "points": (np.float32, 2),  # (lines, 2) phase encodes (ky, kz) [cycles/voxel]
     "learned": (np.bool_, 1),  # (lines,) whether learning moved the line
@@ -32,6 +32,31 @@ DESIGN_KEYS: Mapping[str, tuple[type, int]] = {
 _MAX_BYTES = 2**30
 
 
+def _check(where: str, design: Mapping[str, np.ndarray]) -> None:
+    """Raises unless the arrays are finite, of the right number of axes, and agree on the number of lines."""
+    for name, array in design.items():
+        if array.ndim != DESIGN_KEYS[name][1]:
+            raise bad(f"{where}: {name}", array, f"{DESIGN_KEYS[name][1]} axes")
+        if not np.isfinite(array).all():
+            raise bad(f"{where}: {name}", "values that are not finite", "finite values")
+    points = design.get("points")
+    if points is not None and (points.shape[1:] != (2,) or not len(points)):
+        raise bad(f"{where}: points", points, "shape (lines, 2), at least one line")
+    for name in ("learned", "train", "echo"):
+        if points is not None and name in design and len(design[name]) != len(points):
+            raise bad(f"{where}: {name}", design[name], f"one entry for each of {len(points)} lines")
+
+
+def _cast(where: str, name: str, array: np.ndarray) -> np.ndarray:
+    """In the dtype of its key; floats that do not fit become infinite, integers and booleans must be exact."""
+    dtype = DESIGN_KEYS[name][0]
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast: np.ndarray = array.astype(dtype)
+    if cast.dtype.kind != "f" and not np.array_equal(cast, array):
+        raise bad(f"{where}: {name}", array, f"values that {cast.dtype} holds")
+    return cast
+
+
 def write_design(path: Path | str, design: Mapping[str, Any]) -> None:
     """Writes a design, atomically; equal designs give equal bytes.
 
@@ -40,19 +65,16 @@ def write_design(path: Path | str, design: Mapping[str, Any]) -> None:
         design: values for any of `DESIGN_KEYS`; those that are None are left out.
 
     Raises:
-        ValueError: an unknown key, or an array with the wrong number of axes.
+        ValueError: an unknown key, an array with the wrong number of axes or that is not finite, or arrays
+            that disagree on the number of lines.
         OSError: the file cannot be written.
     """
-    arrays: dict[str, np.ndarray] = {}
-    for name, value in design.items():
+    for name in design:
         if name not in DESIGN_KEYS:
             raise bad("design", f"the key {name!r}", "keys out of " + ", ".join(DESIGN_KEYS))
-        if value is None:
-            continue
-        dtype, axes = DESIGN_KEYS[name]
-        arrays[name] = np.asarray(value, dtype)
-        if arrays[name].ndim != axes:
-            raise bad(f"design[{name!r}]", arrays[name], f"{axes} axes")
+    given = {name: np.asarray(value) for name, value in design.items() if value is not None}
+    arrays = {name: _cast("design", name, value) for name, value in given.items()}
+    _check("design", arrays)
     write_npz(path, arrays)
 
 
@@ -63,7 +85,8 @@ def read_design(path: Path | str) -> dict[str, np.ndarray]:
         path: of the file.
 
     Returns:
-        Its arrays by the names of `DESIGN_KEYS`, finite and in their dtypes; unknown names are left out.
+        Its arrays by the names of `DESIGN_KEYS`, finite and in their dtypes; unknown names are left out, and
+        every line counts as learned where the file doesn't say.
 
     Raises:
         ValueError: what is wrong with the file, by name; no pickle is ever loaded.
@@ -72,22 +95,20 @@ def read_design(path: Path | str) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(info.file_size for info in archive.infolist())
-            if size > _MAX_BYTES:
-                raise bad("design", f"{path}, which unpacks to {size} bytes", f"at most {_MAX_BYTES}")
-        with np.load(path, allow_pickle=False) as npz:
-            found = {name: npz[name] for name in npz.files if name in DESIGN_KEYS}
-    except (OSError, EOFError, zipfile.BadZipFile, ValueError, KeyError, NotImplementedError) as error:
+        found = {}
+        if size <= _MAX_BYTES:
+            with np.load(path, allow_pickle=False) as npz:
+                found = {name: npz[name] for name in npz.files if name in DESIGN_KEYS}
+    except Exception as error:  # zipfile, zlib and NumPy's parser raise many kinds on a damaged file
         raise bad("design", f"{path} ({error})", "a readable design.npz") from error
+    if size > _MAX_BYTES:
+        raise bad("design", f"{path}, which unpacks to {size} bytes", f"at most {_MAX_BYTES}")
     for name, array in found.items():
-        dtype, axes = DESIGN_KEYS[name]
-        if array.ndim != axes or array.dtype.kind not in "biuf":
-            raise bad(f"design {path}: {name}", array, f"numbers with {axes} axes")
-        found[name] = array.astype(dtype)
-        if not np.isfinite(found[name]).all():
-            raise bad(f"design {path}: {name}", "values that are not finite", "finite values")
-    if "points" not in found or found["points"].shape[1:] != (2,) or not len(found["points"]):
+        if array.dtype.kind not in "biuf":
+            raise bad(f"design {path}: {name}", array, "real numbers")
+        found[name] = _cast(f"design {path}", name, array)
+    if "points" not in found:
         raise bad("design", f"{path} without line positions", "an array named points of shape (lines, 2)")
-    learned = found.setdefault("learned", np.ones(len(found["points"]), bool))
-    if len(learned) != len(found["points"]):
-        raise bad(f"design {path}: learned", learned, f"one entry for each of {len(found['points'])} lines")
+    _check(f"design {path}", found)
+    found.setdefault("learned", np.ones(len(found["points"]), bool))
     return found
