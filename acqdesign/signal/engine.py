@@ -61,11 +61,32 @@ Tissue = dict[str, Array]
 Echo = Callable[[State], Array]
 
 
-def rotate(state: State, cos: Array, sin: Array) -> State:
-    """A pulse about y: `(F+ + F-)/2` and `Z` turn into each other; `(F+ - F-)/2`, along the axis, stays."""
+def rotate(state: State, angle: Array, cos: Array, sin: Array) -> State:
+    """A pulse about y: `(F+ + F-)/2` and `Z` turn into each other; `(F+ - F-)/2`, along the axis, stays.
+
+    Derivatives are those by `angle`; `cos` and `sin` are its own, found before the scan.
+    """
     across, along = 0.5 * (state.plus + state.minus), 0.5 * (state.plus - state.minus)
-    turned = cos * across + sin * state.z
-    return State(turned + along, turned - along, cos * state.z - sin * across)
+    across, z = _turn(across, state.z, angle, cos, sin)
+    return State(across + along, across - along, z)
+
+
+@jax.custom_jvp
+def _turn(across: Array, z: Array, angle: Array, cos: Array, sin: Array) -> tuple[Array, Array]:
+    return cos * across + sin * z, cos * z - sin * across
+
+
+@_turn.defjvp
+def _turn_jvp(primals: tuple, tangents: tuple) -> tuple:
+    # One product with the turned state for the angle, where the rule of products would have two each.
+    across_dot, z_dot, angle_dot, _, _ = tangents
+    across, z = _turn(*primals)
+    *_, cos, sin = primals
+    pushed = (
+        cos * across_dot + sin * z_dot + angle_dot * z,
+        cos * z_dot - sin * across_dot - angle_dot * across,
+    )
+    return (across, z), pushed
 
 
 def shift(state: State, orders: int) -> State:
@@ -167,7 +188,8 @@ def train(
     if tissue["b1"].ndim:  # as many angles as pulses and tissues: nothing to hoist
         xs["flip"] = flips
     else:
-        xs |= {"cos": jnp.cos(tissue["b1"] * flips), "sin": jnp.sin(tissue["b1"] * flips)}
+        angles = tissue["b1"] * flips
+        xs |= {"angle": angles, "cos": jnp.cos(angles), "sin": jnp.sin(angles)}
     xs |= {f"duration{i}": each.duration for i, each in enumerate(intervals) if each.duration.ndim}
     # Whole segments: what is played past the last pulse is cut off from the echoes.
     xs = {name: jnp.pad(x, (0, -n % segment)).reshape(-1, segment) for name, x in xs.items()}
@@ -184,8 +206,9 @@ def train(
                 state = State(x["turn"] * state.plus, x["turn"].conj() * state.minus, state.z)
             if "flip" in x:
                 angle = tissue["b1"] * x["flip"]
-                x |= {"cos": jnp.cos(angle), "sin": jnp.sin(angle)}
-            states = [rotate(state, x["cos"], x["sin"])]
+                states = [rotate(state, angle, jnp.cos(angle), jnp.sin(angle))]
+            else:
+                states = [rotate(state, x["angle"], x["cos"], x["sin"])]
             for i, each in enumerate(intervals):
                 precess = fixed[i] or _precession(x[f"duration{i}"], each.orders, tissue, orders)
                 states.append(shift(precess(states[-1]), each.orders))
@@ -194,13 +217,17 @@ def train(
         return period
 
     def block(tissue: Tissue) -> Array:
-        none = jnp.zeros((1, max(value.size for value in tissue.values())), dtype)
+        tissues = max(value.size for value in tissue.values())
+        none = jnp.zeros((1, tissues), dtype)
         state = State(none, none, none + tissue["z0"])
         parts, first = [], 0
         for segments, orders in windows:
             period = make_period(tissue, orders)
             state = State(*(_resize(rows, orders) for rows in state))
             part = {name: x[first : first + segments] for name, x in xs.items()}
+            if "angle" in part:
+                # One a tissue, so that reverse mode sums over orders inside the scan and over tissues after it.
+                part["angle"] = jnp.broadcast_to(part["angle"][..., None], (segments, segment, tissues))
             # Reverse mode keeps the states between segments and replays what is inside.
             state, echoes = lax.scan(
                 jax.checkpoint(partial(lax.scan, period), prevent_cse=False), state, part
