@@ -6,6 +6,7 @@ counts sets of points and `K` the transforms that share one set, stacked into on
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +74,7 @@ def promote(*arrays: Array) -> tuple[Array, ...]:
     return tuple(a.astype(dtype) for a in arrays)
 
 
-def voxel_coordinates(n: int, dtype: jnp.dtype) -> Array:
+def voxel_coordinates(n: int, dtype: Any) -> Array:
     """Voxel positions `n - N//2` along an axis of `N` voxels."""
     return jnp.arange(n, dtype=dtype) - n // 2
 
