@@ -11,7 +11,6 @@ pulses. A train of one phase and no off-resonance is therefore real throughout.
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -184,12 +183,7 @@ def train(
     is_complex = "b0" in tissue or (turns is not None and jnp.iscomplexobj(turns))
     dtype = jnp.result_type(flips, 1j) if is_complex else flips.dtype
 
-    xs = {} if turns is None else {"turn": turns}
-    if tissue["b1"].ndim:  # as many angles as pulses and tissues: nothing to hoist
-        xs["flip"] = flips
-    else:
-        angles = tissue["b1"] * flips
-        xs |= {"angle": angles, "cos": jnp.cos(angles), "sin": jnp.sin(angles)}
+    xs = {"flip": flips} if turns is None else {"flip": flips, "turn": turns}
     xs |= {f"duration{i}": each.duration for i, each in enumerate(intervals) if each.duration.ndim}
     # Whole segments: what is played past the last pulse is cut off from the echoes.
     xs = {name: jnp.pad(x, (0, -n % segment)).reshape(-1, segment) for name, x in xs.items()}
@@ -204,11 +198,7 @@ def train(
         def period(state: State, x: dict[str, Array]) -> tuple[State, Array]:
             if "turn" in x:
                 state = State(x["turn"] * state.plus, x["turn"].conj() * state.minus, state.z)
-            if "flip" in x:
-                angle = tissue["b1"] * x["flip"]
-                states = [rotate(state, angle, jnp.cos(angle), jnp.sin(angle))]
-            else:
-                states = [rotate(state, x["angle"], x["cos"], x["sin"])]
+            states = [rotate(state, x["angle"], x["cos"], x["sin"])]
             for i, each in enumerate(intervals):
                 precess = fixed[i] or _precession(x[f"duration{i}"], each.orders, tissue, orders)
                 states.append(shift(precess(states[-1]), each.orders))
@@ -223,15 +213,19 @@ def train(
         parts, first = [], 0
         for segments, orders in windows:
             period = make_period(tissue, orders)
+
+            def play(state: State, x: dict[str, Array], period: Callable = period) -> tuple[State, Array]:
+                # Trigonometry is done here: in the scan it would be fused into, and repeated for, every order.
+                angle = x["flip"][:, None] * tissue["b1"]
+                x = x | {"cos": jnp.cos(angle), "sin": jnp.sin(angle)}
+                # One angle a tissue: reverse mode then sums over orders in the scan and over tissues after it.
+                x["angle"] = jnp.broadcast_to(angle, (segment, tissues))
+                return lax.scan(period, state, x)
+
             state = State(*(_resize(rows, orders) for rows in state))
             part = {name: x[first : first + segments] for name, x in xs.items()}
-            if "angle" in part:
-                # One a tissue, so that reverse mode sums over orders inside the scan and over tissues after it.
-                part["angle"] = jnp.broadcast_to(part["angle"][..., None], (segments, segment, tissues))
             # Reverse mode keeps the states between segments and replays what is inside.
-            state, echoes = lax.scan(
-                jax.checkpoint(partial(lax.scan, period), prevent_cse=False), state, part
-            )
+            state, echoes = lax.scan(jax.checkpoint(play, prevent_cse=False), state, part)
             parts.append(echoes.reshape(segments * segment, -1))
             first += segments
         return jnp.concatenate(parts)[:n].T
