@@ -83,6 +83,8 @@ class RunOptions:
                 check_positive("--" + name.replace("_", "-"), getattr(self, name))
         check_choice("--optimizer", self.optimizer, OPTIMIZERS)
         check_choice("--schedule", self.schedule, SCHEDULES)
+        # What the optimiser has no use for is refused here, before --overwrite removes anything.
+        make_optimizer(self.optimizer, self.lr, steps=self.steps, schedule=self.schedule, clip=self.clip)
         for first, second in (("resume", "overwrite"), ("resume", "config")):
             if getattr(self, first) and getattr(self, second):
                 raise bad(f"--{first}", f"also --{second}", "one of the two")
@@ -123,6 +125,12 @@ def parse_options(kind: type[Options], argv: Sequence[str] | None, *, prog: str)
     jax.config.update("jax_enable_x64", run.precision == "double")
     if run.deterministic and "--xla_gpu_deterministic_ops" not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        remedy = 'Unset JAX_PLATFORMS, or install JAX for it: pip install "acqdesign[cuda13]".'
+        raise bad("device", f"JAX_PLATFORMS={asked}", "a device that JAX can reach", remedy) from error
     return options
 
 

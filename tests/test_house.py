@@ -19,7 +19,19 @@ RANKS = {
     "recon": 3,
     "design": 4,
     **dict.fromkeys(("export", "plot"), 5),
-    **dict.fromkeys(("options", "run", "learn_traj", "learn_flips", "learn_joint", "doctor"), 6),
+    **dict.fromkeys(
+        (
+            "options",
+            "flip_options",
+            "joint_options",
+            "run",
+            "learn_traj",
+            "learn_flips",
+            "learn_joint",
+            "doctor",
+        ),
+        6,
+    ),
 }
 GROUND, COMMANDS, API = 0, 6, "acqdesign/__init__.py"
 

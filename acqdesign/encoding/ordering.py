@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 
 from acqdesign._checks import bad, check_choice, check_count
 from acqdesign._types import PRNGKey
+from acqdesign.units import ms_from_s
 
 ORDERINGS = ("linear", "centre-out", "radial-fan", "random")
 
@@ -88,8 +89,8 @@ def echo_of_te(te_eff_s: float, esp_s: float, echoes: int) -> int:
     """
     echo = round(te_eff_s / esp_s) - 1 if math.isfinite(te_eff_s) else -1
     if not 0 <= echo < echoes:
-        span = f"{1e3 * esp_s:g} to {1e3 * echoes * esp_s:g} ms"
-        raise bad("te_eff", f"{1e3 * te_eff_s:g} ms", f"a time inside the train, {span}")
+        span = f"{ms_from_s(esp_s):g} to {ms_from_s(echoes * esp_s):g} ms"
+        raise bad("te_eff", f"{ms_from_s(te_eff_s):g} ms", f"a time inside the train, {span}")
     return echo
 
 

@@ -30,8 +30,8 @@ from acqdesign.signal._arguments import check_flips, decay, in_one_precision
 from acqdesign.signal.engine import Tissue, map_tissues
 from acqdesign.signal.sequence import TissueParams, as_real, check_relaxation
 
-# Scans of different width that a train is cut into: the widths follow what can still echo.
-_WINDOWS = 8
+# Scans of different width that a train is cut into: more would save work, but each is compiled again.
+_WINDOWS = 2
 
 
 def fse(

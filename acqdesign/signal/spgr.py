@@ -22,8 +22,9 @@ from acqdesign.signal._arguments import (
 )
 from acqdesign.signal.sequence import TissueParams, as_real
 from acqdesign.signal.ssfp import ssfp_fid
+from acqdesign.units import deg_from_rad, rad_from_deg
 
-RF_INCREMENT = math.radians(117.0)
+RF_INCREMENT = rad_from_deg(117.0)
 """The usual quadratic phase increment [rad]; 50° is the other one in use."""
 
 MAX_PERIOD = 720
@@ -161,7 +162,7 @@ def spgr_steady(
     dtype = jnp.result_type(cos, 1j)
     period = _period(rf_increment)
     if period is None:
-        got = f"{math.degrees(rf_increment):g}°"
+        got = f"{deg_from_rad(rf_increment):g}°"
         raise bad("rf_increment", got, "a whole number of half degrees", "Or use spgr, which takes any.")
     turns = rf_increment * np.arange(period + 1)
 

@@ -1,0 +1,336 @@
+"""Laws of straight-line encoding: the 3D transform it factors, its Gram, and the reference loss's gradient."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import pytest
+
+from acqdesign.encoding import (
+    NUFFTEncoding,
+    StraightLineEncoding,
+    pipe_density,
+    reference_lines,
+    uniform_readout,
+)
+
+from . import _exact
+
+SHAPES = [(4, 6, 5), (5, 7, 8), (1, 8, 7)]
+KINDS = [(jnp.float32, jnp.complex64), (jnp.float64, jnp.complex128)]
+
+
+def some_complex(rng, shape, dtype=np.complex128):
+    return jnp.asarray(rng.normal(size=shape) + 1j * rng.normal(size=shape), dtype)
+
+
+def some_lines(rng, count=13, real=np.float64):
+    points = rng.uniform(-0.8, 0.8, (count, 2))
+    points[:3] = [[0.5, -0.5], [0.0, 0.0], [-1.25, 3.0]]
+    return jnp.asarray(points, real)
+
+
+def inclusive(samples, real=np.float64):
+    """The reference recipe's readout, both ends included."""
+    return jnp.linspace(-0.5, 0.5, samples, dtype=real)
+
+
+@pytest.mark.parametrize("kinds", KINDS, ids=["single", "double"])
+@pytest.mark.parametrize(("coils", "readout"), [(0, "uniform"), (3, "inclusive")])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_factored_is_the_general_operator(rng, shape, coils, readout, kinds):
+    """Forward and weighted adjoint against the general 3D NUFFT and the exact DFT at all samples."""
+    real, dtype = kinds
+    points, tolerance = some_lines(rng, real=real), 1e-5 if real == jnp.float32 else 1e-11
+    smaps = some_complex(rng, (coils, *shape), dtype) if coils else None
+    explicit = inclusive(9, real) if readout == "inclusive" else None
+    lines = StraightLineEncoding(points, shape, 9, readout=explicit, smaps=smaps)
+    samples = _exact.line_samples(points, lines.readout)
+    general = NUFFTEncoding(jnp.asarray(samples, real), shape, smaps=smaps, backend="finufft")
+    lead, scale = (coils,) if coils else (), np.sqrt(np.prod(shape))
+
+    images = some_complex(rng, (2, *shape), dtype)
+    got = eqx.filter_jit(lines.forward)(images)
+    assert (got.shape, got.dtype) == ((2, *lead, 13, 9), dtype)
+    flat = got.reshape(2, *lead, -1)
+    assert _exact.error(flat, eqx.filter_jit(general.forward)(images)) <= tolerance
+    seen = np.asarray(images) if smaps is None else np.asarray(images)[:, None] * np.asarray(smaps)
+    assert _exact.error(flat, _exact.forward(seen, samples) / scale) <= tolerance
+
+    weights, along = jnp.asarray(rng.uniform(1, 2, 13), real), jnp.asarray(rng.uniform(1, 2, 9), real)
+    both = (weights[:, None] * along).ravel()
+    want = eqx.filter_jit(general.adjoint)(flat, both)
+    assert _exact.error(eqx.filter_jit(lines.adjoint)(got, weights, along), want) <= tolerance
+    back = _exact.adjoint(np.asarray(flat) * np.asarray(both), samples, shape) / scale
+    back = back if smaps is None else (back * np.conj(smaps)).sum(1)
+    assert _exact.error(want, back) <= tolerance
+
+
+@jax.jit
+def gram_and_composed(lines, images, weights, along):
+    """The Gram both ways."""
+    return lines.gram(images, weights, along), lines.adjoint(lines.forward(images), weights, along)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kinds", "backend"),
+    [
+        (SHAPES[0], KINDS[1], "dft"),
+        (SHAPES[0], KINDS[1], "finufft"),
+        (SHAPES[1], KINDS[0], "dft"),
+        (SHAPES[1], KINDS[0], "finufft"),
+        (SHAPES[2], KINDS[1], "dft"),
+    ],
+)
+def test_gram_is_adjoint_of_forward(rng, shape, kinds, backend):
+    """With coils and weights, for every kind of readout: uniform, coarse, weighted, explicit."""
+    real, dtype = kinds
+    points, images = some_lines(rng, real=real), some_complex(rng, (2, *shape), dtype)
+    smaps = some_complex(rng, (3, *shape), dtype)
+    weights, along = jnp.asarray(rng.uniform(1, 2, 13), real), jnp.asarray(rng.uniform(1, 2, 9), real)
+    kinds = [(9, None, None), (3, None, None), (9, None, along), (9, inclusive(9, real), None)]
+    tolerance = 1e-5 if real == jnp.float32 else (1e-13 if backend == "dft" else 1e-11)
+    for samples, readout, inner in kinds:
+        lines = StraightLineEncoding(points, shape, samples, readout=readout, smaps=smaps, backend=backend)
+        got, want = gram_and_composed(lines, images, weights, inner)
+        assert got.dtype == dtype
+        assert _exact.error(got, want) <= tolerance
+
+
+def test_real_images_have_the_same_gram(rng):
+    points, image = some_lines(rng), jnp.asarray(rng.normal(size=(4, 6, 5)))
+    lines = StraightLineEncoding(points, (4, 6, 5), 9)
+    assert _exact.error(lines.gram(image), lines.gram(image.astype(complex))) <= 1e-14
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 5), (5, 4, 3), (1, 6, 7)])
+def test_full_cartesian_sampling_is_unitary(rng, shape):
+    """`Aᴴ A = A Aᴴ = 1` on the full grid, with as many samples as voxels along x."""
+    grid = [_exact.coordinates(n) / n for n in shape[1:]]
+    points = jnp.asarray(np.stack(np.meshgrid(*grid, indexing="ij"), -1).reshape(-1, 2))
+    lines = StraightLineEncoding(points, shape, shape[0])
+    image = some_complex(rng, shape)
+    for back in gram_and_composed(lines, image, None, None):
+        assert _exact.error(back, image) <= 1e-13
+    kspace = some_complex(rng, (len(points), shape[0]))
+    assert _exact.error(jax.jit(lambda y: lines.forward(lines.adjoint(y)))(kspace), kspace) <= 1e-13
+    # Twice the samples along x, twice the Gram: the scale is that of the samples.
+    twice = StraightLineEncoding(points, shape, 2 * shape[0])
+    for back in gram_and_composed(twice, image, None, None):
+        assert _exact.error(back, 2 * image) <= 1e-13
+
+
+def test_uniform_readout_has_the_voxels_convention():
+    np.testing.assert_array_equal(uniform_readout(4), np.array([-0.5, -0.25, 0.0, 0.25], np.float32))
+    np.testing.assert_allclose(uniform_readout(5, jnp.float64), np.arange(-2, 3) / 5)
+
+
+def test_a_gram_is_made_once_and_used_often(rng):
+    """`normal` returns a pytree that passes through `jit` and maps any batch, equal to `gram`."""
+    points, shape = some_lines(rng), (4, 6, 5)
+    lines = StraightLineEncoding(points, shape, 9, smaps=some_complex(rng, (3, *shape)))
+    weights = jnp.asarray(rng.uniform(1, 2, 13))
+    gram, images = lines.normal(weights), some_complex(rng, (2, 2, *shape))
+    want = lines.gram(images, weights)
+    traces = []
+
+    @jax.jit
+    def apply(gram, images):
+        traces.append(None)
+        return gram(images)
+
+    assert _exact.error(apply(gram, images), want) <= 1e-14
+    apply(lines.normal(2 * weights), images)
+    assert len(traces) == 1
+    assert _exact.error(jax.vmap(gram)(images), want) <= 1e-14
+    assert _exact.error(gram(images[0, 1]), want[0, 1]) <= 1e-14
+
+
+def test_replacing_a_leaf_leaves_nothing_stale(rng):
+    """Gram and adjoint of forward agree after points and readout positions were exchanged for others."""
+    shape, image = (4, 6, 5), some_complex(rng, (4, 6, 5))
+    lines = StraightLineEncoding(some_lines(rng), shape, readout=uniform_readout(9, jnp.float64))
+    moved = eqx.tree_at(lambda e: (e.points, e.positions), lines, (some_lines(rng) + 0.1, inclusive(9)))
+    new, composed = gram_and_composed(moved, image, None, None)
+    old, _ = gram_and_composed(lines, image, None, None)
+    assert _exact.error(new, composed) <= 1e-13
+    assert _exact.error(new, old) > 1e-3
+
+
+@pytest.mark.parametrize("backend", ["dft", "finufft"])
+def test_derivatives_of_gram_are_those_of_adjoint_of_forward(rng, backend):
+    """In points, image, maps, weights and readout positions; Hessian-vector products too; and the exact ones."""
+    shape, readout = (3, 4, 5), inclusive(5)
+    points, image, smaps = some_lines(rng, 7), some_complex(rng, shape), some_complex(rng, (2, *shape))
+    at = (points, image, smaps, jnp.asarray(rng.uniform(1, 2, 7)), readout)
+    along = (points[::-1], 1j * image, smaps[::-1], at[3][::-1], readout**2)
+
+    def encoding(points, smaps, readout):
+        return StraightLineEncoding(points, shape, readout=readout, smaps=smaps, backend=backend)
+
+    def gram(points, image, smaps, weights, readout):
+        return encoding(points, smaps, readout).gram(image, weights)
+
+    def composed(points, image, smaps, weights, readout):
+        lines = encoding(points, smaps, readout)
+        return lines.adjoint(lines.forward(image), weights)
+
+    def exact(points, image, smaps, weights, readout):
+        x = jnp.broadcast_to(readout[None, :, None], (7, 5, 1))
+        samples = jnp.concatenate([x, jnp.broadcast_to(points[:, None], (7, 5, 2))], -1).reshape(-1, 3)
+        through = _exact.forward(smaps * image, samples, jnp) * jnp.repeat(weights, 5)
+        return (jnp.conj(smaps) * _exact.adjoint(through, samples, shape, jnp)).sum(0) / 60
+
+    def derivatives(function):
+        gradient = jax.grad(lambda *a: jnp.sum(jnp.abs(function(*a)) ** 3), tuple(range(5)))
+        # The Hessian-vector product's jvp gives the gradient too.
+        return jax.jit(lambda *at: jax.jvp(gradient, at, along))(*at)
+
+    got, other, want = map(derivatives, (gram, composed, exact))
+    for leaves in zip(*map(jax.tree.leaves, (got, other, want)), strict=True):
+        assert _exact.error(leaves[0], leaves[2]) <= 1e-9
+        assert _exact.error(leaves[1], leaves[2]) <= 1e-9
+
+
+def test_vmap_over_sets_of_lines(rng):
+    """Starts learned side by side: operators made and applied under `vmap`."""
+    points, image = jnp.stack([some_lines(rng) for _ in range(3)]), some_complex(rng, (4, 6, 5))
+
+    def gram(k):
+        return StraightLineEncoding(k, (4, 6, 5), 9).gram(image, pipe_density(k, (6, 5), 2))
+
+    one = jax.jit(gram)
+    for got, k in zip(jax.jit(jax.vmap(gram))(points), points, strict=True):
+        assert _exact.error(got, one(k)) <= 1e-13
+
+
+def blob(shape):
+    """A smooth positive image with an edge and a hole in it."""
+    x, y, z = np.meshgrid(*(_exact.coordinates(n) / n for n in shape), indexing="ij")
+    radius = (x / 0.9) ** 2 + y**2 + (z / 0.8) ** 2
+    return (1.5 + x + 2 * y * z) * (radius < 0.16) - (np.hypot(y - 0.1, z) < 0.08) * (radius < 0.16)
+
+
+@pytest.mark.parametrize("shape", [(23, 28, 23), (24, 28, 20)])
+def test_reference_loss_has_its_own_gradient(shape):
+    """The whole reference loss, density recomputed and differentiated: the exact DFT's gradient, odd and even.
+
+    One compilation serves all calls.
+    """
+    image, readout = blob(shape), np.linspace(-0.5, 0.5, 128)
+    lines = reference_lines((23, 28, 23), 253, key=jax.random.key(0)).points
+    points = np.asarray(lines, np.float64)
+    exact = jax.jit(jax.value_and_grad(lambda k: _exact.reference_loss(k, image, readout, xp=jnp)))
+    value, gradient = exact(points)
+    # The oracle's gradient is that of NumPy's values.
+    rng = np.random.default_rng(7)
+    for direction in rng.normal(size=(2, *points.shape)):
+        difference = _exact.directional(
+            lambda k: _exact.reference_loss(k, image, readout), points, direction, 1e-6
+        )
+        assert abs(np.sum(gradient * direction) - difference) <= 1e-6 * abs(difference)
+
+    for real, tolerance in ((jnp.float64, 1e-6), (jnp.float32, 1e-4)):
+        truth = jnp.asarray(image, real)
+        traces = []
+
+        def loss(k, truth=truth, traces=traces):
+            traces.append(None)
+            encoding = StraightLineEncoding(k, shape, readout=jnp.asarray(readout, k.dtype))
+            size = jnp.abs(encoding.gram(truth, weights=pipe_density(k, shape[1:])))
+            return jnp.mean((size / jnp.mean(size) - truth / jnp.mean(truth)) ** 2)
+
+        step = jax.jit(jax.value_and_grad(loss))
+        for moved in (0.01, -0.01, 0.0):
+            mine, slope = step(jnp.asarray(points + moved, real))
+        assert len(traces) == step._cache_size() == 1
+        assert slope.dtype == real
+        assert abs(mine - value) <= 10 * tolerance * value
+        slope = np.asarray(slope, np.float64)
+        cosine = np.sum(slope * gradient) / np.linalg.norm(slope) / np.linalg.norm(gradient)
+        assert cosine >= 0.99999
+        assert _exact.error(slope, gradient) <= tolerance
+
+
+K = jnp.zeros((5, 2))
+SHAPE = (3, 4, 5)
+LINES = StraightLineEncoding(K, SHAPE, 6)
+COILS = StraightLineEncoding(K, SHAPE, 6, smaps=jnp.ones((2, *SHAPE), complex))
+
+
+def kspace(*shape):
+    return jnp.ones(shape, complex)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (
+            lambda: StraightLineEncoding([[0.0, 0.0]], SHAPE, 6),
+            r"^points: got \[\[0.0, 0.0\]\], expected a real",
+        ),
+        (
+            lambda: StraightLineEncoding(K.astype(int), SHAPE, 6),
+            r"^points: got .*int64, expected a real floating",
+        ),
+        (
+            lambda: StraightLineEncoding(K + 0j, SHAPE, 6),
+            r"^points: got .*complex128, expected a real floating",
+        ),
+        (lambda: StraightLineEncoding(jnp.zeros((5, 3)), SHAPE, 6), r"^points: got .*\(5, 3\).*D = 2"),
+        (lambda: StraightLineEncoding(K[None], SHAPE, 6), r"^points: got .*\(1, 5, 2\).*\(lines, 2\).*vmap"),
+        (lambda: StraightLineEncoding(K[:0], SHAPE, 6), r"^points: got .*\(0, 2\)"),
+        (
+            lambda: StraightLineEncoding(K.at[1, 1].set(jnp.nan), SHAPE, 6),
+            r"^points: got 1 non-finite values",
+        ),
+        (lambda: StraightLineEncoding(K, (4, 5), 6), r"^shape: got \(4, 5\), expected 3 positive integers"),
+        (lambda: StraightLineEncoding(K, (0, 4, 5), 6), r"^shape: got \(0, 4, 5\)"),
+        (lambda: StraightLineEncoding(K, SHAPE, 0), r"^samples_per_line: got 0, expected an integer >= 1"),
+        (lambda: StraightLineEncoding(K, SHAPE, -3), r"^samples_per_line: got -3"),
+        (
+            lambda: StraightLineEncoding(K, SHAPE),
+            r"^samples_per_line: got None, expected the number of samples",
+        ),
+        (
+            lambda: StraightLineEncoding(K, SHAPE, 6, readout=jnp.zeros(7)),
+            r"^samples_per_line: got 6, expected 7",
+        ),
+        (lambda: StraightLineEncoding(K, SHAPE, readout=jnp.zeros((7, 1))), r"^readout: got .*\(7, 1\)"),
+        (lambda: StraightLineEncoding(K, SHAPE, readout=jnp.array([jnp.inf])), r"^readout: got 1 non-finite"),
+        (lambda: StraightLineEncoding(K, SHAPE, readout=jnp.zeros(0)), r"^samples_per_line: got 0"),
+        (
+            lambda: StraightLineEncoding(K, SHAPE, 6, smaps=kspace(*SHAPE)),
+            r"^smaps: got .*\(coils, 3, 4, 5\)",
+        ),
+        (
+            lambda: StraightLineEncoding(K, SHAPE, 6, backend="gpu"),
+            r"^backend: got 'gpu', expected one of auto",
+        ),
+        (lambda: StraightLineEncoding(K, SHAPE, 6, eps=-1.0), r"^eps: got -1.0, expected .*between 0 and 1"),
+        (
+            lambda: LINES.forward(kspace(3, 5, 4)),
+            r"^image: got .*\(3, 5, 4\).*, expected shape \(\.\.\., 3, 4, 5\)",
+        ),
+        (lambda: LINES.gram(kspace(4, 5)), r"^image: got .*\(4, 5\)"),
+        (lambda: LINES.normal()(kspace(3, 5, 4)), r"^image: got .*\(3, 5, 4\)"),
+        (lambda: LINES.adjoint(kspace(6, 5)), r"^kspace: got .*\(6, 5\).*, expected shape \(\.\.\., 5, 6\)"),
+        (
+            lambda: COILS.adjoint(kspace(5, 6)),
+            r"^kspace: got .*\(5, 6\).*, expected shape \(\.\.\., 2, 5, 6\)",
+        ),
+        (lambda: LINES.adjoint(kspace(5, 6), jnp.ones(1)), r"^weights: got .*\(1,\).*, expected .*\(5,\)"),
+        (lambda: LINES.adjoint(kspace(5, 6), None, jnp.ones(5)), r"^readout_weights: got .*\(5,\).*\(6,\)"),
+        (lambda: LINES.gram(kspace(*SHAPE), kspace(5)), r"^weights: got .*complex128, expected a real"),
+        (lambda: LINES.normal(None, jnp.ones(1)), r"^readout_weights: got .*\(1,\)"),
+        (lambda: uniform_readout(0), r"^samples: got 0, expected an integer >= 1"),
+    ],
+)
+def test_bad_input_is_refused_by_name(call, says):
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        with pytest.raises(ValueError, match=says):
+            call()
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
