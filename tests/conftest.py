@@ -11,3 +11,10 @@ jax.config.update("jax_enable_x64", True)
 def rng():
     """A generator with one fixed seed: tests are independent and repeatable."""
     return np.random.default_rng(20240229)
+
+
+@pytest.fixture(autouse=True)
+def double_precision():
+    """Commands set the precision of the whole process: the next test gets its own back."""
+    yield
+    jax.config.update("jax_enable_x64", True)
