@@ -43,7 +43,7 @@ def test_an_echo_train_is_learned_and_reported(tmp_path):
     assert summary["gain"] > 1.5
     assert summary["final_loss"] == pytest.approx(bounds["learned"], rel=1e-4)
     assert summary["rms_flip_deg"] == pytest.approx(np.sqrt(np.mean(flips**2)), rel=1e-5)
-    rows = list(csv.DictReader((out / "history.csv").open()))
+    rows = list(csv.DictReader((out / "history.csv").read_text().splitlines()))
     assert len(rows) == 26
     assert float(rows[-1]["loss"]) == pytest.approx(summary["final_loss"])
     assert {path.stem for path in out.glob("*.png")} == FIGURES

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.interpolate
@@ -58,7 +59,9 @@ def spline_fit(values: ArrayLike, control_points: int) -> Float[Array, " control
     if given.ndim != 1:
         raise bad("values", given, "a vector")
     basis = spline_basis(given.size, control_points)
-    return jnp.asarray(np.linalg.lstsq(basis, given.astype(float), rcond=None)[0], given.dtype)
+    # Without 64-bit types a float64 schedule on the host gives float32 control points.
+    dtype = jax.dtypes.canonicalize_dtype(given.dtype)
+    return jnp.asarray(np.linalg.lstsq(basis, given.astype(float), rcond=None)[0], dtype)
 
 
 def spline_projection(
