@@ -46,8 +46,8 @@ from acqdesign.units import ms_from_s, rad_from_deg, s_from_ms
 
 COMMAND = "learn_joint"
 DESIGNS = ("none", "flips", "lines", "joint")
-# Learning rates of points [cycles/voxel] and flips [rad], tuned for each design by benchmarks/joint_compare.py.
-TUNED = {"none": (1e-2, 5e-2), "flips": (1e-2, 5e-2), "lines": (1e-2, 5e-2), "joint": (1e-2, 5e-2)}
+# Learning rates of points [cycles/voxel] and flips [rad] unless given.
+RATES = {"points": 1e-2, "flips": 5e-2}
 # How what is held out differs from what is learned on.
 HELD_OUT = {"t1": 0.9, "t2": 1.1, "noise": 1.25}
 _JUDGED = 16
@@ -130,9 +130,9 @@ def _classes(options: JointOptions, spec: str, key: PRNGKey | None) -> TissueCla
     return classes
 
 
-def _optimizer(options: JointOptions, learn: str) -> optax.GradientTransformation:
+def _optimizer(options: JointOptions) -> optax.GradientTransformation:
     run = options.run
-    rates = {"points": run.lr or TUNED[learn][0], "flips": options.goal.lr_flips or TUNED[learn][1]}
+    rates = {"points": run.lr or RATES["points"], "flips": options.goal.lr_flips or RATES["flips"]}
     each = {
         name: make_optimizer(run.optimizer, rate, steps=run.steps, schedule=run.schedule, clip=run.clip)
         for name, rate in rates.items()
@@ -156,7 +156,7 @@ def learn_design(options: JointOptions, problem: Problem, learn: str, key: PRNGK
         learned=learned,
         between=exchange_step(problem.objective, jax.random.fold_in(key, 1)) if exchanging else None,
         between_every=every or 1,
-        **({"optimizer": _optimizer(options, learn), "steps": options.run.steps} | more),
+        **({"optimizer": _optimizer(options), "steps": options.run.steps} | more),
     )
 
 
@@ -187,7 +187,7 @@ def _main(argv: Sequence[str] | None) -> int:
     fit_key, judge_key = jax.random.split(jax.random.fold_in(jax.random.key(run.seed), 7))
     with run_directory(COMMAND, options) as out:
         arguments = fit_arguments(run, out, describe(COMMAND, options)) | {
-            "optimizer": _optimizer(options, goal.learn),
+            "optimizer": _optimizer(options),
             "starts": None,
         }
         result = learn_design(
