@@ -51,6 +51,12 @@ from acqdesign.encoding import reference_lines as reference_lines
 from acqdesign.encoding import uniform_readout as uniform_readout
 from acqdesign.export import read_design as read_design
 from acqdesign.export import write_design as write_design
+from acqdesign.hardware import SYSTEMS as SYSTEMS
+from acqdesign.hardware import EchoShape as EchoShape
+from acqdesign.hardware import SystemLimits as SystemLimits
+from acqdesign.hardware import max_phase_encode as max_phase_encode
+from acqdesign.hardware import min_echo_spacing as min_echo_spacing
+from acqdesign.hardware import system_limits as system_limits
 from acqdesign.recon import cg_sense as cg_sense
 from acqdesign.recon import conjugate_gradients as conjugate_gradients
 from acqdesign.recon import match_t2 as match_t2

@@ -155,7 +155,9 @@ def test_unit_check_sees_conversions(source, found):
     assert bool(unit_conversions(ast.parse(source))) is found
 
 
-@pytest.mark.parametrize("room", ["scene", "signal", "encoding", "recon", "design", "export", "units"])
+@pytest.mark.parametrize(
+    "room", ["scene", "signal", "encoding", "recon", "design", "export", "hardware", "units"]
+)
 def test_public_names_are_documented(room):
     """Every function and class that a room exports has a docstring, which is what the API page shows."""
     module = importlib.import_module(f"acqdesign.{room}")
