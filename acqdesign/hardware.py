@@ -4,9 +4,11 @@ All SI: tesla, metres, seconds. Gradients and slews hold for the vector sum over
 be turned to any orientation.
 """
 
+import bisect
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -47,24 +49,16 @@ class SystemLimits:
         return max(self.rf_dead_time_s, self.rf_ringdown_time_s)
 
 
-def _siemens(name: str, gradient: float, slew: float, source: str, **more: float) -> SystemLimits:
-    text = f"{source}; dead times as in the Siemens examples of Pulseq"
-    return dataclasses.replace(SystemLimits(name, gradient, slew, source=text), **more)  # type: ignore[arg-type]
+def _siemens(name: str, gradient: float, slew: float, source: str, **more: Any) -> SystemLimits:
+    source += "; dead times as in the Siemens examples of Pulseq"
+    return SystemLimits(name, gradient, slew, source=source, **more)
 
 
 def _ge(name: str, gradient: float, slew: float, source: str) -> SystemLimits:
-    return SystemLimits(
-        name,
-        gradient,
-        slew,
-        gradient_raster_s=4e-6,
-        block_raster_s=4e-6,
-        rf_raster_s=2e-6,
-        adc_raster_s=2e-6,
-        rf_ringdown_time_s=60e-6,
-        adc_dead_time_s=20e-6,
-        source=f"{source}; rasters and dead times as in TOPPE's examples of Pulseq on GE",
-    )
+    source += "; rasters and dead times as in TOPPE's examples of Pulseq on GE"
+    rasters = {"gradient_raster_s": 4e-6, "block_raster_s": 4e-6, "rf_raster_s": 2e-6, "adc_raster_s": 2e-6}
+    dead: dict[str, Any] = {"rf_ringdown_time_s": 60e-6, "adc_dead_time_s": 20e-6}
+    return SystemLimits(name, gradient, slew, source=source, **rasters, **dead)
 
 
 # Gradient and slew stand in the sources. The B1 of a loaded body coil does not: 20 µT at 3 T and 25 µT at 1.5 T are
@@ -75,9 +69,7 @@ SYSTEMS: Mapping[str, SystemLimits] = {
         SystemLimits("generic", 0.040, 150.0, source="what every vendor's whole-body systems of 3 T can do"),
         _siemens("prisma", 0.080, 200.0, "Siemens MAGNETOM Prisma, XR gradients, data sheet"),
         _siemens("skyra", 0.045, 200.0, "Siemens MAGNETOM Skyra, XQ gradients, data sheet"),
-        _siemens(
-            "aera", 0.045, 200.0, "Siemens MAGNETOM Aera, XQ gradients, data sheet", b0_t=1.5, max_b1_t=25e-6
-        ),
+        _siemens("aera", 0.045, 200.0, "Siemens MAGNETOM Aera, data sheet", b0_t=1.5, max_b1_t=25e-6),
         _siemens("connectom", 0.300, 200.0, "Setsompop et al. 2013, doi:10.1016/j.neuroimage.2013.05.078"),
         _ge("mr750", 0.050, 200.0, "GE Discovery MR750, data sheet"),
         _ge("uhp", 0.100, 200.0, "GE SIGNA UHP, data sheet"),
@@ -269,17 +261,12 @@ def gentlest_lobes(
         x_end: gradient along x at the end [T/m].
         yz_area: in the plane of y and z, as a length [T s/m].
     """
-    steps = round(duration_s / limits.gradient_raster_s) // 2
-    if steps < 1:
-        return None
-    ramp = np.arange(1, steps + 1) * limits.gradient_raster_s
-    x = (x_area - 0.5 * x_end * ramp) / (duration_s - ramp)
+    ramp, x = _ramps(limits, duration_s, x_area, x_end)
     yz = yz_area / (duration_s - ramp)
     slew = np.hypot(np.maximum(np.abs(x), np.abs(x - x_end)), yz) / ramp
     gradient = np.maximum(np.hypot(x, yz), abs(x_end))
-    allowed = (gradient <= limits.max_gradient_t_per_m * _MARGIN) & (
-        slew <= limits.max_slew_t_per_m_s * _MARGIN
-    )
+    most, steepest = limits.max_gradient_t_per_m * _MARGIN, limits.max_slew_t_per_m_s * _MARGIN
+    allowed = (gradient <= most) & (slew <= steepest)
     if not allowed.any():
         return None
     best = int(np.argmin(np.where(allowed, slew, np.inf)))
@@ -325,10 +312,8 @@ def largest_k(limits: SystemLimits, shape: EchoShape, esp_s: float) -> float:
         ValueError: the echo spacing is too short even for the centre of k-space.
     """
     window = echo_timing(limits, shape, esp_s).window_s
-    steps = round(window / limits.gradient_raster_s) // 2
-    ramp = np.arange(1, max(steps, 0) + 1) * limits.gradient_raster_s
     end = shape.readout_gradient_t_per_m
-    x = (shape.crusher_area - 0.5 * end * ramp) / (window - ramp)
+    ramp, x = _ramps(limits, window, shape.crusher_area, end)
     gradient, slew = limits.max_gradient_t_per_m * _MARGIN, limits.max_slew_t_per_m_s * _MARGIN
     change = np.maximum(np.abs(x), np.abs(x - end))
     spare = np.minimum((slew * ramp) ** 2 - change**2, gradient**2 - x**2)
@@ -384,20 +369,20 @@ def min_echo_spacing(limits: SystemLimits, shape: EchoShape, *, phase_encode: fl
 
     def fits(steps: int) -> bool:
         esp = steps * raster
-        return (
-            echo_lobes(limits, shape, esp, corner) is not None and first_lobes(limits, shape, esp) is not None
-        )
+        return None not in (echo_lobes(limits, shape, esp, corner), first_lobes(limits, shape, esp))
 
-    high = 1
-    while not fits(high):
-        high *= 2
-        if high * raster > 10:
-            raise bad("shape", "an echo that does not fit in 10 s", "a crusher and pulses within the limits")
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if fits(middle) else (middle, high)
-    return round(high * raster, 9)
+    steps = range(round(1.0 / raster))
+    shortest = bisect.bisect_left(steps, True, key=fits)
+    if shortest == len(steps):
+        raise bad("shape", "an echo longer than a second", "a crusher and pulses within the limits")
+    return round(shortest * raster, 9)
+
+
+def _ramps(limits: SystemLimits, duration: float, x_area: float, x_end: float) -> tuple[np.ndarray, ...]:
+    """Every length of ramps [s] that the raster allows, and the gradient along x [T/m] held between them."""
+    steps = max(round(duration / limits.gradient_raster_s) // 2, 0)
+    ramp = np.arange(1, steps + 1) * limits.gradient_raster_s
+    return ramp, (x_area - 0.5 * x_end * ramp) / (duration - ramp)
 
 
 def _corner(shape: EchoShape) -> float:
