@@ -49,8 +49,12 @@ from acqdesign.encoding import order_views as order_views
 from acqdesign.encoding import pipe_density as pipe_density
 from acqdesign.encoding import reference_lines as reference_lines
 from acqdesign.encoding import uniform_readout as uniform_readout
+from acqdesign.export import PulseqOptions as PulseqOptions
+from acqdesign.export import PulseqReport as PulseqReport
 from acqdesign.export import read_design as read_design
+from acqdesign.export import read_pulseq as read_pulseq
 from acqdesign.export import write_design as write_design
+from acqdesign.export import write_pulseq as write_pulseq
 from acqdesign.hardware import SYSTEMS as SYSTEMS
 from acqdesign.hardware import EchoShape as EchoShape
 from acqdesign.hardware import SystemLimits as SystemLimits

@@ -1,0 +1,116 @@
+"""Peripheral nerve stimulation of a plan, predicted by pypulseq's SAFE model (Hebrank & Gebhardt, ISMRM 2000)."""
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from acqdesign.export.plan import Plan, PulseqOptions
+from acqdesign.export.sequence import build_sequence
+from acqdesign.export.settle import make_plan
+from acqdesign.hardware import min_echo_spacing
+
+# The model's filters forget within four of its longest time constants, 12 ms.
+_ECHOES, _MEMORY_S = 8, 15e-3
+
+
+def predict_pns(plan: Plan, hardware: Any = None) -> float:
+    """The largest predicted stimulation while a plan plays, 1 being the limit.
+
+    Played and predicted are the stretches with most encoding: where y, z or both wind farthest, within one line
+    and from one to the next.
+
+    Args:
+        plan: from `make_plan`.
+        hardware: what pypulseq's `calculate_pns` takes: a Siemens `.asc` file's path or the model's parameters;
+            unless given, those of the model's published example, which is no real scanner.
+
+    Returns:
+        The norm over axes, at its largest.
+    """
+    if hardware is None:
+        hardware = importlib.import_module("pypulseq.utils.safe_pns_prediction").safe_example_hw()
+    return max(_pns(part, hardware) for part in _hardest(plan))
+
+
+def passing_slew(
+    design: Mapping[str, Any], options: PulseqOptions, *, hardware: Any = None
+) -> tuple[float, float] | None:
+    """The largest slew limit that keeps the predicted stimulation under 1, and what time that takes.
+
+    Args:
+        design: as for `make_plan`.
+        options: likewise.
+        hardware: as for `predict_pns`.
+
+    Returns:
+        Slew [T/m/s], to a hundredth of the system's, and the echo spacing, or the repetition time of single
+        echoes, that it needs [s]; None if not even a twentieth of the system's slew passes.
+    """
+    full = options.system.max_slew_t_per_m_s
+    low, high, found = 5, 100, None
+    while low < high:
+        percent = (low + high) // 2
+        system = dataclasses.replace(options.system, max_slew_t_per_m_s=full * percent / 100)
+        plan = _replan(design, dataclasses.replace(options, system=system, te_s=None, tr_s=None))
+        if predict_pns(plan, hardware) < 1:
+            found = (system.max_slew_t_per_m_s, plan.esp_s if plan.is_train else plan.tr_s)
+            low = percent + 1
+        else:
+            high = percent
+    return found
+
+
+def _replan(design: Mapping[str, Any], options: PulseqOptions) -> Plan:
+    """The plan at the design's echo spacing, or at the shortest longer one that the limits allow."""
+    relaxed = {**design, "tr_s": None}
+    if design.get("echo") is None:
+        return make_plan(relaxed, options)
+    unlimited = dataclasses.replace(options.system, max_slew_t_per_m_s=1e6, max_gradient_t_per_m=1e3)
+    plan = make_plan(relaxed, dataclasses.replace(options, system=unlimited))
+    far = np.hypot(*plan.k_per_m.T).max() / np.hypot(*(1 / np.array(plan.shape.voxel_m[1:])))
+    shortest = min_echo_spacing(options.system, plan.shape, phase_encode=float(far))
+    options = dataclasses.replace(options, dwell_s=plan.shape.dwell_s)
+    return make_plan({**relaxed, "esp_s": max(plan.esp_s, shortest)}, options)
+
+
+def _hardest(plan: Plan) -> list[Plan]:
+    """Short plans of consecutive lines around those that wind y, z or both farthest."""
+    lines = plan.lines if plan.is_train else plan.lines.T
+    k = np.where((lines >= 0)[..., None], plan.k_per_m[lines], 0.0)
+    following = np.concatenate([k[:, 1:], np.zeros_like(k[:, :1])], axis=1)
+    # A rewinder's second ramp and the next winder's first have one sign where the positions have.
+    pairs = k + following
+    measures = [
+        *np.moveaxis(np.abs(pairs), -1, 0),
+        np.linalg.norm(pairs, axis=-1),
+        np.linalg.norm(k, axis=-1),
+    ]
+    places = {np.unravel_index(int(np.argmax(m)), m.shape) for m in measures}
+    parts = []
+    for train, echo in sorted((int(t), int(e)) for t, e in places):
+        start = max(0, min(echo - _ECHOES // 2, lines.shape[1] - _ECHOES))
+        chosen = lines[train, start : start + _ECHOES]
+        changes: dict[str, Any] = {"dummies": 0, "noise_scan": False}
+        if plan.is_train:
+            count = len(chosen)
+            changes |= {"lines": chosen[None], "flips": plan.flips[:count], "phases": plan.phases[:count]}
+        else:
+            changes |= {"lines": chosen[:, None]}
+        parts.append(dataclasses.replace(plan, **changes))
+    return parts
+
+
+def _pns(plan: Plan, hardware: Any) -> float:
+    seq = build_sequence(plan)
+    total = sum(seq.block_durations.values())
+    if plan.is_train:  # not the wait for the next train
+        timing = plan.timing
+        busy = (
+            timing.excitation_s + timing.first_window_s + len(plan.flips) * plan.esp_s + plan.spoil.duration_s
+        )
+        total = min(total, busy + _MEMORY_S)
+    _, norm, _, _ = seq.calculate_pns(hardware, time_range=[0.0, total], do_plots=False)
+    return float(norm.max())

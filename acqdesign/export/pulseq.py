@@ -1,0 +1,127 @@
+"""Pulseq files through pypulseq: a design written as a 3D fast spin echo or spoiled gradient echo."""
+
+import dataclasses
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from acqdesign._checks import bad
+from acqdesign._files import atomic_write
+from acqdesign.export.plan import Plan, PulseqOptions
+from acqdesign.export.pns import passing_slew, predict_pns
+from acqdesign.export.pulseq_read import read_pulseq
+from acqdesign.export.sequence import build_sequence
+from acqdesign.export.settle import make_plan
+from acqdesign.units import ms_from_s
+
+_CELL = 1e-3  # of a k-space cell: how far what is played may lie from what was asked
+
+
+@dataclasses.dataclass(frozen=True)
+class PulseqReport:
+    """What a written Pulseq file plays.
+
+    Attributes:
+        played: the design as the file plays it, from `read_pulseq`; lines in the order of playing.
+        duration_s: of the scan.
+        pns: largest predicted stimulation, 1 being the limit.
+        advice: what would bring it under the limit, where it is over.
+        max_gradient_t_per_m: largest gradient of the vector sum.
+        max_slew_t_per_m_s: largest slew of the vector sum.
+        peak_b1_t: largest B1.
+        power: mean of the refocusing flips squared over π², a relative measure of SAR; zero without them.
+    """
+
+    played: dict[str, np.ndarray]
+    duration_s: float
+    pns: float
+    advice: str
+    max_gradient_t_per_m: float
+    max_slew_t_per_m_s: float
+    peak_b1_t: float
+    power: float
+
+
+def write_pulseq(
+    path: Path | str,
+    design: Mapping[str, Any],
+    options: PulseqOptions | None = None,
+    *,
+    pns_hardware: Any = None,
+) -> PulseqReport:
+    """Writes a design as a Pulseq file (`.seq`, version 1.5), atomically; equal designs give equal bytes.
+
+    With echo trains a 3D fast spin echo: 90° about y, refocusing about x (CPMG), every line wound and rewound
+    within its echo, crushers along the readout. Without, a 3D spoiled gradient echo with RF spoiling. The file is
+    read back and compared with the design before it takes its name.
+
+    Args:
+        path: of the `.seq` file.
+        design: arrays by the names of `design.npz`.
+        options: what the design doesn't say.
+        pns_hardware: for `predict_pns`.
+
+    Returns:
+        What the file plays, with a warning where stimulation is predicted over 100 %.
+
+    Raises:
+        ValueError: pypulseq is missing; the design lacks what a scan needs, or is beyond the scanner's limits.
+        OSError: the file cannot be written.
+    """
+    options = options or PulseqOptions()
+    plan = make_plan(design, options)
+    sequence = build_sequence(plan)
+    passed, errors = sequence.check_timing()
+    if not passed:
+        first = errors[0]
+        raise bad("timing", f"{len(errors)} faults, the first {first.error_type} of {first.event} in block "
+                  f"{first.block}", "none", "Choose other durations.")  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / "design.seq"
+        sequence.write(str(draft), create_signature=True)
+        played = read_pulseq(draft)
+        _compare(plan, played)
+        data = draft.read_bytes()
+    pns = predict_pns(plan, pns_hardware)
+    advice = _advice(pns, passing_slew(design, options, hardware=pns_hardware), plan) if pns >= 1 else ""
+    with atomic_write(path) as file:
+        file.write(data)
+    if advice:
+        warnings.warn(advice, stacklevel=2)
+    lobes = [plan.lobes, plan.spoil] + ([plan.first] if plan.first else [])
+    return PulseqReport(
+        played,
+        float(sum(sequence.block_durations.values())),
+        pns,
+        advice,
+        max(float(np.hypot(lobe.x_t_per_m, lobe.yz_t_per_m)) for lobe in lobes),
+        max(lobe.slew_t_per_m_s for lobe in lobes),
+        plan.peak_b1_t,
+        float(np.mean(plan.flips**2) / np.pi**2) if plan.is_train else 0.0,
+    )
+
+
+def _compare(plan: Plan, played: Mapping[str, np.ndarray]) -> None:
+    """Raises unless the file's positions are the plan's, to a thousandth of a cell."""
+    order = plan.lines[plan.lines >= 0]
+    asked = plan.k_per_m[order] * np.array(plan.fov_m[1:])
+    found = played["points"] * np.array(plan.matrix[1:])
+    worst = float(np.abs(asked - found).max())
+    shape = plan.shape
+    readout = (np.arange(shape.samples) - shape.sample_centre) * (shape.step or 1 / shape.samples)
+    worst = max(worst, float(np.abs(readout - played["readout"]).max()) * plan.matrix[0])
+    if worst > _CELL:
+        raise bad("played positions", f"{worst:.2g} of a k-space cell off the design's", f"at most {_CELL}")
+
+
+def _advice(pns: float, passing: tuple[float, float] | None, plan: Plan) -> str:
+    text = f"Peripheral nerve stimulation is predicted at {100 * pns:.0f} % of the limit"
+    if passing is None:
+        return text + "; no slew rate passes: use a slower readout or smaller crushers."
+    slew, seconds = passing
+    what = "an echo spacing" if plan.is_train else "a repetition time"
+    return f"{text}; a slew rate of {slew:.4g} T/m/s passes, with {what} of {ms_from_s(seconds):.4g} ms."

@@ -1,0 +1,416 @@
+"""Pulseq files: pypulseq reads back what was designed, within the scanner's limits, and damaged files are refused."""
+
+import dataclasses
+import hashlib
+import sys
+
+import numpy as np
+import pytest
+
+from acqdesign.export import PulseqOptions, plan, pulseq, pulseq_read, read_pulseq, write_pulseq
+from acqdesign.export.pns import passing_slew, predict_pns
+from acqdesign.export.sequence import build_sequence
+from acqdesign.export.settle import make_plan
+from acqdesign.hardware import EchoShape, min_echo_spacing, system_limits
+from acqdesign.units import GAMMA_HZ_PER_T
+
+pp = pytest.importorskip("pypulseq")
+
+GENERIC = system_limits("generic")
+
+
+def train_design(echoes, trains, *, esp=5e-3, samples=16, seed=0):
+    rng = np.random.default_rng(seed)
+    lines = echoes * trains
+    return {
+        "points": rng.uniform(-0.5, 0.5, (lines, 2)).astype(np.float32),
+        "shape": np.array([16, 20, 15]),
+        "fov_m": np.array([0.048, 0.055, 0.0451], np.float32),
+        "samples_per_line": np.array(samples),
+        "train": rng.permutation(np.repeat(np.arange(trains), echoes)),
+        "echo": np.zeros(lines, int),
+        "flips_rad": rng.uniform(0.0, np.pi, echoes).astype(np.float32),
+        "phases_rad": rng.uniform(0.0, 2 * np.pi, echoes).astype(np.float32),
+        "esp_s": np.float32(esp),
+    } | {}
+
+
+def with_echoes(design):
+    """Echoes in order within each train."""
+    echo = np.empty(len(design["train"]), int)
+    for train in np.unique(design["train"]):
+        mine = np.flatnonzero(design["train"] == train)
+        echo[mine] = np.arange(len(mine))
+    return design | {"echo": echo}
+
+
+def single_design(lines=6):
+    rng = np.random.default_rng(1)
+    return {
+        "points": rng.uniform(-0.5, 0.5, (lines, 2)),
+        "shape": np.array([16, 20, 15]),
+        "fov_m": np.array([0.048, 0.055, 0.045]),
+        "samples_per_line": np.array(16),
+    }
+
+
+DESIGN = with_echoes(train_design(4, 3))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """One design in trains, written with a selective excitation; the file, the report, and pypulseq's own reading."""
+    path = tmp_path_factory.mktemp("seq") / "design.seq"
+    report = write_pulseq(path, DESIGN, PulseqOptions(slab_m=0.04))
+    sequence = pp.Sequence(pp.Opts(gamma=GAMMA_HZ_PER_T))
+    sequence.read(str(path))
+    return path, report, sequence
+
+
+def in_order(design):
+    """Lines by train, then echo, which is the order of playing."""
+    return np.lexsort((design["echo"], design["train"]))
+
+
+def test_pypulseq_plays_the_intended_positions_over_a_long_train(tmp_path):
+    """`calculate_kspace` of the file at its samples, to 1e-3 of a cell on every axis, over 64 echoes."""
+    design = with_echoes(train_design(64, 2))
+    write_pulseq(tmp_path / "long.seq", design, PulseqOptions(dummies=0, noise_scan=False))
+    sequence = pp.Sequence(pp.Opts(gamma=GAMMA_HZ_PER_T))
+    sequence.read(str(tmp_path / "long.seq"))
+    k = sequence.calculate_kspace()[0].reshape(3, 128, 16)
+    cells = k * np.array(design["fov_m"], float)[:, None, None]
+    expected = design["points"][in_order(design)] * design["shape"][1:]
+    assert np.abs(cells[1:] - expected.T[..., None]).max() < 1e-3
+    assert np.abs(cells[0] - (np.arange(16) - 8)).max() < 1e-3
+
+
+def test_pypulseq_finds_no_fault(written):
+    _, _, sequence = written
+    passed, errors = sequence.check_timing()
+    assert passed, errors
+    assert "Event timing check passed successfully" in sequence.test_report()
+
+
+def test_a_design_comes_back(written):
+    """Positions, flips, phases and times, to the file's six digits; the report holds the same."""
+    path, report, _ = written
+    found = read_pulseq(path)
+    order = in_order(DESIGN)
+    for name in ("train", "echo"):
+        np.testing.assert_array_equal(found[name], DESIGN[name][order])
+    for name in ("shape", "samples_per_line"):
+        np.testing.assert_array_equal(found[name], DESIGN[name])
+    for name in ("fov_m", "flips_rad", "phases_rad", "esp_s"):
+        np.testing.assert_allclose(found[name], DESIGN[name], rtol=0, atol=1e-5, err_msg=name)
+    np.testing.assert_allclose(found["points"], DESIGN["points"][order], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found["te_s"], 5e-3 * np.arange(1, 5), rtol=1e-5)
+    np.testing.assert_allclose(found["excitation_rad"], np.pi / 2, rtol=1e-5)
+    np.testing.assert_allclose(found["tr_s"], [3.0], rtol=1e-5)
+    for name, value in report.played.items():
+        np.testing.assert_array_equal(found[name], value)
+
+
+def test_the_order_of_pulses_is_cpmg(written):
+    """Excitation about y and refocusing about x, half a spacing apart and then whole ones, in the file itself."""
+    _, _, sequence = written
+    excited, refocused = (sequence.rf_times()[n] for n in (0, 2))
+    assert len(excited) == 4  # one dummy train
+    assert len(refocused) == 16
+    np.testing.assert_allclose(np.array(refocused[:4]) - excited[0], 5e-3 * (np.arange(4) + 0.5), rtol=1e-9)
+    first = next(b for b in map(sequence.get_block, sequence.block_events) if b.rf is not None)
+    assert first.rf.use == "excitation"
+    assert first.rf.phase_offset == pytest.approx(np.pi / 2, abs=1e-5)
+    assert first.gz is not None
+
+
+@pytest.mark.parametrize("name", ["generic", "prisma", "mr750"])
+@pytest.mark.parametrize("kind", ["train", "single"])
+def test_gradients_keep_the_limits_on_every_axis_and_in_vector_sum(name, kind):
+    """At the shortest echo spacing, where the limits bind: slopes and corners of all waveforms."""
+    limits = system_limits(name)
+    options = PulseqOptions(system=limits, dwell_s=16e-6, dummies=0)
+    design = single_design()
+    if kind == "train":
+        voxel = tuple(float(f / n) for f, n in zip(design["fov_m"], design["shape"], strict=True))
+        pulses = {"refocusing_s": 0.6e-3, "excitation_s": 0.3e-3}
+        shape = EchoShape(16, 16e-6, voxel, **pulses)
+        esp = min_echo_spacing(limits, shape)
+        design = with_echoes(train_design(4, 2, esp=esp)) | {"fov_m": design["fov_m"]}
+        design["points"][0] = 0.5
+        options = dataclasses.replace(options, **pulses)
+    sequence = build_sequence(make_plan(design, options))
+    assert sequence.check_timing()[0]
+    axes = sequence.waveforms()
+    times = np.unique(np.round(np.concatenate([axis[0] for axis in axes]), 9))
+    gradient = np.stack([np.interp(times, *axis, left=0, right=0) for axis in axes]) / GAMMA_HZ_PER_T
+    slew = np.diff(gradient) / np.diff(times)
+    assert np.linalg.norm(gradient, axis=0).max() <= limits.max_gradient_t_per_m
+    assert np.linalg.norm(slew, axis=0).max() <= limits.max_slew_t_per_m_s
+    assert np.abs(slew).max() > 0.2 * limits.max_slew_t_per_m_s
+
+
+def test_equal_designs_give_equal_bytes(written, tmp_path):
+    path, _, _ = written
+    write_pulseq(tmp_path / "again.seq", DESIGN, PulseqOptions(slab_m=0.04))
+    assert (tmp_path / "again.seq").read_bytes() == path.read_bytes()
+
+
+def test_labels_and_definitions_say_what_a_reconstruction_needs(written):
+    """Noise first, then the nearest grid cell and echo of each line; matrix, field of view and signature."""
+    path, _, sequence = written
+    labels = sequence.evaluate_labels(evolution="adc")
+    order = in_order(DESIGN)
+    np.testing.assert_array_equal(labels["NOISE"], [1] + [0] * 12)
+    np.testing.assert_array_equal(labels["SEG"][1:], DESIGN["echo"][order])
+    cells = np.round(DESIGN["points"][order] * [20, 15]).astype(int) + np.array([10, 7])
+    np.testing.assert_array_equal(labels["LIN"][1:], np.clip(cells[:, 0], 0, 19))
+    np.testing.assert_array_equal(labels["PAR"][1:], np.clip(cells[:, 1], 0, 14))
+    np.testing.assert_allclose(sequence.get_definition("FOV"), DESIGN["fov_m"], rtol=1e-6)
+    np.testing.assert_array_equal(sequence.get_definition("ImgSize"), [16, 20, 15])
+    assert sequence.get_definition("TurboFactor") == 4
+    assert "[SIGNATURE]" in path.read_text()
+
+
+def test_a_selective_excitation_is_rephased_and_of_its_thickness(written):
+    """Bandwidth over gradient is the slab; z has no moment left at the first refocusing pulse."""
+    _, _, sequence = written
+    block = next(b for b in map(sequence.get_block, sequence.block_events) if b.rf is not None)
+    assert 4.0 / block.rf.shape_dur / block.gz.amplitude == pytest.approx(0.04, rel=1e-5)
+    k, _, _, refocused, times = sequence.calculate_kspace()
+    echoes = np.searchsorted(times, refocused[4])
+    assert np.isfinite(k[:, echoes]).all()
+
+
+@pytest.mark.parametrize("slab_m", [None, 0.03])
+def test_single_echoes_are_spoiled_gradient_echoes(tmp_path, slab_m):
+    """Positions to 1e-3 of a cell, flip, TE and TR; quadratic phases of 117° on pulse and receiver alike."""
+    design = single_design()
+    options = PulseqOptions(slab_m=slab_m, te_s=4e-3, tr_s=12e-3, dummies=3, noise_scan=False)
+    report = write_pulseq(tmp_path / "spgr.seq", design, options)
+    found = read_pulseq(tmp_path / "spgr.seq")
+    cells = (found["points"] - design["points"]) * design["shape"][1:]
+    assert np.abs(cells).max() < 1e-3
+    assert "echo" not in found
+    np.testing.assert_allclose(found["flips_rad"], np.deg2rad(15), rtol=1e-5)
+    np.testing.assert_allclose(found["te_s"], 4e-3, atol=1e-5)
+    np.testing.assert_allclose(found["tr_s"], 12e-3, rtol=1e-6)
+    sequence = pp.Sequence()
+    sequence.read(str(tmp_path / "spgr.seq"))
+    assert sequence.check_timing()[0]
+    blocks = [sequence.get_block(n) for n in sequence.block_events]
+    pulses = np.array([b.rf.phase_offset for b in blocks if b.rf is not None])
+    receiver = np.array([b.adc.phase_offset for b in blocks if b.adc is not None])
+    n = np.arange(9)
+    expected = np.deg2rad(117) * n * (n + 1) / 2
+    np.testing.assert_allclose(np.exp(1j * pulses), np.exp(1j * expected), atol=1e-4)
+    np.testing.assert_allclose(receiver, pulses[3:], atol=1e-6)
+    assert report.power == 0
+
+
+def test_an_echo_that_no_line_needs_is_played_without_a_readout(tmp_path):
+    design = {name: DESIGN[name] for name in DESIGN}
+    keep = np.arange(12) != 5
+    for name in ("points", "train", "echo"):
+        design[name] = DESIGN[name][keep]
+    write_pulseq(tmp_path / "gap.seq", design)
+    found = read_pulseq(tmp_path / "gap.seq")
+    order = in_order(design)
+    np.testing.assert_array_equal(found["echo"], design["echo"][order])
+    np.testing.assert_array_equal(found["train"], design["train"][order])
+    assert len(found["flips_rad"]) == 4
+
+
+@pytest.mark.parametrize("samples", [15, 16])
+def test_readouts_with_both_ends_or_of_odd_length_are_played_as_they_are(tmp_path, samples):
+    """Inclusive grids have their centre between samples, where the echo is."""
+    readout = np.linspace(-0.5, 0.5, samples).astype(np.float32)
+    design = DESIGN | {"readout": readout, "samples_per_line": samples}
+    report = write_pulseq(tmp_path / "ends.seq", design)
+    np.testing.assert_allclose(report.played["readout"], readout, rtol=0, atol=1e-3 / 16)
+
+
+def test_a_plane_is_given_a_readout(tmp_path):
+    """One plane has no readout: it needs samples, which become voxels along x."""
+    plane = DESIGN | {"shape": np.array([1, 20, 15]), "samples_per_line": 1, "readout": np.zeros(1)}
+    with pytest.raises(ValueError, match=r"one plane.*samples"):
+        write_pulseq(tmp_path / "plane.seq", plane)
+    report = write_pulseq(tmp_path / "plane.seq", plane, PulseqOptions(samples=32))
+    np.testing.assert_array_equal(report.played["shape"], [32, 20, 15])
+    np.testing.assert_allclose(report.played["readout"], (np.arange(32) - 16) / 32, atol=1e-5)
+
+
+def test_a_flip_of_zero_and_a_line_at_the_centre_play(tmp_path):
+    design = DESIGN | {"flips_rad": np.array([0.0, 1.0, 2.0, -3.0]), "phases_rad": np.zeros(4)}
+    design["points"] = np.zeros_like(DESIGN["points"])
+    report = write_pulseq(tmp_path / "zero.seq", design)
+    np.testing.assert_allclose(report.played["flips_rad"], [0, 1, 2, 3], atol=1e-5)
+    np.testing.assert_allclose(report.played["phases_rad"], [0, 0, 0, np.pi], atol=1e-5)
+    np.testing.assert_allclose(report.played["points"], 0, atol=1e-6)
+
+
+def test_predicted_stimulation_is_that_of_the_whole_sequence():
+    """What the hardest stretches predict, against pypulseq's model over a whole train."""
+    design = with_echoes(train_design(12, 2, esp=3.2e-3))
+    settled = make_plan(design, PulseqOptions(dummies=0, noise_scan=False, tr_s=0.05))
+    whole = build_sequence(settled)
+    hardware = __import__("pypulseq.utils.safe_pns_prediction", fromlist=["x"]).safe_example_hw()
+    _, norm, _, _ = whole.calculate_pns(hardware, time_range=[0.0, 0.09], do_plots=False)
+    assert predict_pns(settled) == pytest.approx(norm.max(), rel=0.02)
+
+
+def test_stimulation_over_the_limit_warns_with_the_slew_that_passes(tmp_path):
+    """And at that slew, with the echo spacing it asks for, the prediction is under the limit."""
+    design = with_echoes(train_design(8, 1, esp=3.4e-3)) | {"fov_m": np.array([0.016, 0.02, 0.015])}
+    options = PulseqOptions(system=system_limits("prisma"), crusher=0.3)
+    with pytest.warns(
+        UserWarning, match=r"predicted at \d+ % of the limit; a slew rate of .* passes"
+    ) as caught:
+        report = write_pulseq(tmp_path / "steep.seq", design, options)
+    assert report.pns > 1
+    assert report.advice == str(caught[0].message)
+    slew, esp = passing_slew(design, options)
+    system = dataclasses.replace(options.system, max_slew_t_per_m_s=slew)
+    gentle = make_plan(design | {"esp_s": esp}, dataclasses.replace(options, system=system))
+    assert predict_pns(gentle) < 1
+    assert slew < 200
+
+
+def change(name, value):
+    return DESIGN | {name: value}
+
+
+@pytest.mark.parametrize(
+    ("design", "options", "message"),
+    [
+        ({"flips_rad": np.ones(3)}, {}, "none of points, shape, fov_m.*learn_joint"),
+        ({k: v for k, v in DESIGN.items() if k != "fov_m"}, {}, "none of fov_m.*--fov-mm"),
+        ({k: v for k, v in DESIGN.items() if k != "esp_s"}, {}, "echoes without esp_s"),
+        (change("echo", np.zeros(12, int)), {}, "line 0 at another's echo 0 of train"),
+        (change("echo", DESIGN["echo"] + 1), {}, "echo: got 4 for line"),
+        (change("phases_rad", np.zeros(3)), {}, "phases_rad: .*one for each of 4 flips"),
+        (change("esp_s", 5.003e-3), {}, "multiple of 1e-05 s. The nearest is 0.005 s"),
+        (change("esp_s", 1e-3), {}, "esp_s: got 0.001, expected at least"),
+        (change("esp_s", 2.2e-3), {"crusher": 0.1, "dwell_s": 60e-6},
+         r"\d+ lines out of reach on generic, the worst line \d+ \(train \d, echo \d\).*echo spacing of 0.00"),
+        (DESIGN, {"tr_s": 0.01}, "tr_s: got 0.01, expected at least"),
+        (DESIGN, {"refocusing_s": 0.2e-3}, "takes a B1 of .* Make it 0.0"),
+        (DESIGN, {"refocusing_s": 0.6001e-3}, "refocusing_s: .*multiple of 2e-06 s"),
+        (DESIGN, {"dwell_s": 5e-6}, "dwell_s: got 5e-06.*Even µs always are"),
+        (change("readout", np.linspace(-0.5, 0.5, 16) ** 3), {}, "not evenly spaced"),
+        (change("readout", np.linspace(0.1, 0.5, 16)), {}, "both sides of the centre"),
+        (single_design(), {"te_s": 1e-3}, "te_s: got 0.001, expected at least"),
+        (single_design(), {"tr_s": 1e-3}, "tr_s: got 0.001, expected at least"),
+        (single_design() | {"flips_rad": np.array([0.1, 0.2])}, {}, "flips that vary"),
+        (single_design() | {"fov_m": np.array([0.002, 0.05, 0.05])}, {"dwell_s": 2e-6}, "dwell_s: got 2e-06"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_played_is_refused_with_a_remedy(tmp_path, design, options, message):
+    """The worst of it by name, and nothing written over what was there."""
+    path = tmp_path / "design.seq"
+    path.write_text("good")
+    with pytest.raises(ValueError, match=message):
+        write_pulseq(path, design, PulseqOptions(**options))
+    assert path.read_text() == "good"
+
+
+def test_a_line_out_of_reach_is_played_at_the_echo_spacing_the_error_names():
+    """The remedy works, and ten microseconds less does not."""
+    design = change("esp_s", 2.2e-3)
+    with pytest.raises(ValueError, match="out of reach") as caught:
+        make_plan(design, PulseqOptions(crusher=0.1, dwell_s=60e-6, refocusing_s=0.6e-3, excitation_s=0.3e-3))
+    options = PulseqOptions(crusher=0.1, dwell_s=60e-6, refocusing_s=0.6e-3, excitation_s=0.3e-3)
+    esp = float(str(caught.value).split("spacing of ")[-1].split(" s")[0])
+    make_plan(design | {"esp_s": esp}, options)
+    with pytest.raises(ValueError, match=r"out of reach|at least"):
+        make_plan(design | {"esp_s": esp - 1e-5}, options)
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "design.seq"
+    path.write_text("good")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("acqdesign._files.os.fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_pulseq(path, DESIGN)
+    assert path.read_text() == "good"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def resigned(text):
+    body = text.rpartition("\n[SIGNATURE]")[0]
+    return text.replace(text.split("Hash ")[1].strip(), hashlib.md5(body.encode()).hexdigest())
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda t: t[: len(t) // 2], "no signature at its end.*truncated"),
+        (lambda t: t.replace("[TRAP]", "[TRAP] "), "content that its signature does not fit"),
+        (lambda t: resigned(t.replace("minor 5", "minor 9")), "version 1.9.*expected version 1.4 or 1.5"),
+        (lambda t: "hello", r"no section \[VERSION\]"),
+        (lambda t: "\N{SNOWMAN}" + t, "byte 0 is not ASCII"),
+        (lambda t: resigned(t.replace("ImgSize 16 20 15", "ImgSize 16 20")), "definition ImgSize"),
+        (lambda t: resigned(t.replace("FOV ", "Fov ")), "definition FOV"),
+        (lambda t: resigned(t.replace("num_samples 2", "num_samples 99999999", 1)), "a shape of 99999999 samples"),
+        (lambda t: resigned(t.replace("[BLOCKS]", "[BLOCKS]\nnot numbers")), "not readable by pypulseq"),
+    ],
+    ids=["truncated", "edited", "version", "foreign", "binary", "matrix", "fov", "oversized shape", "garbled"],
+)  # fmt: skip
+def test_damaged_files_are_refused_by_name_and_reason(written, tmp_path, damage, message):
+    path = tmp_path / "damaged.seq"
+    path.write_text(damage(written[0].read_text()), encoding="utf-8")
+    with pytest.raises(ValueError, match=message) as caught:
+        read_pulseq(path)
+    assert "damaged.seq" in str(caught.value)
+
+
+def test_oversized_files_are_refused_before_they_are_read(written, monkeypatch):
+    monkeypatch.setattr(pulseq_read, "_MAX_BYTES", 100)
+    with pytest.raises(ValueError, match="expected at most 100"):
+        read_pulseq(written[0])
+
+
+def test_without_pypulseq_the_error_says_how_to_get_it(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "pypulseq", None)
+    with pytest.raises(ValueError, match=r'pip install "acqdesign\[pulseq\]"'):
+        write_pulseq(tmp_path / "design.seq", DESIGN)
+
+
+def test_positions_that_differ_from_the_plan_are_refused(monkeypatch, tmp_path):
+    """What is written is read back before it takes its name."""
+    read = pulseq.read_pulseq
+
+    def off(path):
+        found = read(path)
+        return found | {"points": found["points"] + 1e-3}
+
+    monkeypatch.setattr(pulseq, "read_pulseq", off)
+    with pytest.raises(ValueError, match="of a k-space cell off the design's"):
+        write_pulseq(tmp_path / "design.seq", DESIGN)
+    assert not list(tmp_path.iterdir())
+
+
+def test_slab_pulses_keep_to_the_b1_that_was_planned(written):
+    """The planned peak of a selective pulse against pypulseq's own shape."""
+    _, report, sequence = written
+    block = next(b for b in map(sequence.get_block, sequence.block_events) if b.rf is not None)
+    planned = make_plan(DESIGN, PulseqOptions(slab_m=0.04))
+    peak = np.pi / 2 * plan.SLAB_PEAK / (2 * np.pi * planned.shape.excitation_s)
+    assert np.abs(block.rf.signal).max() == pytest.approx(peak, rel=2e-3)
+    assert report.peak_b1_t <= GENERIC.max_b1_t * 1.001
+
+
+@pytest.mark.slow
+def test_a_whole_scan_exports_in_a_minute(tmp_path):
+    """4032 lines in trains of 64: under 60 s and under 20 MB."""
+    import time
+
+    design = with_echoes(train_design(64, 63, samples=256))
+    begin = time.perf_counter()
+    write_pulseq(tmp_path / "large.seq", design)
+    assert time.perf_counter() - begin < 60
+    assert (tmp_path / "large.seq").stat().st_size < 20e6
