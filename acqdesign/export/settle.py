@@ -18,6 +18,7 @@ from acqdesign.export.plan import (
     pulse_duration,
     readout_steps,
 )
+from acqdesign.export.straight import need
 from acqdesign.hardware import (
     EchoShape,
     Lobes,
@@ -50,13 +51,7 @@ def make_plan(design: Mapping[str, Any], options: PulseqOptions | None = None) -
             fix it.
     """
     options = options or PulseqOptions()
-    needed = ("points", "shape", "fov_m")
-    missing = [name for name in needed if design.get(name) is None]
-    if missing:
-        remedy = "Designs of learn_flips have no lines to acquire: learn them together with learn_joint."
-        if "points" not in missing:
-            remedy = "Learn with --fov-mm."
-        raise bad("design", "none of " + ", ".join(missing), "a design with " + ", ".join(needed), remedy)
+    need(design, "points", "shape", "fov_m")
     train_keys = ("train", "echo", "flips_rad", "esp_s")
     held = [name for name in train_keys if design.get(name) is not None]
     if "echo" in held and len(held) < len(train_keys):

@@ -1,0 +1,109 @@
+"""BART trajectories (`.cfl` and `.hdr`): complex64 `(3, samples, lines)`, in cycles per field of view."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from acqdesign._checks import bad, check_shape
+from acqdesign._files import atomic_write
+from acqdesign.export.straight import MAX_BYTES, need, straight_lines, trajectory
+
+_DIMS = 16
+_OURS = "# acqdesign"
+
+
+def write_bart(path: Path | str, design: Mapping[str, Any]) -> None:
+    """Writes a design's lines as a BART trajectory, each of the two files atomically; equal designs, equal bytes.
+
+    Matrix and field of view stand in a comment of the header, which BART skips.
+
+    Args:
+        path: of the `.cfl` file; the `.hdr` file lies beside it.
+        design: arrays by the names of `design.npz`.
+
+    Raises:
+        ValueError: the design lacks positions, readout or shape.
+        OSError: a file cannot be written.
+    """
+    need(design, "points", "shape")
+    shape = np.asarray(design["shape"], int)
+    samples = trajectory(design) * shape
+    cfl, hdr = _names(path)
+    sizes = (3, samples.shape[1], samples.shape[0], *[1] * (_DIMS - 3))
+    fov = [] if design.get("fov_m") is None else ["fov_m", *(f"{f:.9g}" for f in np.asarray(design["fov_m"]))]
+    ours = " ".join([_OURS, "shape", *map(str, shape), *fov])
+    text = f"# Dimensions\n{' '.join(map(str, sizes))}\n{ours}\n"
+    with atomic_write(cfl) as file:
+        file.write(samples.astype("<c8").tobytes())  # the last axis varies fastest: BART's first
+    with atomic_write(hdr) as file:
+        file.write(text.encode())
+
+
+def read_bart(path: Path | str, shape: Sequence[int] | None = None) -> dict[str, np.ndarray]:
+    """Reads the straight lines of a BART trajectory.
+
+    Args:
+        path: of the `.cfl` or the `.hdr` file; both must be there.
+        shape: `(nx, ny, nz)` of the image, where the header doesn't say.
+
+    Returns:
+        Points [cycles/voxel], readout and shape, by the names of `design.npz`.
+
+    Raises:
+        ValueError: what is wrong with the files.
+        OSError: one cannot be read.
+    """
+    cfl, hdr = _names(path)
+    if hdr.stat().st_size > 2**16:
+        raise bad("cfl", f"{hdr}: {hdr.stat().st_size} bytes", "a BART header of a few lines")
+    try:
+        lines = [line.strip() for line in hdr.read_bytes().decode("utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise bad("cfl", f"{hdr}: byte {error.start} is no text", "a BART header") from None
+    try:
+        given = [int(n) for n in lines[lines.index("# Dimensions") + 1].split()]
+    except (ValueError, IndexError):
+        raise bad("cfl", f"{hdr}: no sizes after a line '# Dimensions'", "a BART header") from None
+    sizes = given + [1] * (3 - len(given))
+    if min(sizes) < 1 or sizes[0] != 3 or any(n != 1 for n in sizes[3:]):
+        raise bad("cfl", f"{hdr}: dimensions {given}", "3, samples and lines, and ones")
+    expected = 8 * 3 * sizes[1] * sizes[2]
+    if expected > MAX_BYTES:
+        raise bad("cfl", f"{hdr}: dimensions {given}, {expected} bytes", f"at most {MAX_BYTES}")
+    size = cfl.stat().st_size
+    if size != expected:
+        raise bad(
+            "cfl",
+            f"{cfl}: {size} bytes",
+            f"{expected} for the dimensions in {hdr.name}",
+            "It is truncated, or another's.",
+        )
+    held = _comment(lines, "shape") if shape is None else list(shape)
+    if held is None:
+        raise bad("cfl", f"{hdr}: no matrix", "a trajectory written by write_bart, or the argument shape")
+    matrix = np.array(check_shape("shape", tuple(int(n) for n in held), dims=(3,)))
+    data = np.fromfile(cfl, "<c8").reshape(sizes[2], sizes[1], 3)
+    if (data.imag != 0).any():
+        raise bad("cfl", f"{cfl}: complex positions", "a trajectory, which is real")
+    design = straight_lines("cfl", str(cfl), data.real.astype(float) / matrix)
+    fov = _comment(lines, "fov_m")
+    return design | {"shape": matrix} | ({} if fov is None else {"fov_m": np.array(fov)})
+
+
+def _names(path: Path | str) -> tuple[Path, Path]:
+    path = Path(path)
+    if path.suffix not in (".cfl", ".hdr"):
+        raise bad("path", str(path), "a name ending in .cfl")
+    return path.with_suffix(".cfl"), path.with_suffix(".hdr")
+
+
+def _comment(lines: list[str], name: str) -> list[float] | None:
+    """Three numbers after a name in our comment, or None."""
+    words = next((line.split() for line in lines if line.startswith(_OURS)), [])
+    try:
+        at = words.index(name) + 1
+        return [float(word) for word in words[at : at + 3]]
+    except ValueError:
+        return None

@@ -1,0 +1,84 @@
+"""Designs as trajectories of straight lines along x, and trajectories back to designs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from acqdesign._checks import bad
+
+MAX_BYTES = 2**30
+_STRAIGHT = 1e-4  # cycles/voxel that samples of a line may leave it
+
+
+def need(design: Mapping[str, Any], *names: str) -> None:
+    """Raises unless a design holds the named arrays.
+
+    Raises:
+        ValueError: names what is missing, and where it comes from.
+    """
+    missing = [name for name in names if design.get(name) is None]
+    if "points" in missing:
+        remedy = "Designs of learn_flips have no lines to acquire: learn them together with learn_joint."
+    elif "fov_m" in missing:
+        remedy = "The phantom's file doesn't say: learn with --fov-mm."
+    else:
+        remedy = ""
+    if missing:
+        raise bad("design", "none of " + ", ".join(missing), "a design with " + ", ".join(names), remedy)
+
+
+def readout_of(design: Mapping[str, Any]) -> np.ndarray:
+    """Positions of a line's samples along x [cycles/voxel], in float64: the design's, or half-open uniform ones."""
+    if design.get("readout") is not None:
+        return np.asarray(design["readout"], float)
+    need(design, "samples_per_line")
+    samples = int(design["samples_per_line"])
+    return (np.arange(samples) - samples // 2) / samples
+
+
+def trajectory(design: Mapping[str, Any]) -> np.ndarray:
+    """Every sample of a design: `(lines, samples, 3)` in cycles per voxel, in float64.
+
+    Raises:
+        ValueError: the design has no positions, or no readout.
+    """
+    need(design, "points")
+    points, readout = np.asarray(design["points"], float), readout_of(design)
+    out = np.empty((len(points), len(readout), 3))
+    out[..., 0], out[..., 1:] = readout, points[:, None]
+    return out
+
+
+def straight_lines(name: str, where: str, samples: np.ndarray) -> dict[str, np.ndarray]:
+    """The lines of a trajectory, as a design.
+
+    Args:
+        name: of the format, for errors.
+        where: the file, for errors.
+        samples: `(lines, samples, 3)` in cycles per voxel.
+
+    Returns:
+        Points, readout and their like, by the names of `design.npz`, in float64.
+
+    Raises:
+        ValueError: samples that are not finite, or not on straight lines along x with one readout.
+    """
+    if samples.ndim != 3 or samples.shape[-1] != 3 or not samples.size:
+        raise bad(name, f"{where}: a trajectory of shape {samples.shape}", "(lines, samples, 3)")
+    if not np.isfinite(samples).all():
+        raise bad(name, f"{where}: positions that are not finite", "finite ones")
+    readout, points = samples[..., 0].mean(0), samples[..., 1:].mean(1)
+    spread = max(np.abs(samples[..., 0] - readout).max(), np.abs(samples[..., 1:] - points[:, None]).max())
+    if spread > _STRAIGHT:
+        raise bad(
+            name,
+            f"{where}: lines that leave straight ones along x by {spread:.2g} cycles/voxel",
+            "straight lines along x with one readout",
+        )
+    return {
+        "points": points,
+        "learned": np.ones(len(points), bool),
+        "samples_per_line": np.array(len(readout)),
+        "readout": readout,
+    }
