@@ -59,6 +59,7 @@ from acqdesign.export import read_mrd as read_mrd
 from acqdesign.export import read_positions as read_positions
 from acqdesign.export import read_pulseq as read_pulseq
 from acqdesign.export import read_sparkling as read_sparkling
+from acqdesign.export import with_samples as with_samples
 from acqdesign.export import write_bart as write_bart
 from acqdesign.export import write_design as write_design
 from acqdesign.export import write_mat as write_mat

@@ -29,6 +29,7 @@ RANKS = {
             "learn_flips",
             "learn_joint",
             "doctor",
+            "export.__main__",
         ),
         6,
     ),
@@ -41,7 +42,8 @@ def name_of(path: Path) -> str:
 
 
 def room_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts) if parts[-1] == "__main__" else parts[0]  # a room's own command
 
 
 def imported_rooms(tree: ast.AST, package: str) -> set[str]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from acqdesign._checks import bad, check_count, check_positive
+from acqdesign.export.straight import readout_of
 from acqdesign.hardware import SYSTEMS, EchoShape, EchoTiming, Lobes, SystemLimits
 from acqdesign.units import GAMMA_HZ_PER_T, rad_from_deg
 
@@ -51,16 +52,14 @@ class PulseqOptions:
     crusher: float = 1.0
     dummies: int | None = None
     noise_scan: bool = True
-    samples: int | None = None
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, float):
                 check_positive(field.name, value)
-        for name, minimum in (("dummies", 0), ("samples", 1)):
-            if getattr(self, name) is not None:
-                check_count(name, getattr(self, name), minimum=minimum)
+        if self.dummies is not None:
+            check_count("dummies", self.dummies, minimum=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,33 +108,22 @@ class Plan:
         return self.flips.size > 0
 
 
-def grid(design: Mapping[str, Any], options: PulseqOptions) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Voxels and field of view [m], with voxels along the readout for designs of one plane."""
+def grid(design: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Voxels and field of view [m]."""
     matrix = tuple(int(n) for n in np.asarray(design["shape"]))
     fov = tuple(round(float(f), 9) for f in np.asarray(design["fov_m"]))
     if len(matrix) != 3 or len(fov) != 3 or min(matrix) < 1 or min(fov) <= 0:
         raise bad("shape and fov_m", f"{matrix} and {fov}", "three positive numbers each")
     if matrix[0] == 1:
-        if options.samples is None:
-            raise bad(
-                "shape",
-                f"{matrix}, one plane",
-                "voxels along the readout",
-                "Say how many with samples (--samples).",
-            )
-        matrix = (options.samples, *matrix[1:])
+        raise bad(
+            "shape", f"{matrix}, one plane", "voxels along the readout", "Say how many samples: --samples."
+        )
     return matrix, fov
 
 
-def readout_steps(
-    design: Mapping[str, Any], options: PulseqOptions, matrix: tuple[int, ...]
-) -> tuple[float, float, int]:
+def readout_steps(design: Mapping[str, Any]) -> tuple[float, float, int]:
     """Step of a readout [cycles/voxel], index of its centre, and number of samples."""
-    held = design.get("readout")
-    if options.samples is not None or held is None:
-        samples = options.samples or int(design.get("samples_per_line") or matrix[0])
-        return 1 / samples, float(samples // 2), samples
-    readout = np.asarray(held, float)
+    readout = readout_of(design)
     step = (readout[-1] - readout[0]) / max(len(readout) - 1, 1)
     uneven = np.abs(np.diff(readout) - step).max(initial=0)
     if len(readout) < 2 or step <= 0 or uneven > 1e-3 * step:

@@ -57,12 +57,12 @@ def make_plan(design: Mapping[str, Any], options: PulseqOptions | None = None) -
     if "echo" in held and len(held) < len(train_keys):
         absent = [name for name in train_keys if name not in held]
         raise bad("design", "echoes without " + ", ".join(absent), "all of " + ", ".join(train_keys))
-    matrix, fov = grid(design, options)
+    matrix, fov = grid(design)
     voxel = tuple(f / n for f, n in zip(fov, matrix, strict=True))
     k = np.stack(
         [per_m_from_cycles(np.asarray(design["points"], float)[:, i], voxel[1 + i]) for i in (0, 1)], 1
     )
-    step, centre, samples = readout_steps(design, options, matrix)
+    step, centre, samples = readout_steps(design)
     common = {"voxel_m": voxel, "step": step, "centre": centre, "slab_m": options.slab_m}
     given = {**common, "crusher": options.crusher, "samples": samples}
     settle = _train if "echo" in held else _single

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from acqdesign._checks import bad
+from acqdesign._checks import bad, check_count
 
 MAX_BYTES = 2**30
 _STRAIGHT = 1e-4  # cycles/voxel that samples of a line may leave it
@@ -35,6 +35,23 @@ def readout_of(design: Mapping[str, Any]) -> np.ndarray:
     need(design, "samples_per_line")
     samples = int(design["samples_per_line"])
     return (np.arange(samples) - samples // 2) / samples
+
+
+def with_samples(design: Mapping[str, Any], samples: int) -> dict[str, Any]:
+    """A design with another readout: half-open and uniform.
+
+    Args:
+        design: arrays by the names of `design.npz`.
+        samples: of a line; a design of one plane gets as many voxels along x, each as thick as the plane.
+    """
+    check_count("samples", samples)
+    shape, fov = design.get("shape"), design.get("fov_m")
+    changed: dict[str, Any] = {"samples_per_line": np.array(samples), "readout": None}
+    if shape is not None and int(shape[0]) == 1:
+        changed["shape"] = np.array([samples, *np.asarray(shape)[1:]])
+        if fov is not None:
+            changed["fov_m"] = np.asarray(fov) * np.array([samples, 1, 1])
+    return {**design, **changed}
 
 
 def trajectory(design: Mapping[str, Any]) -> np.ndarray:

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from acqdesign.export import PulseqOptions, plan, pulseq, pulseq_read, read_pulseq, write_pulseq
+from acqdesign.export import PulseqOptions, plan, pulseq, pulseq_read, read_pulseq, with_samples, write_pulseq
 from acqdesign.export.pns import passing_slew, predict_pns
 from acqdesign.export.sequence import build_sequence
 from acqdesign.export.settle import make_plan
@@ -231,12 +231,14 @@ def test_readouts_with_both_ends_or_of_odd_length_are_played_as_they_are(tmp_pat
 
 
 def test_a_plane_is_given_a_readout(tmp_path):
-    """One plane has no readout: it needs samples, which become voxels along x."""
+    """One plane has no readout: it needs samples, which become voxels along x of the plane's thickness."""
     plane = DESIGN | {"shape": np.array([1, 20, 15]), "samples_per_line": 1, "readout": np.zeros(1)}
+    plane["fov_m"] = np.array([0.003, 0.055, 0.0451])
     with pytest.raises(ValueError, match=r"one plane.*samples"):
         write_pulseq(tmp_path / "plane.seq", plane)
-    report = write_pulseq(tmp_path / "plane.seq", plane, PulseqOptions(samples=32))
+    report = write_pulseq(tmp_path / "plane.seq", with_samples(plane, 32))
     np.testing.assert_array_equal(report.played["shape"], [32, 20, 15])
+    np.testing.assert_allclose(report.played["fov_m"], [0.096, 0.055, 0.0451])
     np.testing.assert_allclose(report.played["readout"], (np.arange(32) - 16) / 32, atol=1e-5)
 
 
