@@ -14,19 +14,49 @@ from acqdesign.design import ScheduleLimits
 from acqdesign.design.flip_objectives import SEQUENCES, TARGETS, Schedule
 from acqdesign.design.parametrise import spline_basis
 from acqdesign.scene import tissues
-from acqdesign.signal.target import flips_for_echoes, pseudo_steady_state
+from acqdesign.signal.target import exponential_decay, flips_for_echoes, pseudo_steady_state
 from acqdesign.units import rad_from_deg, s_from_ms
 
-STARTS = ("constant", "sinusoid", "pss", "random")
+STARTS = ("constant", "sinusoid", "pss", "exponential", "comb", "random")
+PRESCRIBED = ("pss", "exponential")
+"""Starts that solve for the flips of prescribed echoes: of fse only."""
 # What each sequence means where the flags are silent.
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "fse": {"echoes": 32, "tr_ms": 1000.0, "rms": 60.0, "max": 180.0, "step": math.inf, "start": "constant"},
-    "mrf": {"echoes": 400, "tr_ms": 10.0, "rms": math.inf, "max": 90.0, "step": 1.0, "start": "sinusoid"},
-    "bssfp": {"echoes": 400, "tr_ms": 5.0, "rms": math.inf, "max": 90.0, "step": 1.0, "start": "sinusoid"},
+    "fse": {
+        "echoes": 32,
+        "tr_ms": 1000.0,
+        "rms": 60.0,
+        "max": 180.0,
+        "step": math.inf,
+        "start": "constant",
+        "more": "comb",
+    },
+    "mrf": {
+        "echoes": 400,
+        "tr_ms": 10.0,
+        "rms": math.inf,
+        "max": 90.0,
+        "step": 1.0,
+        "start": "sinusoid",
+        "more": "random",
+    },
+    "bssfp": {
+        "echoes": 400,
+        "tr_ms": 5.0,
+        "rms": math.inf,
+        "max": 90.0,
+        "step": 1.0,
+        "start": "sinusoid",
+        "more": "random",
+    },
 }
 HUMP, SWING_DEG = 250, (10.0, 50.0)
 """Pulses of one hump of a sinusoidal start, its least flip and its height, every second one half as high: the
 schedule of Ma et al., Nature 495:187, 2013, without its noise."""
+LEVELS = 1000
+"""Echo amplitudes that prescribed starts are tried at."""
+COMB = (2, 7)
+"""From one strong pulse of a comb to the next: at least the first, less than the second."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,11 +198,18 @@ class LimitOptions:
     """Largest flip [deg]; 180 for fse, 90 for mrf and bssfp unless given."""
     max_step_deg: float | None = None
     """Largest change from one pulse to the next [deg]; inf (none) for fse, 1 for mrf and bssfp unless given."""
+    symmetric: bool = False
+    """Flips that read the same backwards."""
+    rising: tuple[tuple[int, int], ...] = ()
+    """First and last pulse, counted from 1, of each segment over which flips may not fall: 1 10 20 32."""
+    falling: tuple[tuple[int, int], ...] = ()
+    """First and last pulse of each segment over which flips may not rise."""
     spline: int | None = None
     """Learn this many B-spline control points in place of free flips."""
     start: str | None = None
-    """Flips to start from: constant (at the RMS), sinusoid, pss (pseudo-steady-state, fse) or random (smooth);
-    constant for fse, sinusoid for mrf and bssfp unless given. Further --starts are random."""
+    """Flips to start from: constant (at the RMS), sinusoid, random (smooth), comb (a strong pulse every few), or of
+    fse those whose echoes settle at a level (pss) or decay with twice the T2 (exponential); constant for fse,
+    sinusoid for mrf and bssfp unless given. Further --starts are combs for fse, random for mrf and bssfp."""
 
     def check(self) -> None:
         """Raises `ValueError` where options are wrong or exclude each other; called once they are all read."""
@@ -187,12 +224,13 @@ class LimitOptions:
             raise bad("--max-flip-deg", self.max_flip_deg, "at most 180 degrees")
 
 
-def flip_limits(given: LimitOptions, sequence: str) -> ScheduleLimits:
+def flip_limits(given: LimitOptions, sequence: str, echoes: int) -> ScheduleLimits:
     """The limits [rad], once some schedule meets them.
 
     Args:
         given: the options.
         sequence: whose defaults fill what is not given.
+        echoes: number of flips.
 
     Raises:
         ValueError: limits that exclude each other, with the nearest value that would do.
@@ -206,25 +244,39 @@ def flip_limits(given: LimitOptions, sequence: str) -> ScheduleLimits:
         raise bad("--min-flip-deg", low, f"at most --max-flip-deg, {high:g}")
     if rms < low:
         raise bad("--rms-flip-deg", rms, f"at least {low:g}", "--min-flip-deg alone needs as much.")
+    for name in ("rising", "falling"):
+        for first, last in getattr(given, name):
+            if not 1 <= first < last <= echoes:
+                raise bad(f"--{name}", f"{first} {last}", f"1 <= first < last <= {echoes}")
+            if given.spline is not None:
+                raise bad(f"--{name}", f"{first} {last} with --spline", "one of the two")
+    if given.symmetric and given.spline is not None:
+        raise bad("--symmetric", "it with --spline", "one of the two")
     return ScheduleLimits(
         rad_from_deg(low),
         rad_from_deg(high),
         rms=rad_from_deg(rms) if rms < high else None,
         step=rad_from_deg(step) if step < high - low else None,
+        symmetric=given.symmetric,
+        rising=tuple((first - 1, last - 1) for first, last in given.rising),
+        falling=tuple((first - 1, last - 1) for first, last in given.falling),
     )
 
 
-def start_flips(kind: str, echoes: int, limits: ScheduleLimits, key: Array) -> np.ndarray:
+def start_flips(
+    kind: str, train: TrainOptions, tissue: tuple[float, float], limits: ScheduleLimits, key: Array
+) -> np.ndarray:
     """Flips `(echoes,)` [rad] to start from, before they are projected onto the limits.
 
     Args:
         kind: one of `STARTS`.
-        echoes: number of flips.
+        train: how many pulses, and how far apart.
+        tissue: T1 and T2 [s] that an `exponential` start is solved for.
         limits: range and root mean square, which set the level.
-        key: for `random`.
+        key: for `comb` and `random`.
     """
     low, high = float(np.asarray(limits.lower)), float(np.asarray(limits.upper))
-    level = high if limits.rms is None else limits.rms
+    level, echoes = high if limits.rms is None else limits.rms, train.count
     if kind == "constant":
         return np.full(echoes, level)
     if kind == "sinusoid":
@@ -235,10 +287,27 @@ def start_flips(kind: str, echoes: int, limits: ScheduleLimits, key: Array) -> n
     if kind == "random":
         control = np.asarray(jax.random.uniform(key, (min(8, echoes),), minval=low, maxval=high))
         return spline_basis(echoes, control.size) @ control
-    # The level whose flips have the root mean square that is allowed.
-    below, above = 1e-3, 1.0
-    for _ in range(20):
-        middle = 0.5 * (below + above)
-        flips = np.asarray(flips_for_echoes(pseudo_steady_state(echoes, middle), 1.0, upper=high))
-        below, above = (middle, above) if np.sqrt(np.mean(flips**2)) < level else (below, middle)
-    return flips
+    if kind == "comb":
+        every, first, weak = jax.random.split(key, 3)
+        period = int(jax.random.randint(every, (), *COMB))
+        teeth = np.arange(echoes) % period == int(jax.random.randint(first, (), 0, period))
+        # Strong and weak pulses whose power together is that of the level.
+        share = float(jax.random.uniform(weak, minval=0.4, maxval=0.8))
+        strong = math.sqrt(period - (period - 1) * share**2)
+        return level * np.where(teeth, strong, share)
+    return _prescribed(kind, train, tissue, level, high)
+
+
+def _prescribed(
+    kind: str, train: TrainOptions, tissue: tuple[float, float], rms: float, upper: float
+) -> np.ndarray:
+    """The flips of echoes as prescribed, at the level whose flips have nearest to the allowed mean power."""
+    esp, (t1, t2), echoes = s_from_ms(train.esp_ms), tissue, train.count
+
+    def solve(level: Array) -> Array:
+        if kind == "pss":
+            return flips_for_echoes(pseudo_steady_state(echoes, level), esp, upper=upper)
+        return flips_for_echoes(exponential_decay(echoes, esp, 2 * t2, level=level), esp, t1, t2, upper=upper)
+
+    flips = np.asarray(jax.jit(jax.vmap(solve))(jnp.linspace(1e-3, 1.0, LEVELS)))
+    return flips[np.argmin(np.abs(np.sqrt(np.mean(flips**2, axis=1)) - rms))]

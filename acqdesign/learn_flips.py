@@ -20,6 +20,8 @@ from acqdesign.design.parametrise import project_mean, spline_basis, spline_fit,
 from acqdesign.export import write_design
 from acqdesign.flip_options import (
     DEFAULTS,
+    PRESCRIBED,
+    STARTS,
     LimitOptions,
     TissueOptions,
     TrainOptions,
@@ -43,6 +45,7 @@ from acqdesign.units import deg_from_rad, ms_from_s
 
 COMMAND = "learn_flips"
 MAP_POINTS, MAP_B1 = 18, (0.8, 1.0, 1.2)
+Judged = dict[str, tuple[Array, Array]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +56,8 @@ class FlipRunOptions(RunOptions):
     """Optimisation steps."""
     optimizer: str = "lbfgs"
     """Optimiser: adam, adamw, nadam, amsgrad, radam, adabelief, lion, rmsprop, sgd, momentum or lbfgs."""
+    starts: int = 4
+    """Starting points learned side by side; the best is kept. Bounds have many local minima."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,17 +83,22 @@ class FlipOptions:
 def _problem(options: FlipOptions) -> tuple[BoundObjective, dict[str, Array], Any, ScheduleLimits]:
     """The objective, the starts `(starts, …)`, the projection and the limits."""
     run, train, sample, dtype = options.run, options.train, options.sample, options.run.dtype
-    limits, count, spline = flip_limits(options.limit, train.sequence), train.count, options.limit.spline
+    count, spline = train.count, options.limit.spline
+    limits = flip_limits(options.limit, train.sequence, count)
     kind = options.limit.start or DEFAULTS[train.sequence]["start"]
-    if kind == "pss" and train.sequence != "fse":
-        raise bad("--start", f"pss with --sequence {train.sequence}", "constant, sinusoid or random")
+    if kind in PRESCRIBED and train.sequence != "fse":
+        others = ", ".join(name for name in STARTS if name not in PRESCRIBED)
+        raise bad("--start", f"{kind} with --sequence {train.sequence}", f"one of {others}")
     if spline is not None and not 2 <= check_count("--spline", spline) <= count:
         raise bad("--spline", spline, f"2 to {count} control points")
     project = (
         schedule_projection(limits, count) if spline is None else spline_projection(limits, count, spline)
     )
     keys = jax.random.split(jax.random.key(run.seed), run.starts)
-    starts = [start_flips("random" if i else kind, count, limits, key) for i, key in enumerate(keys)]
+    table = sample.table()
+    kinds = [kind, *[DEFAULTS[train.sequence]["more"]] * (run.starts - 1)]
+    tissue = next(iter(table.values()))
+    starts = [start_flips(kind, train, tissue, limits, key) for kind, key in zip(kinds, keys, strict=True)]
     if spline is not None:
         starts = [np.asarray(spline_fit(flips, spline)) for flips in starts]
     entry = "flips" if spline is None else "control"
@@ -102,7 +112,6 @@ def _problem(options: FlipOptions) -> tuple[BoundObjective, dict[str, Array], An
         first, last = (time / train.ti_ms for time in train.learn_ti_ms)
         params["ti"] = jnp.ones(run.starts, dtype)
         projections["ti"] = lambda x: jnp.clip(x, first, last)
-    table = sample.table()
     objective = BoundObjective(
         train.schedule(dtype, None if spline is None else spline_basis(count, spline)),
         *(np.asarray(times, dtype) for times in zip(*table.values(), strict=True)),
@@ -134,10 +143,12 @@ def _main(argv: Sequence[str] | None) -> int:
         final = jax.tree.map(jnp.asarray, result.params)
         write_history(out / "history.csv", result.history)
         write_design(out / "design.npz", _design(options, objective.schedule, final))
-        numbers = _numbers(options, objective, first, final)
+        judge = eqx.filter_jit(_judge)
+        judged = {when: judge(objective, held) for when, held in (("start", first), ("learned", final))}
+        numbers = _numbers(options, objective, first, final, judged)
         write_summary(out / "summary.json", result, **numbers)
         if not run.no_figures:
-            _figures(options, out, objective, result, first, final, limits)
+            _figures(options, out, objective, result, first, final, judged, limits)
         _report(out, result, numbers)
     return exit_code(result)
 
@@ -162,13 +173,21 @@ def _design(options: FlipOptions, schedule: Schedule, params: dict[str, Array]) 
     return design | {"tr_s": spacing, "te_s": np.full(flips.size, float(schedule.te))}
 
 
+def _judge(objective: BoundObjective, params: dict[str, Array]) -> tuple[Array, Array]:
+    """Bounds `(fields, tissues)`, and the tissues' echoes at the nominal field."""
+    one = jnp.ones((), objective.t1.dtype)
+    return objective.bounds(params), objective.schedule.signal(params, objective.t1, objective.t2, one)
+
+
 def _numbers(
-    options: FlipOptions, objective: BoundObjective, first: dict[str, Array], final: dict[str, Array]
+    options: FlipOptions,
+    objective: BoundObjective,
+    first: dict[str, Array],
+    final: dict[str, Array],
+    judged: Judged,
 ) -> dict[str, Any]:
     """What `summary.json` says of both schedules; the first start stands for the start."""
-    measure = eqx.filter_jit(lambda objective, params: objective.bounds(params))
-    held = {"start": first, "learned": final}
-    bounds = {when: np.asarray(measure(objective, params), float) for when, params in held.items()}
+    bounds = {when: np.asarray(found, float) for when, (found, _) in judged.items()}
     numbers: dict[str, Any] = {
         "bounds": {
             name: {when: float(found[:, i].mean()) for when, found in bounds.items()}
@@ -199,6 +218,7 @@ def _figures(
     result: FitResult,
     first: dict[str, Array],
     final: dict[str, Array],
+    judged: Judged,
     limits: ScheduleLimits,
 ) -> None:
     schedule, names = objective.schedule, objective.names
@@ -210,12 +230,7 @@ def _figures(
     label = f"{quantity[objective.target]} [%], noise 1 % of $M_0$"
     write_figure(out / "loss.png", plot.plot_loss(result.history, label="relative bound"))
 
-    @eqx.filter_jit
-    def measure(objective: BoundObjective, params: dict[str, Array]) -> tuple[Array, Array]:
-        one = jnp.ones((), objective.t1.dtype)
-        return objective.bounds(params), objective.schedule.signal(params, objective.t1, objective.t2, one)
-
-    (after, echoes), (before, echoes_before) = measure(objective, final), measure(objective, first)
+    (after, echoes), (before, echoes_before) = judged["learned"], judged["start"]
     bars = plot_bounds(after.mean(axis=0), names=names, start=before.mean(axis=0), label=label)
     write_figure(out / "bounds.png", bars)
     if schedule.esp is not None:

@@ -179,6 +179,8 @@ def start_lines(options: LineOptions, init: str, shape: tuple[int, int, int], ke
         if options.lines is not None or options.acceleration is not None or options.calibration is not None:
             raise bad("--init", f"{init} with a number of lines", "none: the file says how many")
         held = read_design(init)
+        if "points" not in held:
+            raise bad("--init", f"{init} with flips only", "a design.npz with line positions, named points")
         return Lines(jnp.asarray(held["points"]), jnp.asarray(held["learned"]))
     _, ny, nz = shape
     lines, acceleration, calibration = options.lines, options.acceleration, options.calibration

@@ -45,6 +45,9 @@ def _check(where: str, design: Mapping[str, np.ndarray]) -> None:
     for name in ("learned", "train", "echo"):
         if points is not None and name in design and len(design[name]) != len(points):
             raise bad(f"{where}: {name}", design[name], f"one entry for each of {len(points)} lines")
+    flips, phases = design.get("flips_rad"), design.get("phases_rad")
+    if flips is not None and phases is not None and len(flips) != len(phases):
+        raise bad(f"{where}: phases_rad", phases, f"one entry for each of {len(flips)} pulses")
 
 
 def _cast(where: str, name: str, array: np.ndarray) -> np.ndarray:
@@ -85,8 +88,8 @@ def read_design(path: Path | str) -> dict[str, np.ndarray]:
         path: of the file.
 
     Returns:
-        Its arrays by the names of `DESIGN_KEYS`, finite and in their dtypes; unknown names are left out, and
-        every line counts as learned where the file doesn't say.
+        Its arrays by the names of `DESIGN_KEYS`, finite and in their dtypes; unknown names are left out. It holds
+        `points`, `flips_rad` or both, and every line counts as learned where the file doesn't say.
 
     Raises:
         ValueError: what is wrong with the file, by name; no pickle is ever loaded.
@@ -107,8 +110,11 @@ def read_design(path: Path | str) -> dict[str, np.ndarray]:
         if array.dtype.kind not in "biuf":
             raise bad(f"design {path}: {name}", array, "real numbers")
         found[name] = _cast(f"design {path}", name, array)
-    if "points" not in found:
-        raise bad("design", f"{path} without line positions", "an array named points of shape (lines, 2)")
+    if not {"points", "flips_rad"} & set(found):
+        raise bad(
+            "design", f"{path} without a design", "an array named points (lines, 2) or flips_rad (pulses,)"
+        )
     _check(f"design {path}", found)
-    found.setdefault("learned", np.ones(len(found["points"]), bool))
+    if "points" in found:
+        found.setdefault("learned", np.ones(len(found["points"]), bool))
     return found

@@ -59,6 +59,12 @@ def test_what_does_not_apply_is_left_out(tmp_path):
     assert found["learned"].all()
 
 
+def test_flips_alone_are_a_design(tmp_path):
+    """Without lines there is nothing to have learned of them."""
+    write_design(tmp_path / "design.npz", {"flips_rad": np.ones(4), "phases_rad": np.zeros(4), "esp_s": 0.01})
+    assert set(read_design(tmp_path / "design.npz")) == {"flips_rad", "phases_rad", "esp_s"}
+
+
 def test_files_of_others_may_hold_more(tmp_path):
     np.savez(tmp_path / "x.npz", points=POINTS, notes=np.array(["mine"]), object=np.array([{}], object))
     assert set(read_design(tmp_path / "x.npz")) == {"points", "learned"}
@@ -90,7 +96,11 @@ def test_a_wrong_design_is_not_written_and_the_old_one_stays(tmp_path, change, m
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"flips_rad": np.ones(3)}, "without line positions"),
+        (
+            {"fov_m": np.ones(3)},
+            r"without a design, expected an array named points \(lines, 2\) or flips_rad",
+        ),
+        ({"flips_rad": np.ones(3), "phases_rad": np.zeros(4)}, "phases_rad: got.*each of 3 pulses"),
         ({"points": POINTS[:, :1]}, r"points: got an array of shape \(6, 1\)"),
         ({"points": np.zeros((0, 2))}, "at least one line"),
         ({"points": POINTS + 1j}, "points: got.*expected real numbers"),
