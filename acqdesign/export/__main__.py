@@ -135,13 +135,11 @@ def _main(argv: Sequence[str] | None) -> int:
 
 
 def _read(source: Path) -> dict[str, Any]:
-    try:
-        return dict(read_design(source))
-    except ValueError as error:
-        if "without line positions" not in str(error):
-            raise
+    design = dict(read_design(source))
+    if "points" not in design:
         remedy = "Designs of learn_flips have nothing to acquire: learn them together with learn_joint."
-        raise bad("RUN_DIR", f"{source} without line positions", "a design with lines", remedy) from error
+        raise bad("RUN_DIR", f"{source} without line positions", "a design with lines", remedy)
+    return design
 
 
 def _report(report: PulseqReport, options: ExportOptions) -> None:

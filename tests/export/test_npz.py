@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from acqdesign.export import npz, read_design, write_design
+from acqdesign.export import npz, read_design, read_positions, write_design
 
 POINTS = np.linspace(-0.5, 0.5, 12).reshape(6, 2)
 DESIGN = {
@@ -63,6 +63,10 @@ def test_flips_alone_are_a_design(tmp_path):
     """Without lines there is nothing to have learned of them."""
     write_design(tmp_path / "design.npz", {"flips_rad": np.ones(4), "phases_rad": np.zeros(4), "esp_s": 0.01})
     assert set(read_design(tmp_path / "design.npz")) == {"flips_rad", "phases_rad", "esp_s"}
+    with pytest.raises(
+        ValueError, match=r"design\.npz without line positions, expected an array named points"
+    ):
+        read_positions(tmp_path / "design.npz")
 
 
 def test_files_of_others_may_hold_more(tmp_path):
