@@ -65,6 +65,8 @@ def check_count(name: str, value: int, *, minimum: int = 1) -> int:
 
 def check_shape(name: str, shape: Sequence[int], *, dims: Sequence[int] = (1, 2, 3)) -> tuple[int, ...]:
     """`shape` as a tuple of positive integers with an allowed number of axes."""
+    if not isinstance(shape, Iterable):
+        raise bad(name, repr(shape), " or ".join(map(str, dims)) + " positive integers")
     given = tuple(shape)
     if len(given) not in dims or any(int(n) != n or n < 1 for n in given):
         allowed = " or ".join(map(str, dims))

@@ -77,7 +77,8 @@ class ObjectiveOptions:
     iterations: int = 10
     """Conjugate-gradient iterations of the reconstruction."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raises `ValueError` where options are wrong or exclude each other; called once they are all read."""
         if self.objective is not None:
             check_choice("--objective", self.objective, OBJECTIVES)
         check_choice("--density", self.density, DENSITIES)

@@ -14,6 +14,7 @@ from acqdesign._types import Array, PRNGKey
 from acqdesign.encoding import INITIALISERS, Lines, StraightLineEncoding, initial_lines, uniform_readout
 from acqdesign.export import read_design
 from acqdesign.scene import birdcage_maps, fine_shape, image_fov_m, load_image, posed, target_grid
+from acqdesign.units import m_from_mm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,8 @@ class SceneOptions:
     """Standard deviation of the complex noise on each sample, for an image whose largest value is one and a
     unitary transform."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raises `ValueError` where options are wrong or exclude each other; called once they are all read."""
         check_shape("--shape", self.shape, dims=(3,))
         check_count("--coils", self.coils)
         if not self.phantom:
@@ -57,7 +59,7 @@ class SceneOptions:
     def fov_m(self) -> tuple[float, ...] | None:
         """Field of view [m] along x, y and z: that asked for, or the first phantom's own, if it says."""
         if self.fov_mm is not None:
-            return tuple(1e-3 * length for length in self.fov_mm)
+            return tuple(m_from_mm(length) for length in self.fov_mm)
         if self._own_fov_m is None:
             return None
         _, voxel = target_grid(self._own_fov_m, self.shape, None)
@@ -73,7 +75,7 @@ class SceneOptions:
         shape = fine_shape(self.shape) if fine else self.shape
         voxel = None
         if self.fov_mm is not None:
-            voxel = tuple(1e-3 * length / n for length, n in zip(self.fov_mm, shape, strict=True))
+            voxel = tuple(m_from_mm(length) / n for length, n in zip(self.fov_mm, shape, strict=True))
         return load_image(
             spec, shape=shape, voxel_size_m=voxel, contrast=contrast or self.contrast, field=self.field
         )
@@ -121,7 +123,8 @@ class LineOptions:
     eps: float | None = None
     """Relative accuracy of finufft; 1e-6 in single and 1e-12 in double precision unless given."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raises `ValueError` where options are wrong or exclude each other; called once they are all read."""
         check_count("--samples", self.samples)
         for name in ("lines", "calibration"):
             if getattr(self, name) is not None:

@@ -31,6 +31,8 @@ Options = TypeVar("Options")
 EXIT_USAGE, EXIT_NUMERICAL, EXIT_FILES = 2, 3, 4
 _EXIT_SIGNALS = {"SIGINT": 130, "SIGTERM": 143}
 _NOT_READ_BACK = ("out", "overwrite", "config", "resume")
+# What a resumed run may be given anew; anything else would not continue the run that was left.
+_NEW_ON_RESUME = (*_NOT_READ_BACK, "steps", "checkpoint_every", "max_minutes", "no_figures")
 _RUN_FILES = ("config.json", "design.npz", "history.csv", "summary.json", "checkpoint/step-*.json")
 _RUN_OUTPUTS = (*_RUN_FILES, "checkpoint/step-*.npz", "*.png", "learning.gif", "design.*")
 _HALF_WRITTEN = (".*.tmp", "checkpoint/.*.tmp")
@@ -74,7 +76,8 @@ class RunOptions:
     precision: Literal["single", "double"] = "single"
     """Arithmetic: float32 or float64."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raises `ValueError` where options are wrong or exclude each other; called once they are all read."""
         check_count("--seed", self.seed, minimum=0)
         for name in ("steps", "starts", "checkpoint_every"):
             check_count("--" + name.replace("_", "-"), getattr(self, name))
@@ -85,9 +88,6 @@ class RunOptions:
         check_choice("--schedule", self.schedule, SCHEDULES)
         # What the optimiser has no use for is refused here, before --overwrite removes anything.
         make_optimizer(self.optimizer, self.lr, steps=self.steps, schedule=self.schedule, clip=self.clip)
-        for first, second in (("resume", "overwrite"), ("resume", "config")):
-            if getattr(self, first) and getattr(self, second):
-                raise bad(f"--{first}", f"also --{second}", "one of the two")
 
     @property
     def dtype(self) -> type[np.floating]:
@@ -100,7 +100,8 @@ def parse_options(kind: type[Options], argv: Sequence[str] | None, *, prog: str)
 
     Args:
         kind: frozen dataclass whose fields are option dataclasses, one of them `run: RunOptions`; its
-            docstring is the command's description. Flags are flat: `--steps`, not `--run.steps`.
+            docstring is the command's description. Flags are flat: `--steps`, not `--run.steps`. The fields'
+            method `check()`, where they have one, is called at the end.
         argv: arguments after the program's name; None takes the process's own.
         prog: name of the command in its help.
 
@@ -108,8 +109,9 @@ def parse_options(kind: type[Options], argv: Sequence[str] | None, *, prog: str)
         The options, with JAX set to their precision.
 
     Raises:
-        ValueError: a configuration file that cannot be read, or holds an unknown or wrong-typed key.
-        SystemExit: wrong usage (code 2), or `--help` (code 0).
+        ValueError: a configuration file that cannot be read, or holds an unknown or wrong-typed key; an option
+            that is wrong, or differs from that of the run to resume.
+        SystemExit: a flag that cannot be read (code 2), or `--help` (code 0).
     """
     args = list(sys.argv[1:] if argv is None else argv)
     settings = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
@@ -117,11 +119,18 @@ def parse_options(kind: type[Options], argv: Sequence[str] | None, *, prog: str)
     run = options.run  # type: ignore[attr-defined]
     source = run.resume / "config.json" if run.resume else run.config
     if source is not None:
-        if run.resume and run.out is not None:
-            raise bad("--out", f"{run.out} with --resume", "only one", "A resumed run stays in its folder.")
+        for other in ("out", "overwrite", "config") if run.resume else ():
+            if getattr(run, other):
+                remedy = "A resumed run stays in its folder, with its options."
+                raise bad("--resume", f"{run.resume} with --{other}", "one of the two", remedy)
         stored = read_config(kind, source)
         options = tyro.cli(kind, prog=prog, args=args, config=settings, default=stored)
         run = options.run  # type: ignore[attr-defined]
+        if run.resume:
+            _check_same(stored, options)
+    for field in dataclasses.fields(options):  # type: ignore[arg-type]
+        # After parsing, so that a mistake is one line rather than a box of usage.
+        getattr(getattr(options, field.name), "check", lambda: None)()
     jax.config.update("jax_enable_x64", run.precision == "double")
     if run.deterministic and "--xla_gpu_deterministic_ops" not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
@@ -132,6 +141,15 @@ def parse_options(kind: type[Options], argv: Sequence[str] | None, *, prog: str)
         remedy = 'Unset JAX_PLATFORMS, or install JAX for it: pip install "acqdesign[cuda13]".'
         raise bad("device", f"JAX_PLATFORMS={asked}", "a device that JAX can reach", remedy) from error
     return options
+
+
+def _check_same(stored: Any, options: Any) -> None:
+    """Refuses options that would make a resumed run another run, before anything is written."""
+    before, now = flat_options(stored), flat_options(options)
+    for name in before:
+        if name not in _NEW_ON_RESUME and now[name] != before[name]:
+            flag = "--" + name.replace("_", "-")
+            raise bad(flag, f"{now[name]} with --resume", f"that of the run, {before[name]}")
 
 
 def flat_options(options: Any) -> dict[str, Any]:

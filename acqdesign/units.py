@@ -36,6 +36,11 @@ def ms_from_s(s: T) -> T:
     return s * 1e3
 
 
+def m_from_mm(mm: T) -> T:
+    """Metres from millimetres."""
+    return mm * 1e-3
+
+
 def per_m_from_cycles(cycles_per_voxel: T, voxel_size_m: float) -> T:
     """k-space positions in 1/m from cycles per voxel."""
     return cycles_per_voxel / voxel_size_m

@@ -174,7 +174,7 @@ def test_deterministic_runs_take_the_exact_transform():
 )
 def test_wrong_options_are_named_as_flags(kind, options, message):
     with pytest.raises(ValueError, match=message):
-        kind(**options)
+        kind(**options).check()
 
 
 @pytest.mark.parametrize(

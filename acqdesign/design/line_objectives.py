@@ -26,7 +26,12 @@ Images = Inexact[Array, "_ _ _ _"]  # (n, nx, ny, nz)
 
 
 def line_density(
-    name: str, points: LinePoints, shape: tuple[int, int, int], iterations: int = 10
+    name: str,
+    points: LinePoints,
+    shape: tuple[int, int, int],
+    iterations: int = 10,
+    *,
+    backend: str = "auto",
 ) -> Float[Array, " lines"]:
     """Density weights of lines by name.
 
@@ -36,6 +41,7 @@ def line_density(
         points: `(S, 2)` in cycles per voxel.
         shape: `(nx, ny, nz)` of the image.
         iterations: of Pipe and Menon's.
+        backend: as in `pipe_density`.
 
     Returns:
         `(S,)` weights.
@@ -47,8 +53,9 @@ def line_density(
     if name == "none":
         return jnp.ones(points.shape[0], points.dtype)
     if name == "least-squares":
-        return least_squares_density(points, shape[1:])
-    return pipe_density(points, shape[1:], iterations, stop_gradient=name == "pipe-stopped")
+        return least_squares_density(points, shape[1:], backend=backend)
+    stopped = name == "pipe-stopped"
+    return pipe_density(points, shape[1:], iterations, stop_gradient=stopped, backend=backend)
 
 
 def line_psf(points: LinePoints, weights: Float[Array, " lines"], shape: tuple[int, int, int]) -> Image:
@@ -142,8 +149,10 @@ class AdjointObjective(eqx.Module):
 
     def _kernel(self, points: LinePoints) -> Array:
         plane = self.encoding.shape[1:]
-        weights = line_density(self.density, points, self.encoding.shape, self.density_iterations)
         eps, backend = self.encoding.eps, self.encoding.backend
+        weights = line_density(
+            self.density, points, self.encoding.shape, self.density_iterations, backend=backend
+        )
         return toeplitz.gram_spectrum(points, weights, plane, eps=eps, backend=backend).T / math.prod(plane)
 
     def _adjoint(self, kernel: Array, spectra: Array) -> Image:

@@ -86,43 +86,45 @@ def _dense_multiply_jvp(shape: tuple[int, ...], primals: tuple, tangents: tuple)
     return _dense_multiply(points, weights, shape), tangent
 
 
-def _multiply(points: Array, shape: tuple[int, ...], weights: Array) -> Array:
+def _multiply(points: Array, shape: tuple[int, ...], weights: Array, backend: str) -> Array:
     """`C w` for a stack of weights `(..., M)`."""
     if points.shape[0] <= _DENSE_POINTS:
         return _dense_multiply(points, weights, shape)
     # The Fejér kernel is the transform of a triangle on the doubled grid.
     doubled = tuple(2 * n - 1 for n in shape)
     sides = [(n - jnp.abs(_backends.voxel_coordinates(2 * n - 1, points.dtype))) / n**2 for n in shape]
-    psf = nufft_adjoint(weights, points, doubled)
+    psf = nufft_adjoint(weights, points, doubled, backend=backend)
     triangle = functools.reduce(jnp.multiply, jnp.ix_(*sides)).astype(psf.dtype)
-    return nufft_forward(psf * jnp.broadcast_to(triangle, psf.shape), points).real
+    return nufft_forward(psf * jnp.broadcast_to(triangle, psf.shape), points, backend=backend).real
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
-def _pipe(points: Array, shape: tuple[int, ...], iterations: int) -> Array:
-    return _pipe_history(points, shape, iterations)[0]
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
+def _pipe(points: Array, shape: tuple[int, ...], iterations: int, backend: str) -> Array:
+    return _pipe_history(points, shape, iterations, backend)[0]
 
 
-def _pipe_history(points: Array, shape: tuple[int, ...], iterations: int) -> tuple[Array, list, list]:
+def _pipe_history(
+    points: Array, shape: tuple[int, ...], iterations: int, backend: str
+) -> tuple[Array, list, list]:
     weights, products = [jnp.ones(points.shape[0], points.dtype)], []
     for _ in range(iterations):
-        products.append(_multiply(points, shape, weights[-1]))
+        products.append(_multiply(points, shape, weights[-1], backend))
         weights.append(weights[-1] / products[-1])
     return weights.pop(), weights, products
 
 
 @_pipe.defjvp
 def _pipe_jvp(
-    shape: tuple[int, ...], iterations: int, primals: tuple, tangents: tuple
+    shape: tuple[int, ...], iterations: int, backend: str, primals: tuple, tangents: tuple
 ) -> tuple[Array, Array]:
     # The points' share of every iteration's tangent, Ċ w_i, in one pass over the kernel rather than one each.
     (points,), (d_points,) = primals, tangents
-    last, weights, products = _pipe_history(points, shape, iterations)
+    last, weights, products = _pipe_history(points, shape, iterations, backend)
     stack = jnp.stack(weights)
-    _, moved = jax.jvp(lambda k: _multiply(k, shape, stack), (points,), (d_points,))
+    _, moved = jax.jvp(lambda k: _multiply(k, shape, stack, backend), (points,), (d_points,))
     tangent = jnp.zeros_like(last)
     for w, c, m in zip(weights, products, moved, strict=True):
-        tangent = tangent / c - w / c**2 * (_multiply(points, shape, tangent) + m)
+        tangent = tangent / c - w / c**2 * (_multiply(points, shape, tangent, backend) + m)
     return last, tangent
 
 
@@ -135,7 +137,12 @@ def _check(points: Array, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def pipe_density(
-    points: Points, shape: tuple[int, ...], iterations: int = 10, *, stop_gradient: bool = False
+    points: Points,
+    shape: tuple[int, ...],
+    iterations: int = 10,
+    *,
+    stop_gradient: bool = False,
+    backend: str = "auto",
 ) -> Float[Array, " points"]:
     """Pipe and Menon's multiplicative iteration `w ← w / (C w)`, started from ones.
 
@@ -146,6 +153,8 @@ def pipe_density(
         shape: voxels along each of the `D` axes.
         iterations: how many; 10 come within a few per cent of the fixed point.
         stop_gradient: treat the weights as constants under differentiation.
+        backend: of the transforms that stand in for the kernel's matrix beyond 4096 points, as in
+            `nufft_forward`.
 
     Returns:
         Positive weights `(M,)`: one on a full Cartesian grid, less where points crowd.
@@ -161,11 +170,16 @@ def pipe_density(
     iterations = check_count("iterations", iterations)
     if stop_gradient:
         points = jax.lax.stop_gradient(points)
-    return _pipe(points, shape, iterations)
+    return _pipe(points, shape, iterations, backend)
 
 
 def least_squares_density(
-    points: Points, shape: tuple[int, ...], *, ridge: float = 0.1, stop_gradient: bool = False
+    points: Points,
+    shape: tuple[int, ...],
+    *,
+    ridge: float = 0.1,
+    stop_gradient: bool = False,
+    backend: str = "auto",
 ) -> Float[Array, " points"]:
     """The minimiser of `‖Aᴴ w A - I‖_F² + ridge·‖w‖²`: the solution of `(C + ridge) w = 1`.
 
@@ -176,6 +190,8 @@ def least_squares_density(
         shape: voxels along each of the `D` axes.
         ridge: relative to the kernel's diagonal of one; keeps clusters of points well conditioned.
         stop_gradient: treat the weights as constants under differentiation.
+        backend: of the transforms that stand in for the kernel's matrix beyond 4096 points, as in
+            `nufft_forward`.
 
     Returns:
         Weights `(M,)`; some may be negative where points crowd.
@@ -192,4 +208,8 @@ def least_squares_density(
         matrix = _kernel_matrix(points, shape) + ridge * jnp.eye(points.shape[0], dtype=points.dtype)
         return jax.scipy.linalg.solve(matrix, ones, assume_a="pos")
     tol = float(jnp.finfo(points.dtype).eps) ** 0.75
-    return jax.scipy.sparse.linalg.cg(lambda w: _multiply(points, shape, w) + ridge * w, ones, tol=tol)[0]
+
+    def normal(weights: Array) -> Array:
+        return _multiply(points, shape, weights, backend) + ridge * weights
+
+    return jax.scipy.sparse.linalg.cg(normal, ones, tol=tol)[0]

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool
-from scipy.spatial import cKDTree
 
 from acqdesign._checks import bad, check_choice, check_count, check_shape
 from acqdesign._types import Array, LinePoints, PRNGKey
@@ -149,6 +148,8 @@ def _poisson(plane: _Plane, count: int, decay: float, rng: np.random.Generator) 
     # Without a block that holds it, the centre of k-space is the first dart.
     darts = np.concatenate([np.zeros((1, 2)), darts])
     darts = darts[plane.holds(darts)]
+    from scipy.spatial import cKDTree  # a fifth of the package's import time, and only needed here
+
     tree = cKDTree(darts)
     diameters = np.sqrt(_PACKING / density(plane.radius(darts)))
 

@@ -74,7 +74,8 @@ def gram_spectrum(
             dirichlet(points[:, d, None] - jnp.arange(p, dtype=points.dtype)[None] / p, 2 * n - 1)
             for d, (n, p) in enumerate(zip(shape, padded, strict=True))
         )
-        return jnp.einsum("...sy,sz->...yz", ky * weights[..., None], kz, precision="highest")
+        weighted = jnp.einsum("...s,sy->...sy", weights, ky)
+        return jnp.einsum("...sy,sz->...yz", weighted, kz, precision="highest")
     kernel = nufft_adjoint(weights, points, doubled, eps=eps, backend=backend)
     # Difference zero goes first and negative differences wrap around.
     lead = [(0, 0)] * (weights.ndim - 1)
