@@ -2,7 +2,8 @@
 
 Same image, same start, same density iterations, same Adam; a step is value, gradient, update and clip. The
 JSON holds the error beside the time: each side's gradient against central differences of its own loss in
-float64, and peak memory of a process that did nothing else.
+float64, and peak memory of a process that did nothing else. Our step is timed with 256 and with 1024 samples a
+line, too, of which it should not depend.
 
     python benchmarks/traj_step.py [--rounds 5] [--threads 2] [--cases reference large]
 """
@@ -33,6 +34,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 DENSITY_ITERATIONS = 10
 LR = 1e-2
+READOUTS = (256, 1024)
 COORDINATES = 64  # of the gradient that are checked by central differences
 STEP = 1e-4  # of those differences [cycles/voxel]
 
@@ -81,6 +83,23 @@ def time_steps(case: dict[str, Any], rounds: int, threads: int) -> dict[str, Any
         result["acqdesign"]["compile_seconds"] = compile_seconds
         result["acqdesign"]["bound"] = ours.call("bound", **given)
     return result
+
+
+def readout_dependence(case: dict[str, Any], rounds: int, threads: int) -> dict[str, Any]:
+    """Our step with few and with many samples a line, in turn."""
+    with sides(threads)["acqdesign"]() as worker:
+
+        def steps_with(samples: int) -> Callable[[], list[float]]:
+            given = problem(case | {"samples": samples})
+            steps = case["steps"]["acqdesign"]
+            return lambda: [worker.call("learn", steps=steps, lr=LR, **given)["seconds_per_step"]]
+
+        turns = {str(samples): steps_with(samples) for samples in READOUTS}
+        for turn in turns.values():
+            turn()
+        times = {name: summary(seconds) for name, seconds in alternate(turns, rounds=rounds).items()}
+    few, many = (times[str(samples)]["median_s"] for samples in READOUTS)
+    return {"seconds_by_samples": times, "ratio": many / few}
 
 
 def peak_memory(case: dict[str, Any], threads: int) -> dict[str, dict[str, int]]:
@@ -157,12 +176,20 @@ def main() -> None:
         speedup = seconds["mrinufft"]["median_s"] / seconds["acqdesign"]["median_s"]
         entry = {k: case[k] for k in ("shape", "lines", "samples")}
         entry |= {"step": seconds, "speedup": speedup, "memory": peak_memory(case, args.threads)}
+        entry["readout"] = readout_dependence(case, args.rounds, args.threads)
         entry["operators_differ_by"] = operator_difference(case, args.threads)
         if name == "reference":  # central differences at the large size would take an hour
             entry["error"] = gradient_errors(case, args.threads)
         report["cases"][name] = entry
         ours, peer = seconds["acqdesign"]["median_s"], seconds["mrinufft"]["median_s"]
         print(f"{name}: mri-nufft {peer:.4f} s, acqdesign {ours:.4f} s a step: {speedup:.1f} times faster")
+        parts = ", ".join(
+            f"{part[:-2]} {1e3 * s:.2f} ms" for part, s in seconds["acqdesign"]["bound"].items()
+        )
+        print(f"{name}: of our {1e3 * ours:.2f} ms, value and gradient of each part alone: {parts}")
+        print(
+            f"{name}: {READOUTS[1]} samples a line over {READOUTS[0]}: {entry['readout']['ratio']:.3f} of the time"
+        )
     write_results("traj_step", report)
 
 
