@@ -7,14 +7,20 @@ from importlib.metadata import version as _version
 
 from acqdesign.design import OPTIMIZERS as OPTIMIZERS
 from acqdesign.design import SCHEDULES as SCHEDULES
+from acqdesign.design import AdjointObjective as AdjointObjective
+from acqdesign.design import BoundObjective as BoundObjective
 from acqdesign.design import Checkpoint as Checkpoint
 from acqdesign.design import CheckpointPolicy as CheckpointPolicy
 from acqdesign.design import FitResult as FitResult
+from acqdesign.design import IterativeObjective as IterativeObjective
 from acqdesign.design import NonFiniteError as NonFiniteError
+from acqdesign.design import Schedule as Schedule
 from acqdesign.design import ScheduleLimits as ScheduleLimits
 from acqdesign.design import Snapshots as Snapshots
 from acqdesign.design import dykstra as dykstra
 from acqdesign.design import fit as fit
+from acqdesign.design import line_density as line_density
+from acqdesign.design import line_psf as line_psf
 from acqdesign.design import load_checkpoint as load_checkpoint
 from acqdesign.design import make_optimizer as make_optimizer
 from acqdesign.design import make_schedule as make_schedule
@@ -26,6 +32,7 @@ from acqdesign.design import project_steps as project_steps
 from acqdesign.design import project_symmetric as project_symmetric
 from acqdesign.design import project_within_rms as project_within_rms
 from acqdesign.design import projected_lbfgs as projected_lbfgs
+from acqdesign.design import relative_bounds as relative_bounds
 from acqdesign.design import save_checkpoint as save_checkpoint
 from acqdesign.design import schedule_projection as schedule_projection
 from acqdesign.encoding import INITIALISERS as INITIALISERS

@@ -8,6 +8,13 @@ from acqdesign.design.fit import FitResult as FitResult
 from acqdesign.design.fit import NonFiniteError as NonFiniteError
 from acqdesign.design.fit import Snapshots as Snapshots
 from acqdesign.design.fit import fit as fit
+from acqdesign.design.flip_objectives import BoundObjective as BoundObjective
+from acqdesign.design.flip_objectives import Schedule as Schedule
+from acqdesign.design.flip_objectives import relative_bounds as relative_bounds
+from acqdesign.design.line_objectives import AdjointObjective as AdjointObjective
+from acqdesign.design.line_objectives import IterativeObjective as IterativeObjective
+from acqdesign.design.line_objectives import line_density as line_density
+from acqdesign.design.line_objectives import line_psf as line_psf
 from acqdesign.design.optimizers import OPTIMIZERS as OPTIMIZERS
 from acqdesign.design.optimizers import SCHEDULES as SCHEDULES
 from acqdesign.design.optimizers import make_optimizer as make_optimizer
