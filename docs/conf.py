@@ -1,6 +1,8 @@
 """Sphinx configuration."""
 
+import sys
 from importlib import metadata
+from pathlib import Path
 
 project = "acqdesign"
 author = "The acqdesign developers"
@@ -12,8 +14,24 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["_build"]
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "examples",
+    "filename_pattern": "/plot_",
+    "image_scrapers": ("figure_scraper.figures",),
+    # A figure that ends a block is saved above; its text says nothing.
+    "capture_repr": (),
+    "first_notebook_cell": "%matplotlib inline",
+    "abort_on_example_error": True,
+    "show_memory": False,
+    "write_computation_times": False,
+    "min_reported_time": 1e9,
+}
 
 html_theme = "furo"
 html_title = f"acqdesign {release}"
