@@ -12,7 +12,7 @@ import numpy as np
 from acqdesign._checks import bad, check_choice, check_count, check_positive, check_shape
 from acqdesign._types import Array, PRNGKey
 from acqdesign.encoding import INITIALISERS, Lines, StraightLineEncoding, initial_lines, uniform_readout
-from acqdesign.export import read_design
+from acqdesign.export import POSITION_FILES, read_positions
 from acqdesign.scene import birdcage_maps, fine_shape, image_fov_m, load_image, posed, target_grid
 from acqdesign.units import m_from_mm
 
@@ -115,7 +115,8 @@ class LineOptions:
     samples: int = 128
     """Samples of a line."""
     init: str | None = None
-    """Where lines start: reference, poisson, caipi, spiral, full, or the design.npz of a run."""
+    """Where lines start: reference, poisson, caipi, spiral, full, or a file of positions: the design.npz of a run,
+    Pulseq .seq, SPARKLING .bin, BART .cfl, ISMRM Raw Data .mrd or .h5, or MATLAB .mat."""
     calibration: int | None = None
     """Side of the fully sampled block of lines in the centre, which stays as it is; 0 for none."""
     backend: Literal["auto", "finufft", "dft"] = "auto"
@@ -133,8 +134,10 @@ class LineOptions:
             raise bad("--acceleration", f"{self.acceleration} and --lines {self.lines}", "one of the two")
         if self.acceleration is not None:
             check_positive("--acceleration", self.acceleration)
-        if self.init is not None and not self.init.endswith(".npz"):
-            check_choice("--init", self.init, (*INITIALISERS, "FILE.npz"))
+        if self.init is not None and not self.init.endswith(POSITION_FILES):
+            check_choice(
+                "--init", self.init, (*INITIALISERS, *(f"FILE{ending}" for ending in POSITION_FILES))
+            )
         if self.eps is not None and not 0 < self.eps < 1:
             raise bad("--eps", self.eps, "a relative accuracy between 0 and 1")
 
@@ -171,19 +174,17 @@ def start_lines(options: LineOptions, init: str, shape: tuple[int, int, int], ke
 
     Args:
         options: of the lines.
-        init: a pattern's name, or the path of a `design.npz`.
+        init: a pattern's name, or the path of a file of positions.
         shape: `(nx, ny, nz)` of the image.
         key: for random patterns.
 
     Raises:
         ValueError: what cannot be met, by the argument's name.
     """
-    if init.endswith(".npz"):
+    if init.endswith(POSITION_FILES):
         if options.lines is not None or options.acceleration is not None or options.calibration is not None:
             raise bad("--init", f"{init} with a number of lines", "none: the file says how many")
-        held = read_design(init)
-        if "points" not in held:
-            raise bad("--init", f"{init} with flips only", "a design.npz with line positions, named points")
+        held = read_positions(init)
         return Lines(jnp.asarray(held["points"]), jnp.asarray(held["learned"]))
     _, ny, nz = shape
     lines, acceleration, calibration = options.lines, options.acceleration, options.calibration

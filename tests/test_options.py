@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from acqdesign.encoding import uniform_readout
-from acqdesign.export import write_design
+from acqdesign.export import write_bart, write_design, write_mat
 from acqdesign.options import LineOptions, SceneOptions, start_lines
 from acqdesign.scene import FOV_M, fine_shape, load_brain
 
@@ -126,6 +126,15 @@ def test_a_run_may_start_where_another_ended(tmp_path):
     found = start_lines(LineOptions(), str(tmp_path / "a.npz"), SHAPE, KEY)
     np.testing.assert_array_equal(found.points, points)
     np.testing.assert_array_equal(found.learned, np.arange(11) > 3)
+
+
+@pytest.mark.parametrize(("write", "ending"), [(write_mat, "mat"), (write_bart, "cfl")])
+def test_a_run_may_start_from_another_programs_positions(tmp_path, write, ending):
+    points = np.linspace(-0.5, 0.5, 22).reshape(11, 2)
+    design = {"points": points, "learned": np.ones(11, bool), "samples_per_line": 8, "shape": SHAPE}
+    write(tmp_path / f"a.{ending}", design)
+    found = start_lines(LineOptions(), str(tmp_path / f"a.{ending}"), SHAPE, KEY)
+    np.testing.assert_allclose(found.points, points, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
