@@ -137,6 +137,7 @@ from acqdesign.signal import spgr as spgr
 from acqdesign.signal import spgr_ernst as spgr_ernst
 from acqdesign.signal import spgr_steady as spgr_steady
 from acqdesign.signal import ssfp_fid as ssfp_fid
+from acqdesign.signal import tissue_crlb as tissue_crlb
 from acqdesign.signal import variances as variances
 from acqdesign.signal import weighted_trace as weighted_trace
 

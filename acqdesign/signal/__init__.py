@@ -7,6 +7,7 @@ from acqdesign.signal.crlb import crlb as crlb
 from acqdesign.signal.crlb import efficiency as efficiency
 from acqdesign.signal.crlb import ensemble as ensemble
 from acqdesign.signal.crlb import fisher_information as fisher_information
+from acqdesign.signal.crlb import tissue_crlb as tissue_crlb
 from acqdesign.signal.crlb import variances as variances
 from acqdesign.signal.crlb import weighted_trace as weighted_trace
 from acqdesign.signal.engine import Interval as Interval

@@ -2,17 +2,25 @@
 
 For samples `s(θ)` with white complex noise of standard deviation `σ` in the real and in the imaginary part,
 
-    I = Re(Jᴴ W J) / σ²,    J = ∂s/∂θ,    var(θ_k) >= (I⁻¹)_kk
+    I = Re(Jᴴ W J) / σ²,    J = ∂s/∂θ,    var(θ_k) >= (I⁻¹)_kk = σ² / |part of column k that no other explains|²
 
-(Kay, "Fundamentals of Statistical Signal Processing: Estimation Theory", 1993, chapter 15).
+(Kay, "Fundamentals of Statistical Signal Processing: Estimation Theory", 1993, chapter 15). The second form loses
+half as many digits where parameters are nearly confused; `crlb` uses it.
 """
 
+from collections.abc import Sequence as Several
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from acqdesign._checks import bad, check_choice, check_positive
 from acqdesign._types import Array, Float, Inexact, Scalar
+from acqdesign.signal.sequence import Sequence, SliceProfile, TissueParams, simulate
+
+PARAMETERS = ("t1", "t2", "m0", "b1", "b0", "t2_prime", "diffusivity")
+"""What `tissue_crlb` can bound."""
 
 
 def fisher_information(
@@ -34,16 +42,18 @@ def fisher_information(
     Raises:
         ValueError: on a noise that is not positive or weights of another length.
     """
+    _check(jacobian, noise, weights)
+    weighted = jacobian if weights is None else jacobian * weights[..., None]
+    gram = jnp.einsum("...np,...nq->...pq", jnp.conj(jacobian), weighted, precision="highest")
+    return jnp.real(gram) / jnp.asarray(noise, gram.real.dtype) ** 2
+
+
+def _check(jacobian: Array, noise: ArrayLike, weights: Array | None) -> None:
     check_positive("noise", noise)
     if jacobian.ndim < 2:
         raise bad("jacobian", jacobian, "shape (..., samples, params)")
-    weighted = jacobian
-    if weights is not None:
-        if weights.shape[-1] != jacobian.shape[-2]:
-            raise bad("weights", weights, f"shape (..., {jacobian.shape[-2]}), one for each sample")
-        weighted = jacobian * weights[..., None]
-    gram = jnp.einsum("...np,...nq->...pq", jnp.conj(jacobian), weighted, precision="highest")
-    return jnp.real(gram) / jnp.asarray(noise) ** 2
+    if weights is not None and weights.shape[-1:] != jacobian.shape[-2:-1]:
+        raise bad("weights", weights, f"shape (..., {jacobian.shape[-2]}), one for each sample")
 
 
 def variances(fisher: Float[Array, "... params params"], keep: int | None = None) -> Float[Array, "... keep"]:
@@ -57,20 +67,23 @@ def variances(fisher: Float[Array, "... params params"], keep: int | None = None
         `(..., keep)` variances; gradients are finite wherever the variance is.
     """
     size = fisher.shape[-1]
-    eps = jnp.finfo(fisher.dtype).eps
+    least = 16 * size * jnp.finfo(fisher.dtype).eps
     diagonal = jnp.diagonal(fisher, axis1=-2, axis2=-1)
     known = diagonal > 0
     scale = jnp.where(known, 1 / jnp.sqrt(jnp.where(known, diagonal, 1)), 0)
     unit = fisher * scale[..., :, None] * scale[..., None, :]
     found = []
     for k in range(size if keep is None else keep):
-        # One over what is left of the parameter once the others have explained what they can.
-        others = [i for i in range(size) if i != k]
-        rest = unit[..., others, :][..., others] + 4 * eps * jnp.eye(size - 1, dtype=fisher.dtype)
-        row = unit[..., k, others]
-        solved = jnp.linalg.solve(rest, row[..., None])[..., 0] if others else row
-        left = unit[..., k, k] - jnp.sum(row * solved, axis=-1)
-        told = known[..., k] & (left > 64 * size * eps)
+        order = jnp.array([i for i in range(size) if i != k] + [k])
+        rest = unit[..., order, :][..., order]
+        for _ in range(size - 1):
+            # Eliminate one parameter; one that the eliminated ones explain has nothing to add.
+            pivot, row = rest[..., 0, 0], rest[..., 0, 1:]
+            used = pivot > least
+            share = row * jnp.where(used, 1 / jnp.where(used, pivot, 1), 0)[..., None]
+            rest = rest[..., 1:, 1:] - share[..., :, None] * row[..., None, :]
+        left = rest[..., 0, 0]
+        told = known[..., k] & (left > least)
         found.append(jnp.where(told, scale[..., k] ** 2 / jnp.where(told, left, 1), jnp.inf))
     return jnp.stack(found, axis=-1)
 
@@ -81,6 +94,7 @@ def crlb(
     noise: ArrayLike = 1.0,
     weights: Float[Array, "..."] | None = None,
     signal: Inexact[Array, "..."] | None = None,
+    nuisance: Inexact[Array, "..."] | None = None,
     values: Float[Array, "..."] | None = None,
 ) -> Float[Array, "... params"]:
     """Cramér–Rao bounds on the variance of parameters.
@@ -91,23 +105,143 @@ def crlb(
         weights: `(..., samples)` relative precision of each sample.
         signal: `(..., samples)` the samples themselves: their complex scale, M0, is then unknown too, a nuisance
             of two parameters. Without it the scale is known.
+        nuisance: `(..., samples, others)` derivatives by further parameters that are unknown, but of no interest.
         values: `(..., params)` the parameters: bounds are then relative, `var(θ) / θ²`.
 
     Returns:
         `(..., params)` variances, in the parameters' units squared, or relative. Infinite where the samples say
-        nothing.
+        nothing; gradients are finite wherever the bound is.
 
     Raises:
         ValueError: as `fisher_information`.
     """
-    params = jacobian.shape[-1]
+    _check(jacobian, noise, weights)
+    columns = [jacobian[..., k] for k in range(jacobian.shape[-1])]
+    others = []
     if signal is not None:
-        if signal.shape[-1] != jacobian.shape[-2]:
+        if signal.shape[-1:] != jacobian.shape[-2:-1]:
             raise bad("signal", signal, f"shape (..., {jacobian.shape[-2]}), one for each sample")
-        scale = jnp.stack([signal, 1j * signal], axis=-1)
-        jacobian = jnp.concatenate([jacobian.astype(scale.dtype), scale], axis=-1)
-    found = variances(fisher_information(jacobian, noise=noise, weights=weights), params)
+        others.append(signal)
+    if nuisance is not None:
+        if nuisance.ndim < 2 or nuisance.shape[-2] != jacobian.shape[-2]:
+            raise bad("nuisance", nuisance, f"shape (..., {jacobian.shape[-2]}, others)")
+        others += [nuisance[..., k] for k in range(nuisance.shape[-1])]
+    if any(jnp.iscomplexobj(column) for column in columns + others):
+        # Where all is real the phase of M0 cannot be confused with anything.
+        others += [1j * signal] if signal is not None else []
+        columns, others = ([_parts(column) for column in each] for each in (columns, others))
+    if weights is not None:
+        root = jnp.sqrt(weights)
+        root = jnp.concatenate([root] * (columns[0].shape[-1] // root.shape[-1]), axis=-1)
+        columns, others = ([root * column for column in each] for each in (columns, others))
+    found = _unexplained(columns, others) * jnp.asarray(noise, columns[0].dtype) ** 2
     return found if values is None else found / values**2
+
+
+def _parts(samples: Array) -> Array:
+    """Real and imaginary parts as twice as many samples."""
+    return jnp.concatenate([jnp.real(samples), jnp.imag(samples)], axis=-1)
+
+
+def _unexplained(columns: list[Array], others: list[Array]) -> Array:
+    """One over what is left of each column's square once all the others are projected out; `inf` for nothing."""
+    least = (32 * jnp.finfo(columns[0].dtype).eps) ** 2
+
+    def scaled(column: Array) -> tuple[Array, Array]:
+        square = jnp.sum(column**2, axis=-1)
+        some = square > 0
+        square = jnp.where(some, square, 1)
+        return column * jnp.where(some, 1 / jnp.sqrt(square), 0)[..., None], jnp.where(
+            some, 1 / square, jnp.inf
+        )
+
+    def without(column: Array, directions: list[Array]) -> Array:
+        for direction in directions:
+            column = column - jnp.sum(direction * column, axis=-1, keepdims=True) * direction
+        return column
+
+    def extended(directions: list[Array], column: Array) -> list[Array]:
+        left = without(column, directions)
+        square = jnp.sum(left**2, axis=-1, keepdims=True)
+        new = square > least
+        return [*directions, left * jnp.where(new, 1 / jnp.sqrt(jnp.where(new, square, 1)), 0)]
+
+    shared: list[Array] = []
+    for column in others:
+        shared = extended(shared, scaled(column)[0])
+    pairs = [scaled(column) for column in columns]
+    freed = [without(unit, shared) for unit, _ in pairs]
+    found = []
+    for k, (_, inverse_square) in enumerate(pairs):
+        directions: list[Array] = []
+        for i, column in enumerate(freed):
+            if i != k:
+                directions = extended(directions, column)
+        left = jnp.sum(without(freed[k], directions) ** 2, axis=-1)
+        told = (left > least) & jnp.isfinite(inverse_square)
+        found.append(jnp.where(told, jnp.where(told, inverse_square, 1) / jnp.where(told, left, 1), jnp.inf))
+    return jnp.stack(found, axis=-1)
+
+
+def tissue_crlb(
+    sequence: Sequence,
+    tissue: TissueParams,
+    params: Several[str] = ("t1", "t2"),
+    *,
+    noise: ArrayLike = 1.0,
+    weights: Float[Array, "..."] | None = None,
+    known_m0: bool = False,
+    relative: bool = False,
+    slice_profile: SliceProfile | None = None,
+) -> Float[Array, "... params"]:
+    """Cramér–Rao bounds of tissue parameters from what a sequence gives, for a batch of tissues.
+
+    Args:
+        sequence: an object such as `FSE`.
+        tissue: parameters of any batch shape.
+        params: names of the fields of `tissue` to bound; the others are known.
+        noise: standard deviation of each part of a sample, in the units of `m0`.
+        weights: `(..., samples)` relative precision of each sample.
+        known_m0: whether the complex M0 is known too; otherwise it is a nuisance.
+        relative: bounds divided by the parameters' squares.
+        slice_profile: as for `simulate`.
+
+    Returns:
+        `(..., params)` variances.
+
+    Raises:
+        ValueError: on an unknown name.
+    """
+    for name in params:
+        check_choice("params", name, PARAMETERS)
+
+    fields = lambda tissue: [getattr(tissue, name) for name in params]  # noqa: E731
+
+    def along(direction: Array) -> tuple[Array, Array]:
+        tangents = [
+            jnp.ones_like(field) * d.astype(field.dtype) for field, d in zip(values, direction, strict=True)
+        ]
+        return jax.jvp(samples, (values,), (tangents,))
+
+    def samples(values: list[Array]) -> Array:
+        return simulate(sequence, eqx.tree_at(fields, tissue, values), slice_profile=slice_profile)
+
+    values = fields(tissue)
+    signal, jacobian = jax.vmap(along, out_axes=(None, -1))(jnp.eye(len(values), dtype=values[0].real.dtype))
+    # The scale of M0 is among the parameters or a nuisance; its phase is confused with none where all is real.
+    phase = 1j * signal[..., None] if jnp.iscomplexobj(signal) and "m0" in params and not known_m0 else None
+    found = crlb(
+        jacobian,
+        noise=noise,
+        weights=weights,
+        signal=None if known_m0 or "m0" in params else signal,
+        nuisance=phase,
+    )
+    if relative:
+        found = found / jnp.stack(
+            [jnp.broadcast_to(jnp.abs(v) ** 2, found.shape[:-1]) for v in values], axis=-1
+        )
+    return found
 
 
 def weighted_trace(

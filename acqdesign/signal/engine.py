@@ -238,7 +238,14 @@ def _resize(rows: Array, orders: int) -> Array:
     return jnp.pad(rows[:orders], ((0, max(orders - rows.shape[0], 0)), (0, 0)))
 
 
-def map_tissues(block: Callable[[Tissue], Array], tissue: Tissue, bytes_each: int, stored: int) -> Array:
+def map_tissues(
+    block: Callable[[Tissue], Array],
+    tissue: Tissue,
+    bytes_each: int,
+    stored: int,
+    *,
+    at_once: int | None = None,
+) -> Array:
     """`block` over tissues, a cacheful at a time: `(*batch, N)`.
 
     Args:
@@ -246,16 +253,20 @@ def map_tissues(block: Callable[[Tissue], Array], tissue: Tissue, bytes_each: in
         tissue: arrays that broadcast against each other to the batch shape; scalars are passed as they are.
         bytes_each: size of what is carried along for each tissue.
         stored: how many times that reverse mode keeps.
+        at_once: how many tissues on a CPU, where not as many as fit.
     """
     shape = jnp.broadcast_shapes(*(value.shape for value in tissue.values()))
     shared = {name: value for name, value in tissue.items() if not value.ndim}
     own = {name: jnp.broadcast_to(v, shape).reshape(-1) for name, v in tissue.items() if v.ndim}
     tissues = math.prod(shape)
-    fit = max(64, CACHE_BYTES // bytes_each) if jax.default_backend() == "cpu" else tissues
+    fit = tissues
+    if jax.default_backend() == "cpu":
+        fit = at_once or max(64, CACHE_BYTES // bytes_each)
     blocks = max(1, -(-tissues // max(fit, 1)))
     if blocks == 1:
         return block(shared | own).reshape(*shape, -1)
-    size = -(-tissues // blocks)
+    # Blocks of whole vector registers.
+    size = 16 * -(-tissues // (16 * blocks))
     own = {
         name: jnp.pad(value, (0, blocks * size - tissues), mode="edge").reshape(blocks, size)
         for name, value in own.items()

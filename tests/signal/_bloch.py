@@ -129,7 +129,7 @@ def check_derivatives(signal, arguments, *, tolerance=1e-8):
         _close(
             (second[name] * direction).sum(),
             curved,
-            10 * tolerance,
+            tolerance,
             f"grad of jacfwd by {name}",
             slope(arguments),
         )

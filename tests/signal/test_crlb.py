@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from acqdesign.signal import crlb, efficiency, ensemble, fisher_information, fse, weighted_trace
+from acqdesign.signal import (
+    FSE,
+    TissueParams,
+    crlb,
+    efficiency,
+    ensemble,
+    fisher_information,
+    fse,
+    tissue_crlb,
+    weighted_trace,
+)
 
 TE = jnp.linspace(5.0, 160.0, 16)
 
@@ -41,6 +51,42 @@ def test_complex_scale_is_a_nuisance_of_two(rng):
         signal.real @ signal.real
     )
     np.testing.assert_allclose(real, crlb(projected), rtol=1e-10)
+
+
+def test_other_unknowns_are_nuisances(rng):
+    """Columns of no interest raise the bounds as columns of interest do; a known parameter does not."""
+    jacobian = jnp.asarray(rng.normal(size=(2, 9, 3)))
+    signal, others = jnp.asarray(rng.normal(size=(2, 9))), jnp.asarray(rng.normal(size=(2, 9, 2)))
+    found = crlb(jacobian, signal=signal, nuisance=others, noise=0.2)
+    columns = jnp.concatenate([jacobian, signal[..., None], others], axis=-1)
+    np.testing.assert_allclose(found, crlb(columns, noise=0.2)[..., :3], rtol=1e-10)
+    assert (found > crlb(jacobian, noise=0.2)).all()
+
+
+def test_bounds_of_a_sequence():
+    """Those of its derivatives: M0 as a nuisance, known, or itself in question; relative; over a slice."""
+    sequence = FSE(jnp.linspace(1.0, 2.5, 8), 0.01, phases=jnp.linspace(0, 1, 8))
+    tissue = TissueParams(t1=jnp.array([1.0, 2.0]), t2=jnp.array([0.1, 0.2]), m0=1.5)
+
+    @jax.jit
+    def by_hand(t1, t2):
+        signal = lambda t, m0=1.5: fse(sequence.flips, 0.01, t[0], t[1], m0=m0, phases=sequence.phases)  # noqa: E731
+        t = jnp.stack([t1, t2])
+        slopes = jax.jacfwd(lambda t: (lambda x: jnp.concatenate([x.real, x.imag]))(signal(t)))(t)
+        unit = signal(t, 1.0)
+        scale = jnp.stack([jnp.concatenate([(p * unit).real, (p * unit).imag]) for p in (1, 1j)], axis=-1)
+        both = jnp.concatenate([slopes, scale], axis=-1)
+        return jnp.diagonal(jnp.linalg.inv(both.T @ both)), jnp.diagonal(jnp.linalg.inv(slopes.T @ slopes))
+
+    for i, (t1, t2) in enumerate([(1.0, 0.1), (2.0, 0.2)]):
+        free, known = by_hand(t1, t2)
+        np.testing.assert_allclose(tissue_crlb(sequence, tissue)[i], free[:2], rtol=1e-9)
+        np.testing.assert_allclose(tissue_crlb(sequence, tissue, known_m0=True)[i], known, rtol=1e-9)
+        relative = tissue_crlb(sequence, tissue, ("t2", "t1", "m0"), relative=True)[i]
+        wanted = free[jnp.array([1, 0, 2])] / jnp.array([t2, t1, 1.5]) ** 2
+        np.testing.assert_allclose(relative, wanted, rtol=1e-9)
+    with pytest.raises(ValueError, match="params: got 't3'"):
+        tissue_crlb(sequence, tissue, ("t3",))
 
 
 def test_relative_bounds_and_reference_cost():
@@ -83,6 +129,7 @@ def test_what_cannot_be_told_is_infinite_and_gradients_stay_finite():
 def test_gradient_of_a_bound(rng):
     flips = jnp.asarray(rng.uniform(0.5, 2.5, 10))
 
+    @jax.jit
     def bound(flips):
         signal = lambda t: fse(flips, 0.01, t[0], t[1])  # noqa: E731
         theta = jnp.array([1.0, 0.1])

@@ -10,73 +10,14 @@ import pytest
 from acqdesign.signal import FSE, TissueParams, fse, simulate
 from acqdesign.units import rad_from_deg
 
+from ._bloch import check_derivatives
+from ._trains import bloch_trains, complex_step, cpmg, epg_trains
+
 ESP, T1, T2 = 0.01, 1.0, 0.1
 
 
 def degrees(*values):
     return jnp.asarray(rad_from_deg(np.array(values, float)))
-
-
-def full_epg(flips, esp, t1, t2, excitation=math.pi / 2, b1=1.0):
-    """Complex EPG of half spacings with every order, in NumPy: no parity, no real arithmetic, no truncation."""
-    n = len(flips)
-    size = 2 * n + 2
-    half1, half2 = math.exp(-esp / 2 / t1), math.exp(-esp / 2 / t2)
-    plus, minus, z = (np.zeros(size, complex) for _ in range(3))
-    z[0] = math.cos(excitation * b1)
-    plus[0] = minus[0] = math.sin(excitation * b1)  # along x, the axis of the pulses
-
-    def wait(plus, minus, z):
-        plus, minus, z = plus * half2, minus * half2, z * half1
-        z[0] += 1 - half1
-        plus, minus = np.r_[0, plus[:-1]], np.r_[minus[1:], 0]
-        plus[0] = np.conj(minus[0])
-        return plus, minus, z
-
-    echoes = []
-    for flip in flips:
-        plus, minus, z = wait(plus, minus, z)
-        c, s, sin, cos = (
-            math.cos(flip * b1 / 2) ** 2,
-            math.sin(flip * b1 / 2) ** 2,
-            math.sin(flip * b1),
-            math.cos(flip * b1),
-        )
-        plus, minus, z = (
-            c * plus + s * minus - 1j * sin * z,
-            s * plus + c * minus + 1j * sin * z,
-            -0.5j * sin * plus + 0.5j * sin * minus + cos * z,
-        )
-        plus, minus, z = wait(plus, minus, z)
-        echoes.append(plus[0])
-    return np.array(echoes)
-
-
-def bloch_steady(flips, esp, t1, t2, tr, b1, trains=40, isochromats=32):
-    """Isochromats over one cycle of dephasing a half spacing, trains repeated, spoiled between them."""
-    phase = 2 * np.pi * (np.arange(isochromats) + 0.5) / isochromats
-    m = np.zeros((isochromats, 3))
-    m[:, 2] = 1
-
-    def turn(m, axis, angle):
-        a, b = [(1, 2), (2, 0), (0, 1)][axis]
-        out, c, s = m.copy(), np.cos(angle), np.sin(angle)
-        out[:, a], out[:, b] = c * m[:, a] - s * m[:, b], s * m[:, a] + c * m[:, b]
-        return out
-
-    def relax(m, time):
-        e1, e2 = np.exp(-time / t1), np.exp(-time / t2)
-        return m * [e2, e2, e1] + [0, 0, 1 - e1]
-
-    for _ in range(trains):
-        m = np.tile([0, 0, m[:, 2].mean()], (isochromats, 1))
-        m, echoes = turn(m, 1, b1 * np.pi / 2), []
-        for flip in flips:
-            m = turn(relax(m, esp / 2), 2, phase)
-            m = turn(relax(turn(m, 0, b1 * flip), esp / 2), 2, phase)
-            echoes.append(m[:, 0].mean())
-        m = relax(m, tr - len(flips) * esp)
-    return np.array(echoes)
 
 
 def test_textbook_cpmg():
@@ -124,27 +65,66 @@ def test_reference_cost_and_its_gradient():
     np.testing.assert_allclose(gradient[:3], [-149.7549, -7.10149, 40.50470], rtol=2e-6)
 
 
+PHASES = {"phases": np.linspace(-2.0, 3.0, 24) ** 2, "excitation_phase": 0.3, "excitation": 1.2}
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 1e-5)])
 @pytest.mark.parametrize("n", [1, 2, 7, 24])
 def test_full_epg(rng, n, dtype, tolerance):
+    """A single train, with the phases of CPMG and with any, after a T2 preparation."""
     flips, b1 = rng.uniform(0, np.pi, n), 0.9
-    wanted = full_epg(flips, ESP, T1, T2, b1=b1)
-    assert np.abs(wanted.imag).max() < 1e-14
-    found = fse(jnp.asarray(flips, dtype), dtype(ESP), dtype(T1), dtype(T2), b1=dtype(b1))
-    assert found.dtype == dtype
-    np.testing.assert_allclose(found, wanted.real, atol=tolerance)
+    for given in ({}, PHASES | {"phases": PHASES["phases"][:n], "t2_prep": 0.05}):
+        wanted = epg_trains(flips, ESP, T1, T2, b1=b1, **given)
+        arrays = {name: jnp.asarray(value, dtype) for name, value in given.items()}
+        found = fse(jnp.asarray(flips, dtype), dtype(ESP), dtype(T1), dtype(T2), b1=dtype(b1), **arrays)
+        assert found.dtype == (np.result_type(dtype, 1j) if given else dtype)
+        np.testing.assert_allclose(found, wanted, atol=tolerance)
 
 
-@pytest.mark.parametrize(("tr", "b1"), [(0.12, 0.8), (0.2, 1.0), (1.0, 1.1)])
-def test_steady_state_of_trains(rng, tr, b1):
-    """Recovery carried from train to train, against isochromats: even orders included."""
-    flips = rng.uniform(0.3, 2.8, 8)
-    wanted = bloch_steady(flips, ESP, T1, T2, tr, b1)
-    np.testing.assert_allclose(fse(jnp.asarray(flips), ESP, T1, T2, tr=tr, b1=b1), wanted, atol=1e-10)
-    single = fse(
-        jnp.asarray(flips, jnp.float32), np.float32(ESP), np.float32(T1), np.float32(T2), tr=tr, b1=b1
-    )
+@pytest.mark.parametrize("tr", [0.12, 0.2, 1.0])
+@pytest.mark.parametrize("spoiling", ["transverse", "complete"])
+def test_steady_state_of_trains(rng, tr, spoiling):
+    """What lasts from train to train, against isochromats: recovery, and what is stored along z dephased."""
+    flips, given = rng.uniform(0.3, 2.8, 8), {"b1": 0.8, "excitation": 1.4, "tr": tr, "spoiling": spoiling}
+    wanted = bloch_trains(flips, ESP, T1, T2, trains=40, **given)
+    found = fse(jnp.asarray(flips), ESP, T1, T2, **given)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, wanted, atol=1e-10)
+    single = fse(jnp.asarray(flips, jnp.float32), *np.float32([ESP, T1, T2]), **given)
+    assert single.dtype == np.float32
     np.testing.assert_allclose(single, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("spoiling", ["transverse", "complete"])
+def test_steady_state_with_phases_and_preparation(rng, spoiling):
+    """Any phases, a T2 preparation in every train: isochromats; and zero phases give what no phases do."""
+    flips, phases = rng.uniform(0.3, 2.8, 7), rng.uniform(-3, 3, 7)
+    given = {"b1": 0.8, "excitation": 1.4, "tr": 0.2, "t2_prep": 0.04, "spoiling": spoiling}
+    turned = given | {"phases": phases, "excitation_phase": 0.4}
+    wanted = bloch_trains(flips, ESP, T1, T2, trains=40, **turned)
+    np.testing.assert_allclose(fse(flips, ESP, T1, T2, **turned), wanted, atol=1e-10)
+    real = fse(flips, ESP, T1, T2, **given)
+    np.testing.assert_allclose(fse(flips, ESP, T1, T2, phases=jnp.zeros(7), **given), real, atol=1e-14)
+
+
+@pytest.mark.parametrize("spoiling", [None, "transverse", "complete"])
+def test_diffusion(rng, spoiling):
+    """Every order damped as Weigel 2010 has it, in one train and in the steady state."""
+    flips, moment, diffusivity = rng.uniform(0.3, 2.8, 7), 2e4, 2e-9
+    given = {} if spoiling is None else {"tr": 0.15, "spoiling": spoiling}
+    found = fse(flips, ESP, T1, T2, diffusivity=diffusivity, order_moment=moment, **given)
+    trains = 1 if spoiling is None else 60
+    damping = diffusivity * moment**2
+    wanted = epg_trains(flips, ESP, T1, T2, trains=trains, damping=damping, states=150, **given)
+    np.testing.assert_allclose(found, wanted, atol=1e-10)
+    assert np.abs(found - fse(flips, ESP, T1, T2, **given)).max() > 1e-4
+
+
+def test_what_is_stored_dephased_matters():
+    """At a TR of T1 it lasts: leaving it out is off by up to 1 % of M0, as said in the docstring."""
+    flips = jnp.full(32, rad_from_deg(60.0))
+    lasting, lost = (fse(flips, ESP, T1, T2, tr=1.0, spoiling=s) for s in ("transverse", "complete"))
+    assert 0.01 < float(jnp.abs(lasting - lost).max()) < 0.015
 
 
 def test_batches_broadcast_and_blocks_agree(rng):
@@ -158,42 +138,71 @@ def test_batches_broadcast_and_blocks_agree(rng):
         np.testing.assert_allclose(signal[i, j], one, atol=1e-14)
 
 
-@pytest.mark.parametrize("tr", [None, 0.3])
-def test_derivatives_are_those_of_central_differences(rng, tr):
-    """Forward and reverse, for flips, T1, T2, B1, spacing and excitation; and the gradient of a bound."""
-    flips = jnp.asarray(rng.uniform(0.4, 2.6, 12))
-    weights = jnp.asarray(rng.normal(size=12))
-    start = {"flips": flips, "esp": ESP, "t1": T1, "t2": T2, "b1": 0.95, "excitation": 1.4}
-    start = {name: jnp.asarray(value, jnp.float64) for name, value in start.items()}
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-8), (np.float32, 1e-4)])
+def test_derivatives_are_those_of_complex_steps(rng, dtype, tolerance):
+    """Forward, reverse and reverse over forward, by every argument, without the error of differences."""
+    names, n = ("esp", "t1", "t2", "b1", "excitation"), 24
+    values = np.concatenate([[ESP, T1, T2, 0.95, 1.4], rng.uniform(0.4, 2.6, n)])
+    weights = rng.normal(size=n)
 
-    def f(p):
-        signal = fse(p["flips"], p["esp"], p["t1"], p["t2"], b1=p["b1"], excitation=p["excitation"], tr=tr)
-        return jnp.sum(jnp.sin(weights * signal))
+    def by_numpy(values):
+        esp, t1, t2, b1, excitation = values[:5]
+        return cpmg(values[5:], esp, t1, t2, b1, excitation)
 
-    reverse, forward = jax.grad(f)(start), jax.jacfwd(f)(start)
-    for name, value in start.items():
-        step = 1e-6 * float(jnp.max(jnp.abs(value)))
-        wanted = [
-            (
-                f({**start, name: value + step * e.reshape(value.shape)})
-                - f({**start, name: value - step * e.reshape(value.shape)})
-            )
-            / (2 * step)
-            for e in np.eye(value.size)
-        ]
-        scale = np.abs(wanted).max()
-        np.testing.assert_allclose(reverse[name].ravel(), wanted, atol=1e-8 * scale, rtol=1e-7)
-        np.testing.assert_allclose(
-            forward[name].ravel(), reverse[name].ravel(), atol=1e-12 * scale, rtol=1e-9
+    def by_fse(values):
+        given = dict(zip(names, values, strict=False))
+        return fse(values[5:], **given)
+
+    def slope(signal, values):
+        """Along all arguments at once."""
+        return jax.jvp(signal, (values,), (jnp.asarray(direction, values.dtype),))[1]
+
+    wanted = complex_step(by_numpy, values)
+    start = jnp.asarray(values, dtype)
+    direction = values * rng.uniform(0.5, 1, values.size)
+    forward = jax.jit(jax.jacfwd(by_fse))(start)
+    size = np.abs(wanted).max(axis=1)
+    np.testing.assert_allclose(forward.T / size[:, None], wanted / size[:, None], atol=tolerance)
+    reverse = jax.jit(jax.grad(lambda v: weights.astype(dtype) @ by_fse(v)))(start)
+    pulled = np.abs(wanted * weights).sum(axis=1)
+    np.testing.assert_allclose(reverse / pulled, wanted @ weights / pulled, atol=tolerance)
+
+    def squared_slope(values, h=1e-3):
+        at = {k: by_numpy(values + k * h * direction) for k in (-4, -3, -2, -1, 1, 2, 3, 4)}
+        pairs = [at[k] - at[-k] for k in (1, 2, 3, 4)]
+        return np.sum(
+            (sum(c * p for c, p in zip((4 / 5, -1 / 5, 4 / 105, -1 / 280), pairs, strict=True)) / h) ** 2
         )
 
-    def bound(flips):
-        slopes = jax.jacfwd(lambda t: fse(flips, ESP, t[0], t[1], tr=tr))(jnp.array([T1, T2]))
-        return 1 / jnp.sum(slopes[:, 1] ** 2)
+    second = jax.jit(jax.grad(lambda v: jnp.sum(slope(by_fse, v) ** 2)))(start)
+    wanted = complex_step(squared_slope, values)
+    np.testing.assert_allclose(second, wanted, rtol=tolerance, atol=tolerance * np.abs(wanted[5:]).max())
 
-    gradient, step = jax.grad(bound)(flips), 1e-6
-    wanted = [(bound(flips + step * e) - bound(flips - step * e)) / (2 * step) for e in np.eye(12)]
-    np.testing.assert_allclose(gradient, wanted, rtol=1e-6, atol=1e-8 * np.abs(wanted).max())
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"phases": np.linspace(-1, 2, 6), "excitation_phase": 0.3, "diffusivity": 2e-9, "order_moment": 1e4},
+        {"tr": 0.3},
+        pytest.param({"tr": 0.3, "spoiling": "complete", "t2_prep": 0.03}, marks=pytest.mark.slow),
+        pytest.param(
+            {"tr": 0.3, "phases": np.linspace(-1, 2, 6), "excitation_phase": 0.3}, marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_derivatives_are_those_of_differences(rng, options):
+    """Every mode, by every argument, with phases, diffusion and in steady states."""
+    fixed = {name: options[name] for name in ("spoiling",) if name in options}
+    arguments = {
+        "flips": rng.uniform(0.4, 2.6, 6),
+        "esp": ESP,
+        "t1": T1,
+        "t2": T2,
+        "b1": 0.95,
+        "excitation": 1.4,
+    }
+    arguments |= {name: value for name, value in options.items() if name not in fixed}
+    check_derivatives(lambda **given: fse(**given, **fixed), arguments)
 
 
 @pytest.mark.parametrize(
