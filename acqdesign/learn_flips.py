@@ -29,6 +29,7 @@ from acqdesign.flip_options import (
     start_flips,
 )
 from acqdesign.plot.bounds import plot_bound_map, plot_bounds, plot_fingerprints, plot_power
+from acqdesign.plot.signals import plot_times
 from acqdesign.run import (
     RunOptions,
     describe,
@@ -41,7 +42,7 @@ from acqdesign.run import (
     write_history,
     write_summary,
 )
-from acqdesign.units import deg_from_rad, ms_from_s
+from acqdesign.units import deg_from_rad
 
 COMMAND = "learn_flips"
 MAP_POINTS, MAP_B1 = 18, (0.8, 1.0, 1.2)
@@ -126,9 +127,6 @@ def _problem(options: FlipOptions) -> tuple[BoundObjective, dict[str, Array], An
 def _main(argv: Sequence[str] | None) -> int:
     options = parse_options(FlipOptions, argv, prog="python -m acqdesign.learn_flips")
     run = options.run
-    # After parsing, so that a mistake is one line rather than a box of usage.
-    for part in (options.train, options.sample, options.limit):
-        part.check()
     objective, params, project, limits = _problem(options)
     many = run.starts > 1
     with run_directory(COMMAND, options) as out:
@@ -226,8 +224,8 @@ def _figures(
     write_figure(out / "flips.png", plot.plot_flips(flips, start=start))
     write_figure(out / "power.png", plot_power(flips, start=start, limit=limits.rms))
     # For noise of 1 % of M0 the root of the relative bound is a standard deviation in percent.
-    quantity = {"t2": "σ(T2) / T2", "t1": "σ(T1) / T1", "t1t2": "√(σ²(T1)/T1² + σ²(T2)/T2²)"}
-    label = f"{quantity[objective.target]} [%], noise 1 % of $M_0$"
+    quantity = {"t2": "σ(T2) / T2", "t1": "σ(T1) / T1", "t1t2": "root of sum of (σ/T)² over T1, T2"}
+    label = f"{quantity[objective.target]} [%]\nfor noise of 1 % of $M_0$"
     write_figure(out / "loss.png", plot.plot_loss(result.history, label="relative bound"))
 
     (after, echoes), (before, echoes_before) = judged["learned"], judged["start"]
@@ -254,8 +252,7 @@ def _figures(
     figure = plot_bound_map(t1, t2, b1, *maps, tissues=options.sample.table(), label=label)
     write_figure(out / "bound_map.png", figure)
     if "tr" in final:
-        tr = ms_from_s(np.asarray(schedule.times(final)[0]))
-        write_figure(out / "tr.png", plot_fingerprints(tr[None], names=("TR [ms]",)))
+        write_figure(out / "tr.png", plot_times(schedule.times(final)[0]))
 
 
 def _report(out: Path, result: FitResult, numbers: dict[str, Any]) -> None:

@@ -19,10 +19,10 @@ from typing import Any, Literal, TypeVar
 
 import jax
 import numpy as np
-import tyro
 
 from acqdesign._checks import bad, check_choice, check_count, check_positive
 from acqdesign._files import atomic_write, plain, write_json
+from acqdesign._flags import read_flags
 from acqdesign.design.fit import CheckpointPolicy, FitResult, NonFiniteError
 from acqdesign.design.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer
 
@@ -109,13 +109,12 @@ def parse_options(kind: type[Options], argv: Sequence[str] | None, *, prog: str)
         The options, with JAX set to their precision.
 
     Raises:
-        ValueError: a configuration file that cannot be read, or holds an unknown or wrong-typed key; an option
-            that is wrong, or differs from that of the run to resume.
-        SystemExit: a flag that cannot be read (code 2), or `--help` (code 0).
+        ValueError: a flag or a configuration file that cannot be read, or holds an unknown or wrong-typed key; an
+            option that is wrong, or differs from that of the run to resume.
+        SystemExit: `--help` (code 0).
     """
     args = list(sys.argv[1:] if argv is None else argv)
-    settings = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
-    options = tyro.cli(kind, prog=prog, args=args, config=settings)
+    options = read_flags(kind, args, prog)
     run = options.run  # type: ignore[attr-defined]
     source = run.resume / "config.json" if run.resume else run.config
     if source is not None:
@@ -124,7 +123,7 @@ def parse_options(kind: type[Options], argv: Sequence[str] | None, *, prog: str)
                 remedy = "A resumed run stays in its folder, with its options."
                 raise bad("--resume", f"{run.resume} with --{other}", "one of the two", remedy)
         stored = read_config(kind, source)
-        options = tyro.cli(kind, prog=prog, args=args, config=settings, default=stored)
+        options = read_flags(kind, args, prog, default=stored)
         run = options.run  # type: ignore[attr-defined]
         if run.resume:
             _check_same(stored, options)

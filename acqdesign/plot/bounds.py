@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from acqdesign._checks import bad
-from acqdesign.plot.style import COLOURS, INK, MUTED, SEQUENCE_MAP, new_figure, styled
+from acqdesign.plot.signals import every
+from acqdesign.plot.style import COLOURS, INK, MARKERS, MUTED, SEQUENCE_MAP, new_figure, styled
 from acqdesign.units import deg_from_rad, ms_from_s
 
 _PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
@@ -42,14 +44,18 @@ def plot_bounds(
     shift = 0.5 * width if before is not None else 0.0
     if before is not None:
         axes.bar(place - shift, np.sqrt(before), 0.94 * width, color=MUTED, label="start")
-    axes.bar(place + shift, np.sqrt(variance), 0.94 * width, color=COLOURS[0], label="learned")
-    for index in range(len(names)):
-        text = f"{np.sqrt(variance[index]):.3g}"
-        if before is not None:
-            text += f"\nvariance ÷ {before[index] / variance[index]:.2f}"
+    axes.bar(
+        place + shift, np.sqrt(variance), 0.94 * width, color=COLOURS[0], label="learned (÷ in variance)"
+    )
+    labels = [(x + shift, np.sqrt(v), "") for x, v in zip(place, variance, strict=True)]
+    if before is not None:
+        shares = [f"\n(÷ {b / v:.2f})" for b, v in zip(before, variance, strict=True)]
+        labels = [(x, y, share) for (x, y, _), share in zip(labels, shares, strict=True)]
+        labels += [(x - shift, np.sqrt(b), "") for x, b in zip(place, before, strict=True)]
+    for x, y, more in labels:
         axes.annotate(
-            text, (place[index] + shift, np.sqrt(variance[index])), xytext=(0, 4),
-            textcoords="offset points", ha="center", va="bottom", fontsize=9, color=INK,
+            f"{y:.3g}{more}", (x, y), xytext=(0, 4), textcoords="offset points", ha="center", va="bottom",
+            fontsize=9, color=INK,
         )  # fmt: skip
     axes.set_xticks(place, names)
     axes.set(ylabel=label, title="Cramér–Rao bound by tissue")
@@ -105,9 +111,11 @@ def plot_bound_map(
                 ms_from_s(t2), ms_from_s(t1), values[column], norm=norm, cmap=colours, shading="nearest"
             )
             axes.set(xscale="log", yscale="log")
+            if row == 1:
+                _label_gains(axes, ms_from_s(t2), ms_from_s(t1), values[column])
             for index, (name, (t1_of, t2_of)) in enumerate((tissues or {}).items()):
                 axes.plot(
-                    ms_from_s(t2_of), ms_from_s(t1_of), "o", ms=7, mec="white", color=COLOURS[index % 8],
+                    ms_from_s(t2_of), ms_from_s(t1_of), MARKERS[index % 8], ms=8, mec="white", color=COLOURS[index % 8],
                     label=name, ls="", clip_on=False,
                 )  # fmt: skip
             axes.set_title(f"B1 {fields[column]:g}" + (", learned" if row == 0 else ", gain"), fontsize=11)
@@ -135,12 +143,21 @@ def plot_bound_map(
     return figure
 
 
+def _label_gains(axes: Axes, x: np.ndarray, y: np.ndarray, gain: np.ndarray) -> None:
+    """Lines of equal gain with their values: a map of two colours says nothing in grey."""
+    held = np.ma.masked_invalid(gain)
+    levels = [v for v in (0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 10, 25) if held.min() < v < held.max()]
+    if levels:
+        lines = axes.contour(x, y, held, levels=levels, colors=INK, linewidths=0.8)
+        axes.clabel(lines, fmt="%g", fontsize=8)
+
+
 def _round_ticks(low: float, high: float) -> list[float]:
-    """Round numbers within a range: 1, 2 and 5 of each decade, or more where it is short."""
+    """Three to five round numbers within a range: 1 and 3 of each decade where it is long, more where it is short."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for digits in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), tuple(range(10, 100))):
-        unit = 1 if digits[-1] < 10 else 0.1
-        ticks = [s * unit * 10.0**d for d in decades for s in digits if low <= s * unit * 10.0**d <= high]
+    fine = [[tenths / 10 for tenths in range(10, 100, step)] for step in (5, 2, 1)]
+    for digits in ((1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), *fine):
+        ticks = [s * 10.0**d for d in decades for s in digits if low <= s * 10.0**d <= high]
         if len(ticks) >= 3:
             break
     return ticks
@@ -158,21 +175,21 @@ def plot_power(flips: ArrayLike, start: ArrayLike | None = None, *, limit: float
     Returns:
         The figure.
     """
-    trains = [("start", start, MUTED), ("learned", flips, COLOURS[0])]
+    trains = [("start", start, MUTED, "--"), ("learned", flips, COLOURS[0], "-")]
     figure = new_figure(9.2, 3.6)
     each, total = figure.subplots(1, 2)
     pulses = np.asarray(flips).size
-    for name, angles, colour in trains:
+    for name, angles, colour, dashes in trains:
         if angles is None:
             continue
         power = (_vector("flips" if name == "learned" else "start", angles, pulses) / np.pi) ** 2
         count = np.arange(1, pulses + 1)
         rms = deg_from_rad(np.pi * np.sqrt(power.mean()))
-        each.step(count, power, where="mid", color=colour)
-        total.plot(count, np.cumsum(power), color=colour, label=f"{name}, RMS {rms:.1f}°")
+        each.step(count, power, where="mid", ls=dashes, color=colour)
+        total.plot(count, np.cumsum(power), dashes, color=colour, label=f"{name}, RMS {rms:.1f}°")
     if limit is not None:
         allowed = pulses * (limit / np.pi) ** 2
-        total.axhline(allowed, color=INK, ls="--", lw=1.2, label=f"limit, RMS {deg_from_rad(limit):.1f}°")
+        total.axhline(allowed, color=INK, ls=":", lw=1.4, label=f"limit, RMS {deg_from_rad(limit):.1f}°")
     each.set(xlabel="pulse", ylabel="(flip / 180°)²", title="Power by pulse", ylim=(0, None))
     total.set(xlabel="pulse", ylabel="Σ (flip / 180°)²", title="Power deposited (SAR)", ylim=(0, None))
     for axes in (each, total):
@@ -203,7 +220,10 @@ def plot_fingerprints(signals: ArrayLike, *, names: Sequence[str], start: ArrayL
     pulse = np.arange(1, after.shape[1] + 1)
     for index, name in enumerate(names):
         colour = COLOURS[index % len(COLOURS)]
-        axes.plot(pulse, after[index], color=colour, label=name)
+        axes.plot(
+            pulse, after[index], color=colour, label=name,
+            marker=MARKERS[index % 8], ms=4.5, markevery=every(pulse.size),
+        )  # fmt: skip
         if start is not None:
             axes.plot(pulse, _shown(start)[index], "--", color=colour, lw=1.0, alpha=0.7)
     handles, _ = axes.get_legend_handles_labels()

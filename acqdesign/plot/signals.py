@@ -6,10 +6,16 @@ import numpy as np
 from jax.typing import ArrayLike
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from acqdesign._checks import bad
-from acqdesign.plot.style import COLOURS, INK, MUTED, new_figure, styled
+from acqdesign.plot.style import COLOURS, INK, MARKERS, MUTED, new_figure, styled
 from acqdesign.units import deg_from_rad, ms_from_s
+
+
+def every(points: int) -> int:
+    """How many points of a curve go to one marker."""
+    return max(1, points // 16)
 
 
 @styled
@@ -30,12 +36,18 @@ def plot_loss(history: Mapping[str, ArrayLike], *, label: str = "loss") -> Figur
     figure = new_figure(6.4, 4.0)
     axes = figure.subplots()
     for index, (name, term) in enumerate(columns.items()):
-        axes.plot(step, term, lw=1.4, color=COLOURS[1 + index % 7], label=name.replace("_", " "))
+        axes.plot(
+            step, term, lw=1.4, color=COLOURS[1 + index % 7], label=name.replace("_", " "),
+            marker=MARKERS[index % 8], ms=4, markevery=every(step.size),
+        )  # fmt: skip
     axes.plot(step, loss, color=COLOURS[0], lw=2.4, label=label)
     values = np.concatenate([loss, *columns.values()])
     values = values[np.isfinite(values)]
     if values.size and values.min() > 0 and values.max() > 4 * values.min():
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     for x, y, side in ((step[0], loss[0], "left"), (step[-1], loss[-1], "right")):
         axes.plot(x, y, "o", color=COLOURS[0], ms=6)
         axes.annotate(
@@ -62,7 +74,8 @@ def plot_flips(flips: ArrayLike, start: ArrayLike | None = None) -> Figure:
     """
     figure = new_figure(6.8, 3.8)
     axes = figure.subplots()
-    for name, angles, colour in (("start", start, MUTED), ("learned", flips, COLOURS[0])):
+    trains = (("start", start, MUTED, "--"), ("learned", flips, COLOURS[0], "-"))
+    for name, angles, colour, dashes in trains:
         if angles is None:
             continue
         degrees = deg_from_rad(np.asarray(angles))
@@ -71,7 +84,7 @@ def plot_flips(flips: ArrayLike, start: ArrayLike | None = None) -> Figure:
         pulse = np.arange(1, degrees.size + 1)
         rms = np.sqrt(np.mean(degrees**2))
         dots = {"marker": "o", "ms": 3.5} if degrees.size <= 128 else {}
-        axes.plot(pulse, degrees, color=colour, label=f"{name}, RMS {rms:.0f}°", **dots)  # type: ignore[arg-type]
+        axes.plot(pulse, degrees, dashes, color=colour, label=f"{name}, RMS {rms:.0f}°", **dots)  # type: ignore[arg-type]
     axes.set(xlabel="pulse", ylabel="flip angle [deg]", title="Flip angles", ylim=(0, None))
     axes.margins(x=0.02)
     axes.grid(axis="y")
@@ -102,7 +115,10 @@ def plot_echoes(
     time = ms_from_s(esp_s) * np.arange(1, after.shape[1] + 1)
     for index, name in enumerate(names):
         colour = COLOURS[index % len(COLOURS)]
-        axes.plot(time, after[index], color=colour, label=name)
+        axes.plot(
+            time, after[index], color=colour, label=name,
+            marker=MARKERS[index % 8], ms=4.5, markevery=every(time.size),
+        )  # fmt: skip
         if start is not None:
             axes.plot(time, np.abs(np.asarray(start))[index], "--", color=colour, lw=1.2, alpha=0.8)
     handles, _ = axes.get_legend_handles_labels()
@@ -110,6 +126,32 @@ def plot_echoes(
         handles = [*handles, Line2D([], [], ls="--", color=INK, lw=1.2, label="start")]
     axes.legend(handles=handles)
     axes.set(xlabel="echo time [ms]", ylabel="echo amplitude / $M_0$", title="Echo train", ylim=(0, None))
+    axes.margins(x=0.02)
+    axes.grid(axis="y")
+    return figure
+
+
+@styled
+def plot_times(tr_s: ArrayLike) -> Figure:
+    """Repetition times by pulse, with their sum.
+
+    Args:
+        tr_s: `(pulses,)` [s].
+
+    Returns:
+        The figure, in milliseconds.
+    """
+    times = np.asarray(tr_s, float)
+    if times.ndim != 1:
+        raise bad("tr_s", times, "shape (pulses,)")
+    figure = new_figure(6.8, 3.6)
+    axes = figure.subplots()
+    axes.step(np.arange(1, times.size + 1), ms_from_s(times), where="mid", color=COLOURS[0])
+    mean, total = ms_from_s(float(times.mean())), float(times.sum())
+    axes.axhline(mean, color=INK, ls=":", lw=1.4)
+    axes.set(
+        xlabel="pulse", ylabel="TR [ms]", title=f"Repetition times, mean {mean:.4g} ms, sum {total:.4g} s"
+    )
     axes.margins(x=0.02)
     axes.grid(axis="y")
     return figure

@@ -16,6 +16,8 @@ INK = "#22252a"
 MUTED = "#9aa0a8"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 """The palette of Okabe and Ito (2008), told apart with any kind of colour vision."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+"""Beside the colours, so that curves are told apart in grey too."""
 SEQUENCE_MAP = "viridis"
 ERROR_MAP = "inferno"
 

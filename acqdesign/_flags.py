@@ -1,0 +1,37 @@
+"""Options from the command line, with tyro; a mistake is one line rather than a box of usage."""
+
+import contextlib
+import io
+import itertools
+from collections.abc import Sequence
+from typing import TypeVar
+
+import tyro
+
+Options = TypeVar("Options")
+
+
+def read_flags(kind: type[Options], args: Sequence[str], prog: str, **default: Options) -> Options:
+    """Options of a dataclass of dataclasses from flat flags: `--steps`, not `--run.steps`.
+
+    Args:
+        kind: the dataclass.
+        args: arguments after the program's name.
+        prog: name of the command in its help.
+        default: `default=` options to start from in place of the dataclass's own.
+
+    Raises:
+        ValueError: a flag that is unknown or cannot be read.
+        SystemExit: after `--help`.
+    """
+    settings, said = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff), io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, prog=prog, args=args, config=settings, **default)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        # Inside the frame, above the rule that hints stand under.
+        lines = [line.strip("│ ") for line in said.getvalue().splitlines() if line.startswith("│")]
+        text = " ".join(itertools.takewhile(lambda line: not line.startswith("──"), lines))
+        raise ValueError(text.split(" Got errors:")[0] or said.getvalue()) from None
