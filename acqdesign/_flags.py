@@ -4,30 +4,33 @@ import contextlib
 import io
 import itertools
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
 Options = TypeVar("Options")
 
 
-def read_flags(kind: type[Options], args: Sequence[str], prog: str, **default: Options) -> Options:
+def read_flags(
+    kind: type[Options], args: Sequence[str], prog: str, default: Options | None = None
+) -> Options:
     """Options of a dataclass of dataclasses from flat flags: `--steps`, not `--run.steps`.
 
     Args:
         kind: the dataclass.
         args: arguments after the program's name.
         prog: name of the command in its help.
-        default: `default=` options to start from in place of the dataclass's own.
+        default: options to start from in place of the dataclass's own.
 
     Raises:
         ValueError: a flag that is unknown or cannot be read.
         SystemExit: after `--help`.
     """
     settings, said = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff), io.StringIO()
+    more: dict[str, Any] = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(kind, prog=prog, args=args, config=settings, **default)
+            return tyro.cli(kind, prog=prog, args=args, config=settings, **more)
     except SystemExit as stop:
         if not stop.code:
             raise
