@@ -13,6 +13,8 @@ from acqdesign.design import Checkpoint as Checkpoint
 from acqdesign.design import CheckpointPolicy as CheckpointPolicy
 from acqdesign.design import FitResult as FitResult
 from acqdesign.design import IterativeObjective as IterativeObjective
+from acqdesign.design import JointObjective as JointObjective
+from acqdesign.design import JointSettings as JointSettings
 from acqdesign.design import NonFiniteError as NonFiniteError
 from acqdesign.design import Schedule as Schedule
 from acqdesign.design import ScheduleLimits as ScheduleLimits
@@ -83,8 +85,10 @@ from acqdesign.recon import cg_sense as cg_sense
 from acqdesign.recon import conjugate_gradients as conjugate_gradients
 from acqdesign.recon import match_t2 as match_t2
 from acqdesign.recon import nrmse as nrmse
+from acqdesign.recon import posterior_mean as posterior_mean
 from acqdesign.recon import psnr as psnr
 from acqdesign.recon import signal_basis as signal_basis
+from acqdesign.recon import spectral_prior as spectral_prior
 from acqdesign.recon import ssim as ssim
 from acqdesign.recon import subspace_sense as subspace_sense
 from acqdesign.scene import FOV_M as FOV_M

@@ -18,11 +18,11 @@ from acqdesign._files import write_json
 from acqdesign._types import Array, PRNGKey, PyTree
 from acqdesign.design import FitResult, fit, make_optimizer, schedule_projection
 from acqdesign.design.assignment import exchange_step
-from acqdesign.design.joint_objective import JointObjective, JointSettings, point_spread
-from acqdesign.encoding import echo_of_te, order_views, uniform_readout
+from acqdesign.design.joint_objective import JointObjective, Poses
+from acqdesign.encoding import order_views, uniform_readout
 from acqdesign.export import write_design
 from acqdesign.joint_options import JointOptions
-from acqdesign.options import start_lines
+from acqdesign.options import LineOptions, start_lines
 from acqdesign.run import (
     describe,
     exit_code,
@@ -41,13 +41,14 @@ from acqdesign.scene import (
     tissue_classes,
     tissues,
     with_b1_map,
+    with_t2_spread,
 )
 from acqdesign.units import ms_from_s, rad_from_deg, s_from_ms
 
 COMMAND = "learn_joint"
 DESIGNS = ("none", "flips", "lines", "joint")
-# Learning rates of points [cycles/voxel] and flips [rad] unless given.
-RATES = {"points": 1e-2, "flips": 5e-2}
+# Learning rates of points [cycles/voxel] and flips [rad] unless given, found by benchmarks/joint_compare.py.
+RATES = {"none": (4e-3, 6e-2), "flips": (4e-3, 6e-2), "lines": (8e-3, 6e-2), "joint": (4e-3, 1.2e-1)}
 # How what is held out differs from what is learned on.
 HELD_OUT = {"t1": 0.9, "t2": 1.1, "noise": 1.25}
 _JUDGED = 16
@@ -61,78 +62,115 @@ class Problem:
     held_out: JointObjective
     train: np.ndarray
     start: dict[str, Array]
+    """With several starts each entry has them along its first axis."""
     project: Callable[[PyTree], PyTree]
+    starts: int | None = None
+
+    def first(self) -> dict[str, Array]:
+        """The first start, projected as learning does."""
+        one = self.start if self.starts is None else jax.tree.map(lambda leaf: leaf[0], self.start)
+        return self.project(one)
 
 
 def build(options: JointOptions, run_seed: int) -> Problem:
-    """The scene, the start and the constraints that the options stand for."""
-    scene, train, goal, dtype = options.scene, options.train, options.goal, options.run.dtype
-    start_key, order_key, held_key = jax.random.split(jax.random.key(run_seed), 3)
-    te_echo = echo_of_te(s_from_ms(train.te_eff_ms), s_from_ms(train.esp_ms), train.echoes)
-    line = options.line
-    if line.lines is None and line.acceleration is None and line.init is None:
-        line = dataclasses.replace(line, lines=768)
-    start = start_lines(line, line.init or "poisson", scene.shape, start_key)
-    points = start.points.astype(dtype)
-    views = order_views(train.ordering, points, train.echoes, te_echo=te_echo, key=order_key)
+    """The scene, the starts and the constraints that the options stand for."""
+    scene, train, dtype = options.scene, options.train, options.run.dtype
+    line = options.line.resolved(scene.shape)
+    if options.run.optimizer == "lbfgs" and (scene.augment or scene.noise):
+        remedy = "It needs a loss that is the same at every step."
+        raise bad("--optimizer", "lbfgs with --augment or --noise", "another optimiser", remedy)
+    settings = options.goal.settings(train, scene.noise)
+    half = train.half_width(scene.shape, scene.voxel_size(), line.samples)
+    project_flips = schedule_projection(train.limits(), train.echoes)
+    start_key, held_key = jax.random.split(jax.random.key(run_seed))
+    count = options.run.starts
+    starts = [_start(options, line, jax.random.fold_in(start_key, n)) for n in range(count)]
+    trains = starts[0][0]
+    flips = project_flips(jnp.full(train.echoes, rad_from_deg(train.start_deg()), dtype))
+    begin = [{"points": points, "flips": flips} for _, points in starts]
 
-    learned_on = [_classes(options, spec, None) for spec in scene.phantom]
+    learned_on = [_classes(options, scene.load(spec, contrast="maps")) for spec in scene.phantom]
     specs = scene.holdout or scene.phantom
     keys = jax.random.split(held_key, len(specs))
     others = [
-        _classes(options, spec, None if scene.holdout else key) for spec, key in zip(specs, keys, strict=True)
+        _classes(options, _fractions(options, spec, None if scene.holdout else key))
+        for spec, key in zip(specs, keys, strict=True)
     ]
     changed = [TissueClasses(c.maps, HELD_OUT["t1"] * c.t1, HELD_OUT["t2"] * c.t2, c.b1) for c in others]
     readout = uniform_readout(line.samples, dtype)
     backend = line.resolved_backend(options.run.deterministic)
     encoding = line.encoding(scene.shape, readout, scene.smaps(dtype), backend)
-    settings = JointSettings(
-        esp_s=s_from_ms(train.esp_ms),
-        te_echo=te_echo,
-        noise=scene.noise,
-        ridge=goal.ridge,
-        iterations=goal.iterations,
-        reconstruction=goal.reconstruction,
-        rank=goal.rank,
-        weight_nrmse=goal.weight_nrmse,
-        weight_noise=goal.weight_noise,
-        weight_psf=goal.weight_psf,
-    )
-    louder = dataclasses.replace(settings, noise=HELD_OUT["noise"] * settings.noise)
-    project_flips = schedule_projection(train.limits(), train.echoes)
-    flips = project_flips(jnp.full(train.echoes, rad_from_deg(train.rms_flip_deg), dtype))
+    # Slots: line n of the design is echo n % echoes of train n // echoes, from every start.
+    echo = jnp.tile(jnp.arange(train.echoes, dtype=jnp.int32), len(trains) // train.echoes)
+    poses = _poses(options) if scene.augment else None
+    objective = JointObjective(encoding, echo, learned_on, settings, poses=poses)
 
     def project(params: PyTree) -> PyTree:
-        points = jnp.clip(params["points"], -0.5, 0.5)
-        return {"points": points, "flips": project_flips(params["flips"])}
+        return {
+            "points": jnp.clip(params["points"], -half, half),
+            "flips": project_flips(params["flips"]),
+        }
 
     return Problem(
-        JointObjective(encoding, jnp.asarray(views.echo), learned_on, settings),
-        JointObjective(encoding, jnp.asarray(views.echo), changed, louder),
-        views.train,
-        {"points": points, "flips": flips},
+        objective,
+        JointObjective(
+            encoding, echo, changed, settings, known=_unposed(objective), louder=HELD_OUT["noise"]
+        ),
+        trains,
+        begin[0] if count == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *begin),
         project,
+        None if count == 1 else count,
     )
 
 
-def _classes(options: JointOptions, spec: str, key: PRNGKey | None) -> TissueClasses:
-    """One phantom's classes, in a random pose where a key is given."""
-    scene, dtype = options.scene, options.run.dtype
+def _unposed(objective: JointObjective) -> JointObjective:
+    """The objective on the anatomies as they were given."""
+    return eqx.tree_at(lambda o: o.poses, objective, None, is_leaf=lambda leaf: leaf is None)
+
+
+def _start(options: JointOptions, line: LineOptions, key: PRNGKey) -> tuple[np.ndarray, Array]:
+    """The train of each slot, and the points that start there."""
+    train = options.train
+    start_key, order_key = jax.random.split(key)
+    points = start_lines(line, line.init or "poisson", options.scene.shape, start_key).points
+    views = order_views(train.ordering, points, train.echoes, te_echo=train.te_echo, key=order_key)
+    slots = np.lexsort((views.echo, views.train))
+    return views.train[slots], points[slots].astype(options.run.dtype)
+
+
+def _fractions(options: JointOptions, spec: str, key: PRNGKey | None) -> Array:
+    """One phantom's volume fractions, in a random pose where a key is given."""
+    scene = options.scene
     if key is None:
-        fractions = scene.load(spec, contrast="maps")
-    else:
-        fractions = posed(scene.load(spec, contrast="maps", fine=True), key, scene.shape)
-    classes = tissue_classes(fractions.astype(dtype), tissues(options.train.tissue, scene.field))
+        return scene.load(spec, contrast="maps")
+    return posed(scene.load(spec, contrast="maps", fine=True), key, scene.shape)
+
+
+def _classes(options: JointOptions, fractions: Array) -> TissueClasses:
+    """Volume fractions as classes, under the transmit field and the spread of T2 that were asked for."""
+    scene = options.scene
+    classes = tissue_classes(fractions.astype(options.run.dtype), tissues(options.train.tissue, scene.field))
+    if scene.t2_spread:
+        classes = with_t2_spread(classes, scene.t2_spread)
     if scene.b1_spread:
         spread = scene.b1_spread
-        field = b1_map(scene.shape, centre=1 + spread, edge=1 - spread)
-        classes = with_b1_map(classes, field)
+        classes = with_b1_map(classes, b1_map(scene.shape, centre=1 + spread, edge=1 - spread))
     return classes
 
 
-def _optimizer(options: JointOptions) -> optax.GradientTransformation:
-    run = options.run
-    rates = {"points": run.lr or RATES["points"], "flips": options.goal.lr_flips or RATES["flips"]}
+def _poses(options: JointOptions) -> Poses:
+    """The phantoms to be turned anew at every step."""
+    scene, dtype = options.scene, options.run.dtype
+    fine = [scene.load(spec, contrast="maps", fine=True).astype(dtype) for spec in scene.phantom]
+    whole = jnp.ones((len(fine[0]), *scene.shape), dtype)
+    return Poses(jnp.stack(fine, axis=1), _classes(options, whole).maps)
+
+
+def _optimizer(options: JointOptions, learn: str) -> optax.GradientTransformation:
+    run, (points, flips) = options.run, RATES[learn]
+    if run.optimizer == "lbfgs":
+        return make_optimizer(run.optimizer, run.lr, steps=run.steps, schedule=run.schedule, clip=run.clip)
+    rates = {"points": run.lr or points, "flips": options.goal.lr_flips or flips}
     each = {
         name: make_optimizer(run.optimizer, rate, steps=run.steps, schedule=run.schedule, clip=run.clip)
         for name, rate in rates.items()
@@ -141,7 +179,7 @@ def _optimizer(options: JointOptions) -> optax.GradientTransformation:
 
 
 def learn_design(options: JointOptions, problem: Problem, learn: str, key: PRNGKey, **more: Any) -> FitResult:
-    """Learns one of `DESIGNS` from the problem's start."""
+    """Learns one of `DESIGNS` from the problem's starts; `more` goes to `fit`."""
     learned = {
         "points": jnp.asarray(learn in ("joint", "lines"))[None, None],
         "flips": jnp.asarray(learn in ("joint", "flips"))[None],
@@ -154,25 +192,31 @@ def learn_design(options: JointOptions, problem: Problem, learn: str, key: PRNGK
         key=key,
         project=problem.project,
         learned=learned,
+        starts=problem.starts,
+        optimizer=_optimizer(options, learn),
         between=exchange_step(problem.objective, jax.random.fold_in(key, 1)) if exchanging else None,
         between_every=every or 1,
-        **({"optimizer": _optimizer(options), "steps": options.run.steps} | more),
+        **({"steps": options.run.steps} | more),
     )
 
 
 @eqx.filter_jit
 def judge(objective: JointObjective, params: PyTree, key: PRNGKey) -> tuple[dict[str, Array], Array]:
-    """Terms averaged over noise, and the images of one realisation."""
+    """All terms averaged over noise, and the images of one realisation."""
     keys = jax.random.split(key, _JUDGED)
-    terms = jax.lax.map(lambda k: objective(params, k)[1], keys)
+    terms = jax.lax.map(lambda k: objective.terms(params, k), keys)
     return {name: jnp.mean(value) for name, value in terms.items()}, objective.reconstruct(params, keys[0])
 
 
 def numbers(problem: Problem, params: PyTree, key: PRNGKey) -> tuple[dict[str, float], Array]:
     """Terms on what is learned on and on what is held out, and the first image."""
-    terms, images = judge(problem.objective, params, key)
+    # Written as the held-out one is, with what the reconstruction knows beside it, so that both compile as one.
+    own = _unposed(problem.objective)
+    own = eqx.tree_at(lambda o: o.known, own, own, is_leaf=lambda leaf: leaf is None)
+    terms, images = judge(own, params, key)
     held, _ = judge(problem.held_out, params, key)
     found = {name: float(value) for name, value in terms.items()}
+    found["loss"] = sum(w * found[name] for name, w in problem.objective.settings.weights.items())
     found |= {f"{name}_held_out": float(value) for name, value in held.items()}
     found["gap"] = found["nrmse_held_out"] - found["nrmse"]
     return found, images[0]
@@ -181,43 +225,54 @@ def numbers(problem: Problem, params: PyTree, key: PRNGKey) -> tuple[dict[str, f
 def _main(argv: Sequence[str] | None) -> int:
     options = parse_options(JointOptions, argv, prog="python -m acqdesign.learn_joint")
     run, goal = options.run, options.goal
-    if run.starts > 1:
-        raise bad("--starts", run.starts, "1", "Start several runs with seeds of their own.")
     problem = build(options, run.seed)
     fit_key, judge_key = jax.random.split(jax.random.fold_in(jax.random.key(run.seed), 7))
     with run_directory(COMMAND, options) as out:
-        arguments = fit_arguments(run, out, describe(COMMAND, options)) | {
-            "optimizer": _optimizer(options),
-            "starts": None,
-        }
+        arguments = fit_arguments(run, out, describe(COMMAND, options))
+        for name in ("optimizer", "starts"):
+            arguments.pop(name)
+        compared = [name for name in DESIGNS[1:] if goal.compare and name != goal.learn]
+        others = {name: _checkpoints(out, name, resume=arguments["resume"]) for name in compared}
         result = learn_design(
             options, problem, goal.learn, fit_key, snapshot_every=max(1, run.steps // 50), **arguments
         )
-        designs = {"start": problem.start, goal.learn: result.params}
-        compared = {}
+        designs = {"start": problem.first(), goal.learn: result.params}
         if goal.compare:
-            for learn in DESIGNS:
-                other = result if learn == goal.learn else None
-                if other is None and learn != "none":
-                    other = learn_design(options, problem, learn, fit_key)
-                params = problem.start if other is None else other.params
-                designs[learn] = params
+            designs["none"] = problem.first()
+        for name, folder in others.items():
+            if result.stopped != "finished":
+                break
+            policy = dataclasses.replace(arguments["checkpoint"], directory=folder)
+            resume = arguments["resume"] and any(folder.glob("step-*.npz"))
+            other = learn_design(
+                options, problem, name, fit_key, **arguments | {"checkpoint": policy, "resume": resume}
+            )
+            designs[name] = other.params
+            if other.stopped != "finished":
+                result = dataclasses.replace(result, stopped=other.stopped)
         images, scores = {}, {}
         for name, params in designs.items():
             scores[name], images[name] = numbers(problem, params, judge_key)
+        done = {name: scores[name] for name in DESIGNS if goal.compare and name in scores}
         if goal.compare:
-            compared = {name: scores[name] for name in DESIGNS}
-            write_json(out / "compare.json", compared)
+            write_json(out / "compare.json", done)
         final = scores[goal.learn]
         initial = {f"initial_{name}": value for name, value in scores["start"].items()}
-        write_summary(out / "summary.json", result, **final, **initial, compare=compared)
+        write_summary(out / "summary.json", result, **final, **initial, compare=done)
         write_history(out / "history.csv", result.history)
         _write_design(options, out, problem, result.params)
         if not run.no_figures:
-            shown = {k: images[k] for k in (DESIGNS if goal.compare else designs)}
-            _figures(options, out, problem, result, shown, scores)
+            _figures(options, out, problem, result, designs, images, scores)
         _report(out, result, scores)
     return exit_code(result)
+
+
+def _checkpoints(out: Path, name: str, *, resume: bool) -> Path:
+    """The folder of a compared design's checkpoints, emptied of an earlier run's."""
+    folder = out / f"checkpoint-{name}"
+    for old in [] if resume else list(folder.glob("step-*")):
+        old.unlink()
+    return folder
 
 
 def _write_design(options: JointOptions, out: Path, problem: Problem, params: PyTree) -> None:
@@ -245,31 +300,33 @@ def _figures(
     out: Path,
     problem: Problem,
     result: FitResult,
+    designs: dict[str, PyTree],
     images: dict[str, Array],
     scores: dict[str, dict[str, float]],
 ) -> None:
-    objective, params, start = problem.objective, result.params, problem.start
+    objective, params, start = problem.objective, result.params, designs["start"]
+    # The start that the result came from.
+    begun = start["points"] if problem.starts is None else problem.start["points"][result.start]
     write_figure(
         out / "trajectory.png",
-        plot.plot_lines(params["points"], start=start["points"], echo=objective.echo),
+        plot.plot_lines(params["points"], start=begun, echo=objective.echo),
     )
-    captions = {name: f"NRMSE {scores[name]['nrmse']:.3f}" for name in images}
+    shown = {name: images[name] for name in (DESIGNS if options.goal.compare else designs) if name in images}
+    captions = {name: f"NRMSE {scores[name]['nrmse']:.3f}" for name in shown}
     truth = objective.target()[0]
-    write_figure(out / "reconstruction.png", plot.plot_images(truth, images, captions=captions))
+    write_figure(out / "reconstruction.png", plot.plot_images(truth, shown, captions=captions))
     write_figure(out / "flips.png", plot.plot_flips(params["flips"], start=start["flips"]))
-    # With a transmit field, the classes nearest the nominal one.
+    # Of the classes that a transmit field or a spread of T2 makes of a tissue, the middle one.
     names = [t.name for t in tissues(options.train.tissue, options.scene.field)]
-    each = len(objective.share) // len(names)
+    each = len(objective.scene.t2) // len(names)
     show = slice(each // 2, None, each)
     echoes = {name: objective.amplitudes(p["flips"])[show] for name, p in (("now", params), ("start", start))}
     esp = objective.settings.esp_s
     write_figure(
         out / "echoes.png", plot.plot_echoes(echoes["now"], names=names, esp_s=esp, start=echoes["start"])
     )
-    spread = []
-    for design in (params, start):
-        encoding = objective.encoding(design)
-        spread.append(point_spread(encoding, objective.share @ encoding.amplitudes))
+    respond = eqx.filter_jit(JointObjective.point_spread)
+    spread = [respond(objective, design) for design in (params, start)]
     write_figure(out / "psf.png", plot.plot_psf(spread[0], start=spread[1]))
     write_figure(out / "loss.png", plot.plot_loss(result.history))
     if result.snapshots is not None:

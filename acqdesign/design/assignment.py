@@ -10,6 +10,9 @@ import scipy.optimize
 from acqdesign._types import Array, PRNGKey, PyTree
 from acqdesign.design.joint_objective import JointObjective
 
+# Weights of the distance that lines move in amplitude, in units of the mean first-order change per distance.
+_STRIDES = (0.0, 2.0, 32.0)
+
 
 def exchange_step(
     objective: JointObjective, key: PRNGKey
@@ -17,16 +20,19 @@ def exchange_step(
     """A step between gradient steps, for `fit(between=…)`, that lets lines exchange their echoes.
 
     The loss depends on line `s` through its amplitudes `w_cs = m_c[e(s)]`; to first order, moving the line to
-    echo `t` changes it by `Σ_c ∂L/∂w_cs (m_c[t] - w_cs)`. The assignment of least total change is found by
-    `scipy.optimize.linear_sum_assignment` and kept where it lowers the loss itself, under the same noise. Lines
-    keep their echoes and exchange positions, and the optimiser's moments move with the positions.
+    echo `t` changes it by `Σ_c ∂L/∂w_cs (m_c[t] - w_cs)`. To this comes `μ Σ_c (m_c[t] - w_cs)²`, which keeps lines
+    near where the first order holds. The assignment of least total is found by
+    `scipy.optimize.linear_sum_assignment` for a few `μ`, and that with the lowest loss itself, under the same noise,
+    is kept if it is lower than before. Lines keep their echoes and exchange positions, and the optimiser's moments
+    move with the positions.
 
     Args:
         objective: the loss.
         key: for its noise.
 
     Returns:
-        `(step, params, optimizer_state) -> (params, optimizer_state)`, run on the host.
+        `(step, params, optimizer_state) -> (params, optimizer_state)`, run on the host; with points `(starts, S, 2)`
+        every start exchanges by itself.
     """
 
     @jax.jit
@@ -37,21 +43,42 @@ def exchange_step(
     def value(objective: JointObjective, params: PyTree, key: PRNGKey) -> Array:
         return objective(params, key)[0]
 
-    def between(step: int, params: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-        noise_key = jax.random.fold_in(key, step)
+    def order(params: PyTree, key: PRNGKey) -> np.ndarray:
+        """Whose position each line takes over."""
         by_echo = objective.amplitudes(params["flips"])
         lines = params["points"].shape[0]
         none = jnp.zeros((by_echo.shape[0], lines), by_echo.dtype)
-        before, change = slope(objective, params, none, noise_key)
+        before, change = slope(objective, params, none, key)
+        held = by_echo[:, objective.echo]
         # cost[s, t]: line s moved to the slot, and so to the echo, of line t.
-        cost = np.asarray(jnp.einsum("cs,ct->st", change, by_echo[:, objective.echo]), np.float64)
-        _, slot = scipy.optimize.linear_sum_assignment(cost)
-        source = np.argsort(slot)
-        moved = {**params, "points": params["points"][source]}
-        if not float(value(objective, moved, noise_key)) < float(before):
-            return params, state
-        shape = params["points"].shape
-        follow = lambda leaf: leaf[source] if getattr(leaf, "shape", None) == shape else leaf  # noqa: E731
-        return moved, jax.tree.map(follow, state)
+        cost = np.array(jnp.einsum("cs,ct->st", change, held), np.float64)
+        cost -= np.diag(cost)[:, None]
+        away = np.asarray(jnp.sum((held[:, :, None] - held[:, None, :]) ** 2, axis=0), np.float64)
+        unit = np.abs(cost).sum() / max(away.sum(), np.finfo(np.float64).tiny)
+        best, kept = float(before), np.arange(lines)
+        for stride in _STRIDES:
+            _, slot = scipy.optimize.linear_sum_assignment(cost + stride * unit * away)
+            source = np.argsort(slot)
+            after = float(value(objective, {**params, "points": params["points"][source]}, key))
+            if after < best:
+                best, kept = after, source
+        return kept
+
+    def between(step: int, params: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        noise_key, points = jax.random.fold_in(key, step), params["points"]
+        if points.ndim == 2:
+            source = order(params, noise_key)
+            if np.array_equal(source, np.arange(len(source))):
+                return params, state
+        else:
+            starts = [jax.tree.map(lambda leaf, n=n: leaf[n], params) for n in range(len(points))]
+            source = np.stack([order(start, noise_key) for start in starts])
+
+        def follow(leaf: Array) -> Array:
+            if getattr(leaf, "shape", None) != points.shape:
+                return leaf
+            return jnp.take_along_axis(leaf, jnp.asarray(source)[..., None], axis=-2)
+
+        return {**params, "points": follow(points)}, jax.tree.map(follow, state)
 
     return between

@@ -1,24 +1,34 @@
 """Lines and flips in one loss: `loss({"points": (S, 2), "flips": (E,)}, key) -> (scalar, terms)`.
 
-The echoes' amplitudes in each tissue follow from the flips and weight the lines; the image is reconstructed as a
-scanner would, with one assumed train of amplitudes, and compared with ideal spin-echo contrast.
+The echoes' amplitudes in each tissue follow from the flips and weight the lines; images are reconstructed as a
+scanner would, from what it may know (the train, the noise, what tissues there are and how much of each), and compared
+with ideal spin-echo contrast.
 """
 
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from acqdesign._checks import bad, check_choice, check_count
 from acqdesign._types import Array, Float, Image, Int, PRNGKey, PyTree, Scalar
-from acqdesign.encoding import EchoTrainEncoding, StraightLineEncoding, toeplitz
-from acqdesign.recon import conjugate_gradients, signal_basis
-from acqdesign.scene import TissueClasses
-from acqdesign.signal import fse
+from acqdesign.encoding import EchoTrainEncoding, StraightLineEncoding
+from acqdesign.recon import posterior_mean, signal_basis, spectral_prior
+from acqdesign.scene import TissueClasses, posed
+from acqdesign.signal import crlb, fse
 
 RECONSTRUCTIONS = ("image", "subspace")
+
+TERMS = ("nrmse", "noise", "width", "side_lobes", "crlb_t2", "crlb_t1")
+"""What a design may be learned for; see `JointSettings`."""
+
+# Of the mean power of the image, where nothing is known of the noise.
+_LEAST_RIDGE = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,48 +40,115 @@ class JointSettings:
     """The echo, from 0, that defines contrast."""
     noise: float = 0.0
     """Standard deviation of the complex noise on each sample, of a unitary transform."""
-    ridge: float = 1e-2
+    ridge: float | None = None
+    """Weight of the prior: noise variance over the mean power of the image. None takes those of the scene."""
+    prior: float = 1.5
+    """Exponent of the power spectrum that the prior gives images; 0 is white."""
     iterations: int = 12
     reconstruction: str = "image"
     """`image`: one image with assumed amplitudes; `subspace`: `rank` coefficient images."""
     rank: int = 2
     weight_nrmse: float = 1.0
+    """Of the image's root-mean-square error, over that of the target."""
     weight_noise: float = 0.0
     """Of the reconstruction's noise, its standard deviation over the target's root mean square."""
-    weight_psf: float = 0.0
-    """Of the point spread function's energy outside its main lobe, relative to that inside."""
+    weight_width: float = 0.0
+    """Of the root-mean-square radius [voxels] of the point spread function's main lobe, five voxels across."""
+    weight_side_lobes: float = 0.0
+    """Of the point spread function's energy outside the three central voxels, relative to that inside."""
+    weight_crlb_t2: float = 0.0
+    """Of the relative standard deviation of T2 (T1 known), by the Cramér–Rao bound from a fully sampled train, as
+    root mean square over the tissues."""
+    weight_crlb_t1: float = 0.0
+    """Likewise of T1 (T2 known)."""
 
     def __post_init__(self) -> None:
         check_choice("reconstruction", self.reconstruction, RECONSTRUCTIONS)
         check_count("iterations", self.iterations)
-        for name in ("noise", "ridge", "weight_nrmse", "weight_noise", "weight_psf"):
+        check_count("rank", self.rank)
+        weights = [f"weight_{name}" for name in TERMS]
+        for name in ("noise", "prior", *weights, *(["ridge"] if self.ridge is not None else [])):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise bad(name, value, "a finite number >= 0")
-        if self.weight_nrmse + self.weight_noise + self.weight_psf == 0:
+        if not any(getattr(self, name) for name in weights):
             raise bad("weight_nrmse", 0.0, "at least one positive weight")
-        if self.weight_noise and self.reconstruction == "subspace":
-            raise bad("weight_noise", self.weight_noise, "0 with a subspace reconstruction")
+        for name in ("weight_noise", "weight_crlb_t2", "weight_crlb_t1"):
+            if getattr(self, name) and not self.noise:
+                raise bad(name, getattr(self, name), "0 without noise", "Or give a noise above 0.")
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The positive weights, by the term's name."""
+        found = {name: getattr(self, f"weight_{name}") for name in TERMS}
+        return {name: weight for name, weight in found.items() if weight}
+
+
+class Poses(eqx.Module):
+    """Anatomies to be turned at random: volume fractions on the finer grid of `posed`, and what each class has of them.
+
+    Args:
+        fractions: `(T, anatomies, fx, fy, fz)` of the `T` tissues, see `fine_shape`.
+        spread: `(C, nx, ny, nz)` maps of the classes where the fractions are one, `C` a multiple of `T`.
+    """
+
+    fractions: Float[Array, "tissues anatomies fx fy fz"]
+    spread: Float[Array, "classes nx ny nz"]
+
+    def __call__(self, key: PRNGKey) -> Float[Array, "classes anatomies nx ny nz"]:
+        """The classes' maps, every anatomy in a pose of its own."""
+        fine = jnp.moveaxis(self.fractions, 1, 0)
+        shape = self.spread.shape[1:]
+        turned = jax.vmap(lambda f, k: posed(f, k, shape))(fine, jax.random.split(key, len(fine)))
+        each = len(self.spread) // len(self.fractions)
+        return jnp.repeat(jnp.moveaxis(turned, 0, 1), each, axis=0) * self.spread[:, None]
+
+
+class _Solver(NamedTuple):
+    """Components' encoding and Gram, what the image has of each, and the map from right-hand sides to images."""
+
+    small: EchoTrainEncoding
+    gram: Callable[[Image], Image]
+    mix: Array
+    prior: Array | None
+    ridge: Array
+    iterations: int
+
+    def components(self, rhs: Image) -> Image:
+        """`(A, K, nx, ny, nz)` from as many right-hand sides."""
+        how = {"ridge": self.ridge, "iterations": self.iterations}
+        return posterior_mean(self.gram, rhs, self.prior, **how, dims=4)  # type: ignore[arg-type]
+
+    def image(self, rhs: Image) -> Image:
+        """`(A, nx, ny, nz)`."""
+        return jnp.einsum("k,akxyz->axyz", self.mix, self.components(rhs))
 
 
 class JointObjective(eqx.Module):
-    """Image error, noise and point spread of an echo-train scan, in its lines and flips.
+    """Image error, noise, point spread and bounds of an echo-train scan, in its lines and flips.
 
     Args:
         lines: template whose points are replaced by those learned.
         echo: `(S,)` echo at which each line is acquired, from 0.
         anatomies: one or more scenes of the same classes, to learn on; their maps are stacked.
         settings: see `JointSettings`.
+        known: an objective whose tissues and their shares the reconstruction assumes; its own unless given.
+        poses: new maps at every step in the place of the anatomies' own.
+        louder: factor on the noise of the settings.
 
     Raises:
-        ValueError: on an echo outside the train, or anatomies that differ in their classes.
+        ValueError: anatomies that differ in their classes.
     """
 
     lines: StraightLineEncoding
     echo: Int[Array, " lines"]
     scene: TissueClasses
     maps: Float[Array, "classes anatomies nx ny nz"]
-    share: Float[Array, " classes"]
+    root: Float[Array, "classes classes"]
+    prior: Float[Array, "ny nz"] | None
+    known: "JointObjective | None"
+    poses: Poses | None
+    louder: Scalar
     settings: JointSettings = eqx.field(static=True)
 
     def __init__(
@@ -80,126 +157,183 @@ class JointObjective(eqx.Module):
         echo: Int[Array, " lines"],
         anatomies: list[TissueClasses],
         settings: JointSettings,
+        *,
+        known: "JointObjective | None" = None,
+        poses: Poses | None = None,
+        louder: float = 1.0,
     ):
         self.lines, self.echo, self.settings = lines, jnp.asarray(echo), settings
         if not anatomies or any(a.maps.shape != anatomies[0].maps.shape for a in anatomies):
             raise bad("anatomies", len(anatomies), "one or more, with maps of one shape")
-        self.scene = anatomies[0]
+        self.scene, self.known, self.poses = anatomies[0], known, poses
         self.maps = jnp.stack([a.maps for a in anatomies], axis=1)
-        # The reference train: classes by their share of the image's power.
-        power = jnp.sum(self.maps**2, axis=(1, 2, 3, 4))
-        self.share = power / power.sum()
+        self.louder = jnp.asarray(louder, self.maps.dtype)
+        # A square root of the classes' covariance: the mean of ρ_c ρ_d over voxels and anatomies.
+        flat = np.asarray(self.maps, np.float64).reshape(len(self.maps), -1)
+        values, vectors = np.linalg.eigh(flat @ flat.T / flat.shape[1])
+        self.root = jnp.asarray(vectors * np.sqrt(np.maximum(values, 0)), self.maps.dtype)
+        plane = (lines.shape[1], lines.shape[2])
+        self.prior = spectral_prior(plane, settings.prior, dtype=self.maps.dtype) if settings.prior else None
 
     def amplitudes(self, flips: Float[Array, " echoes"]) -> Float[Array, "classes echoes"]:
         """Signal of each class at each echo, for unit proton density."""
         scene = self.scene
         return fse(flips, self.settings.esp_s, scene.t1, scene.t2, b1=scene.b1)
 
-    def target(self) -> Float[Array, "anatomies nx ny nz"]:
+    def contrast(self) -> Float[Array, " classes"]:
+        """Ideal spin-echo signal of each class at the effective echo time."""
+        return jnp.exp(-(self.settings.te_echo + 1) * self.settings.esp_s / self.scene.t2)
+
+    def target(self, maps: Array | None = None) -> Float[Array, "anatomies nx ny nz"]:
         """Ideal spin-echo images at the effective echo time."""
-        te = (self.settings.te_echo + 1) * self.settings.esp_s
-        return jnp.einsum("c,caxyz->axyz", jnp.exp(-te / self.scene.t2), self.maps)
+        return jnp.einsum("c,caxyz->axyz", self.contrast(), self.maps if maps is None else maps)
 
     def encoding(self, params: PyTree) -> EchoTrainEncoding:
         """The operator of a design."""
         lines = eqx.tree_at(lambda e: e.points, self.lines, params["points"])
         return EchoTrainEncoding(lines, self.echo, self.amplitudes(params["flips"]))
 
-    def _adjoint_noise(self, encoding: EchoTrainEncoding, weights: Array, key: PRNGKey) -> Image:
-        """`Aᴴ w n` for white noise on every sample of every anatomy."""
-        lines = encoding.lines
+    def reference(self, amplitudes: Float[Array, "classes echoes"]) -> Float[Array, " echoes"]:
+        """By echo, how much of the target image is in the echo's: least squares over the expected anatomy."""
+        wanted = self.root.T @ self.contrast()
+        return wanted @ self.root.T @ amplitudes / jnp.sum(wanted**2)
+
+    def components(self, amplitudes: Float[Array, "classes echoes"]) -> tuple[Array, Array]:
+        """What is solved for: images of unit power `u_k` in `y_s = Σ_k b_k[e(s)] A_s u_k`, the target `Σ_k g_k u_k`.
+
+        Returns:
+            `b` `(K, E)` and `g` `(K,)`: one image with the amplitudes of the reference, or the leading subspace of
+            the echoes' images, white in the expected anatomy.
+        """
+        wanted, echoes = self.root.T @ self.contrast(), self.root.T @ amplitudes
+        if self.settings.reconstruction == "image":
+            power = jnp.sqrt(jnp.sum(wanted**2))
+            return (wanted @ echoes / power)[None], power[None]
+        turn = signal_basis(echoes.T, self.settings.rank)
+        return turn @ echoes, turn @ wanted
+
+    def _ridge(self, known: "JointObjective") -> Array:
+        """Noise variance of a sample, for components of unit power."""
+        settings, lines = self.settings, self.lines
+        power = jnp.sum((known.root.T @ known.contrast()) ** 2)
+        if settings.ridge is not None:
+            return settings.ridge * power * lines.samples_per_line / lines.shape[0]
+        return jnp.maximum(self._deviation() ** 2, _LEAST_RIDGE * power)
+
+    def _solver(self, encoding: EchoTrainEncoding, assumed: Array) -> "_Solver":
+        known = self.known or self
+        rows, mix = known.components(assumed)
+        small = EchoTrainEncoding(encoding.lines, encoding.echo, rows)
+        gram = encoding.lines.normal(small.at_lines(rows[0]) ** 2) if len(rows) == 1 else small.gram
+        return _Solver(small, gram, mix, self.prior, self._ridge(known), self.settings.iterations)
+
+    def _deviation(self) -> Scalar:
+        """Standard deviation of the noise of a sample."""
+        return self.settings.noise * self.louder
+
+    def _noise(self, lines: StraightLineEncoding, anatomies: int, key: PRNGKey) -> Array:
+        """White noise on every sample of every anatomy."""
         coils = () if lines.smaps is None else lines.smaps.shape[:1]
-        size = (self.maps.shape[1], *coils, len(lines.points), lines.samples_per_line)
+        size = (anatomies, *coils, len(lines.points), lines.samples_per_line)
         dtype = jnp.result_type(lines.points.dtype, jnp.complex64)
-        return lines.adjoint(self.settings.noise * jax.random.normal(key, size, dtype), weights)
-
-    def _image(self, encoding: EchoTrainEncoding, key: PRNGKey) -> tuple[Image, Scalar]:
-        """Images `(anatomies, nx, ny, nz)` and their noise's variance, for unit variance on the samples."""
-        settings = self.settings
-        reference = self.share @ encoding.amplitudes
-        gram, rhs = encoding.matched(reference, self.maps)
-        noise_key, probe_key = jax.random.split(key)
-        if settings.noise:
-            rhs += self._adjoint_noise(encoding, encoding.at_lines(reference), noise_key)
-        ridge = settings.ridge * encoding.lines.samples_per_line / encoding.lines.shape[0]
-
-        def solve(b: Image) -> Image:
-            return conjugate_gradients(gram, b, ridge=ridge, iterations=settings.iterations)
-
-        variance = jnp.zeros((), encoding.amplitudes.dtype)
-        if settings.weight_noise:
-            # Hutchinson: the covariance is M G M with M the solver; uᴴ G u with u = M z estimates its trace.
-            probe = jax.random.rademacher(probe_key, rhs.shape[1:], encoding.amplitudes.dtype).astype(
-                rhs.dtype
-            )
-            moved = solve(probe)
-            variance = jnp.vdot(moved, gram(moved)).real / probe.size
-        return solve(rhs), variance
-
-    def _subspace(self, encoding: EchoTrainEncoding, key: PRNGKey) -> Image:
-        """The images at the effective echo, from coefficient images."""
-        settings = self.settings
-        basis = signal_basis(encoding.amplitudes, settings.rank)
-        small = EchoTrainEncoding(encoding.lines, encoding.echo, basis)
-        weights = small.at_lines(basis)
-        through = encoding.at_lines(encoding.amplitudes)
-        rhs = jnp.stack([encoding.weighted_sum(w * through, self.maps) for w in weights], axis=1)
-        if settings.noise:
-            # One realisation of the samples, seen through every row of the basis.
-            rhs += jnp.stack([self._adjoint_noise(encoding, w, key) for w in weights], axis=1)
-        ridge = settings.ridge * encoding.lines.samples_per_line / encoding.lines.shape[0]
-        found = conjugate_gradients(small.gram, rhs, ridge=ridge, iterations=settings.iterations, dims=4)
-        return jnp.einsum("k,akxyz->axyz", basis[:, settings.te_echo], found)
+        return self._deviation() * jax.random.normal(key, size, dtype)
 
     def reconstruct(self, params: PyTree, key: PRNGKey) -> Image:
         """Images `(anatomies, nx, ny, nz)`, scaled to the target by one real number each."""
-        return self._evaluate(params, key)[0]
+        return self._evaluate(params, key, frozenset({"nrmse"}))[0]
 
-    def _evaluate(
-        self, params: PyTree, key: PRNGKey, change: Array | None = None
-    ) -> tuple[Image, dict[str, Scalar]]:
-        encoding, target = self.encoding(params), self.target()
+    def terms(self, params: PyTree, key: PRNGKey) -> dict[str, Scalar]:
+        """All `TERMS`, weighted or not."""
+        return self._evaluate(params, key, frozenset(TERMS))[1]
+
+    def point_spread(self, params: PyTree) -> Image:
+        """Scan and reconstruction of a point of the target's contrast in the middle, `(ny, nz)` in its plane."""
+        return self._point_spread(*self._operators(params, None)[:2])
+
+    def _operators(self, params: PyTree, change: Array | None) -> tuple[EchoTrainEncoding, Array]:
+        """The scan, and the amplitudes that its reconstruction assumes."""
+        encoding = self.encoding(params)
         if change is not None:
             # Every line as an echo of its own.
             each = encoding.at_lines(encoding.amplitudes) + change
             encoding = EchoTrainEncoding(encoding.lines, jnp.arange(each.shape[1]), each)
-        variance = None
-        if self.settings.reconstruction == "image":
-            found, variance = self._image(encoding, key)
-        else:
-            found = self._subspace(encoding, key)
+        if self.known is None:
+            return encoding, encoding.amplitudes
+        return encoding, self.known.amplitudes(params["flips"])
+
+    def _point_spread(self, encoding: EchoTrainEncoding, assumed: Array) -> Image:
+        solver = self._solver(encoding, assumed)
+        small = solver.small
+        shape = encoding.lines.shape
+        middle = tuple(n // 2 for n in shape)
+        point = jnp.zeros(shape, assumed.dtype).at[middle].set(1)
+        seen = (self.known or self).reference(assumed)
+        rhs = [encoding.lines.gram(point, small.at_lines(row * seen)) for row in small.amplitudes]
+        return solver.image(jnp.stack(rhs)[None])[0, middle[0]]
+
+    def _evaluate(
+        self, params: PyTree, key: PRNGKey, wanted: frozenset[str], change: Array | None = None
+    ) -> tuple[Image, dict[str, Scalar]]:
+        noise_key, probe_key, pose_key = jax.random.split(key, 3)
+        maps = self.maps if self.poses is None else self.poses(pose_key)
+        target = self.target(maps)
+        encoding, assumed = self._operators(params, change)
+        solver = self._solver(encoding, assumed)
+        weights = solver.small.at_lines(solver.small.amplitudes)
+        through = encoding.at_lines(encoding.amplitudes)
+        rhs = jnp.stack([encoding.weighted_sum(w * through, maps) for w in weights], axis=1)
+        if self.settings.noise:
+            # One realisation of the samples, seen through every component.
+            samples = self._noise(encoding.lines, len(target), noise_key)
+            rhs += jnp.stack([encoding.lines.adjoint(samples, w) for w in weights], axis=1)
+        found = solver.image(rhs)
         axes = (1, 2, 3)
         scale = jnp.sum((found * target).real, axes) / jnp.sum(jnp.abs(found) ** 2, axes)
         found = scale[:, None, None, None] * found
         power = jnp.sum(target**2, axes)
         terms = {"nrmse": jnp.mean(jnp.sqrt(jnp.sum(jnp.abs(found - target) ** 2, axes) / power))}
-        if self.settings.weight_noise and variance is not None:
-            rms = jnp.sqrt(jnp.mean(power) / target[0].size)
-            terms["noise"] = self.settings.noise * jnp.mean(jnp.abs(scale)) * jnp.sqrt(variance) / rms
-        if self.settings.weight_psf:
-            terms["psf"] = side_lobe_energy(encoding, self.share @ encoding.amplitudes)
-        return found, terms
+        if "noise" in wanted:
+            # Hutchinson: the image's noise is M A n with M linear; |Aᴴ Mᴴ z|² estimates the trace of its covariance.
+            probe = jax.random.rademacher(probe_key, target.shape[1:], assumed.dtype).astype(rhs.dtype)
+            moved = solver.components(solver.mix[None, :, None, None, None] * probe)
+            variance = jnp.vdot(moved, solver.gram(moved)).real / probe.size
+            rms = jnp.sqrt(jnp.mean(power) / probe.size)
+            terms["noise"] = self._deviation() * jnp.mean(jnp.abs(scale)) * jnp.sqrt(variance) / rms
+        if {"width", "side_lobes"} & wanted:
+            terms |= main_lobe(self._point_spread(encoding, assumed))
+        for name in {"crlb_t2", "crlb_t1"} & wanted:
+            terms[name] = self._bound(params["flips"], name[5:])
+        return found, {name: terms[name] for name in TERMS if name in wanted}
+
+    def _bound(self, flips: Array, which: str) -> Scalar:
+        """Relative standard deviation of a relaxation time, M0 and its phase unknown."""
+        scene, dtype = self.scene, flips.dtype
+
+        def signal(shift: Array) -> tuple[Array, Array]:
+            factor = {name: jnp.exp(shift) if name == which else 1 for name in ("t1", "t2")}
+            t1, t2 = scene.t1 * factor["t1"], scene.t2 * factor["t2"]
+            echoes = fse(flips, self.settings.esp_s, t1, t2, b1=scene.b1)
+            return echoes, echoes
+
+        slopes, echoes = jax.jacfwd(signal, has_aux=True)(jnp.zeros((), dtype))
+        return self._deviation() * jnp.sqrt(jnp.mean(crlb(slopes[..., None], signal=echoes)))
 
     def __call__(
         self, params: PyTree, key: PRNGKey, change: Float[Array, "classes lines"] | None = None
     ) -> tuple[Scalar, dict[str, Scalar]]:
-        """Loss and its terms; `change` is added to the lines' amplitudes, for derivatives in them."""
-        _, terms = self._evaluate(params, key, change)
-        loss = sum(getattr(self.settings, f"weight_{name}") * value for name, value in terms.items())
-        return jnp.asarray(loss), terms
+        """Loss and its weighted terms; `change` is added to the lines' amplitudes, for derivatives in them."""
+        weights = self.settings.weights
+        _, terms = self._evaluate(params, key, frozenset(weights), change)
+        return jnp.asarray(sum(weight * terms[name] for name, weight in weights.items())), terms
 
 
-def point_spread(encoding: EchoTrainEncoding, amplitudes: Float[Array, " echoes"]) -> Image:
-    """Point spread function `(ny, nz)` of one tissue's train: `Bᴴ m` in the lines' plane, one at its centre."""
-    weights, lines = encoding.at_lines(amplitudes), encoding.lines
-    psf = toeplitz.nufft_adjoint(weights, lines.points, lines.shape[1:], eps=lines.eps, backend=lines.backend)
-    return psf / jnp.sum(weights)
-
-
-def side_lobe_energy(encoding: EchoTrainEncoding, amplitudes: Float[Array, " echoes"]) -> Scalar:
-    """Energy of the point spread function beyond the voxels next to its peak, over that within."""
-    energy = jnp.abs(point_spread(encoding, amplitudes)) ** 2
+def main_lobe(psf: Image) -> dict[str, Scalar]:
+    """Width and side lobes of a point spread function `(ny, nz)` about its middle; see `JointSettings`."""
+    energy = jnp.abs(psf) ** 2
     distance = [jnp.abs(jnp.arange(n) - n // 2) for n in energy.shape]
-    near = (distance[0][:, None] <= 1) & (distance[1][None, :] <= 1)
-    inside = jnp.sum(jnp.where(near, energy, 0))
-    return (jnp.sum(energy) - inside) / inside
+    from_peak = jnp.maximum(distance[0][:, None], distance[1][None, :])
+    square = (distance[0][:, None] ** 2 + distance[1][None, :] ** 2).astype(energy.dtype)
+    lobe = jnp.where(from_peak <= 2, energy, 0)
+    inside = jnp.sum(jnp.where(from_peak <= 1, energy, 0))
+    width = jnp.sqrt(jnp.sum(square * lobe) / jnp.sum(lobe))
+    return {"width": width, "side_lobes": (jnp.sum(energy) - inside) / inside}

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
 
 from acqdesign._checks import bad, check_choice, check_count, check_positive, is_concrete
 from acqdesign._types import Array, Image, Samples
@@ -29,7 +31,7 @@ def conjugate_gradients(
     gram: Callable[[Image], Image],
     rhs: Image,
     *,
-    ridge: float,
+    ridge: ArrayLike,
     iterations: int,
     dims: int = 3,
     gradient: Literal["unrolled", "implicit"] = "unrolled",
@@ -59,7 +61,7 @@ def conjugate_gradients(
     check_choice("gradient", gradient, ("unrolled", "implicit"))
     if gradient == "implicit":
         check_positive("ridge", ridge)
-    elif is_concrete(ridge) and not 0 <= ridge < math.inf:
+    elif is_concrete(ridge) and not 0 <= np.asarray(ridge) < math.inf:
         raise bad("ridge", ridge, "a finite number >= 0")
     if rhs.ndim < dims:
         raise bad("rhs", rhs, f"at least the {dims} axes of an image")

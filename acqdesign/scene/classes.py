@@ -26,7 +26,7 @@ class TissueClasses(eqx.Module):
         b1: `(C,)` transmit field relative to nominal; ones by default.
 
     Raises:
-        ValueError: on shapes that do not match.
+        ValueError: on shapes that do not match, or a class without T1 or T2: zero, negative or not a number.
     """
 
     maps: Float[Array, "classes nx ny nz"]
@@ -40,6 +40,8 @@ class TissueClasses(eqx.Module):
         for name, given in (("t1", t1), ("t2", t2), ("b1", b1)):
             if given is not None and given.shape != maps.shape[:1]:
                 raise bad(name, given, f"shape ({maps.shape[0]},), one for each class")
+        for name, given in (("t1", t1), ("t2", t2)):
+            check_positive(name, given, allow_inf=True)
         self.maps, self.t1, self.t2 = maps, t1, t2
         self.b1 = jnp.ones_like(t1) if b1 is None else b1
 

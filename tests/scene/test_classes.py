@@ -71,3 +71,7 @@ def test_errors_name_the_argument(classes):
         with_t2_spread(classes, 2.0)
     with pytest.raises(ValueError, match=r"t2: .*one for each class"):
         TissueClasses(classes.maps, classes.t1, classes.t2[:1])
+    with pytest.raises(ValueError, match=r"t2: got nan, expected values > 0"):
+        TissueClasses(classes.maps, classes.t1, classes.t2.at[1].set(jnp.nan))
+    with pytest.raises(ValueError, match=r"t2: got 0.0, expected values > 0"):
+        TissueClasses(classes.maps, classes.t1, classes.t2.at[1].set(0))

@@ -1,0 +1,126 @@
+"""Time, split and memory of one joint learning step of a 3D scan, and its growth with lines and coils.
+
+90 x 108 x 90 voxels, 3 tissues, 8 coils, 4032 lines at 64 echoes, 10 iterations of conjugate gradients: value and
+gradient in lines and flips, the noise's realisation included. Each case runs in a process of its own, for its peak
+memory. The split is by differences: without noise, with fewer iterations, and the signal model alone.
+
+    python benchmarks/joint_step.py [--steps 2] [--quick]
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import Any
+
+from _harness import machine, memory, write_results
+
+SHAPE, LINES, COILS, ECHOES, ITERATIONS = (90, 108, 90), 4032, 8, 64, 10
+FULL: dict[str, Any] = {
+    "shape": SHAPE,
+    "lines": LINES,
+    "coils": COILS,
+    "echoes": ECHOES,
+    "iterations": ITERATIONS,
+    "noise": 0.06,
+}
+CASES = {
+    "full": {},
+    "without noise": {"noise": 0.0},
+    "one iteration, without noise": {"iterations": 1, "noise": 0.0},
+    "half the lines": {"lines": LINES // 2},
+    "half the coils": {"coils": COILS // 2},
+}
+
+
+def measure(case: dict[str, Any], steps: int) -> dict[str, Any]:
+    """Seconds of each step, of compilation and of the signal model, and peak memory, in this process."""
+    import jax
+    import jax.numpy as jnp
+
+    from acqdesign.design.joint_objective import JointObjective, JointSettings
+    from acqdesign.encoding import StraightLineEncoding, initial_lines, order_views
+    from acqdesign.scene import birdcage_maps, load_brain, tissue_classes, tissues
+
+    shape = tuple(case["shape"])
+    scene = tissue_classes(load_brain(shape=shape, contrast="maps"), tissues("gm,wm,csf", "3T"))
+    start = initial_lines("poisson", shape, lines=case["lines"], calibration=16, key=jax.random.key(0))
+    views = order_views("random", start.points, case["echoes"], te_echo=12, key=jax.random.key(1))
+    smaps = birdcage_maps(case["coils"], shape)
+    lines = StraightLineEncoding(start.points, shape, shape[0], smaps=smaps)
+    settings = JointSettings(5e-3, 12, noise=case["noise"], iterations=case["iterations"])
+    objective = JointObjective(lines, jnp.asarray(views.echo), [scene], settings)
+    params = {"points": start.points, "flips": jnp.full(case["echoes"], 0.8, jnp.float32)}
+
+    def timed(function: Any, *args: Any) -> tuple[float, list[float]]:
+        begun = time.perf_counter()
+        run = jax.jit(function).lower(*args).compile()
+        compile_s = time.perf_counter() - begun
+        seconds = []
+        for _ in range(steps):
+            begun = time.perf_counter()
+            jax.block_until_ready(run(*args))
+            seconds.append(time.perf_counter() - begun)
+        return compile_s, seconds
+
+    def step(objective: Any, params: Any, key: Any) -> Any:
+        return jax.value_and_grad(lambda p: objective(p, key)[0])(params)
+
+    compile_s, seconds = timed(step, objective, params, jax.random.key(2))
+    found = {"seconds": seconds, "compile_s": compile_s, **memory()}
+    _, found["signal_seconds"] = timed(
+        lambda o, f: jax.vjp(o.amplitudes, f)[1](jnp.ones((3, case["echoes"]), f.dtype)),
+        objective,
+        params["flips"],
+    )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, default=2, help="steps timed in each case (default: 2)")
+    parser.add_argument("--quick", action="store_true", help="a small volume, to try the script")
+    parser.add_argument("--only", nargs="+", choices=tuple(CASES), help="some of the cases")
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.case:
+        print(json.dumps(measure(json.loads(args.case), args.steps)))
+        return
+
+    at = machine(len(os.sched_getaffinity(0)))
+    base = FULL | ({"shape": (12, 16, 12), "lines": 128, "coils": 2} if args.quick else {})
+    report: dict[str, Any] = {"machine": at, "settings": base, "steps": args.steps, "cases": {}}
+    for name in args.only or CASES:
+        change = {
+            k: (v * base[k] // FULL[k] if k in ("lines", "coils") else v) for k, v in CASES[name].items()
+        }
+        call = [sys.executable, __file__, "--steps", str(args.steps), "--case", json.dumps(base | change)]
+        reply = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True).stdout
+        report["cases"][name] = json.loads(reply.splitlines()[-1])
+        held = report["cases"][name]
+        print(f"{name}: {min(held['seconds']):.2f} s, {held['peak_rss_bytes'] / 2**30:.2f} GiB", flush=True)
+
+    best = {name: min(held["seconds"]) for name, held in report["cases"].items()}
+    if set(best) == set(CASES):
+        solve = (best["without noise"] - best["one iteration, without noise"]) * ITERATIONS / (ITERATIONS - 1)
+        signal = min(report["cases"]["full"]["signal_seconds"])
+        report["split_s"] = {
+            "signal model": signal,
+            "noise": best["full"] - best["without noise"],
+            "conjugate gradients": solve,
+            "kernels, data and the rest": best["without noise"] - solve - signal,
+        }
+        report["time_over_half"] = {
+            "lines": best["full"] / best["half the lines"],
+            "coils": best["full"] / best["half the coils"],
+        }
+        print(report["split_s"], report["time_over_half"])
+    write_results("joint_step", report)
+
+
+if __name__ == "__main__":
+    main()
