@@ -31,9 +31,9 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def tests_slow(session: nox.Session) -> None:
-    """The tests that take minutes."""
+    """The tests that take minutes, and the others as users compile: with all of XLA's optimisations."""
     session.install("-e", ".[test]")
-    session.run("pytest", "-m", "slow", *session.posargs)
+    session.run("pytest", "-m", "", *session.posargs, env={"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"})
 
 
 @nox.session

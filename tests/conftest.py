@@ -1,10 +1,16 @@
 """Tests run with 64-bit types available, so that every law is checked in both precisions."""
 
+import os
+
 import jax
 import numpy as np
 import pytest
 
 jax.config.update("jax_enable_x64", True)
+# Hundreds of small programs: compiling them is most of the suite's time, and a third less at XLA's lowest level. The
+# laws are the same; `JAX_DISABLE_MOST_OPTIMIZATIONS=0`, as in `nox -s tests_slow`, tests what users run.
+if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture
