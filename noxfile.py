@@ -78,9 +78,16 @@ def build(session: nox.Session) -> None:
 
 @nox.session
 def peers(session: nox.Session) -> None:
-    """The environment of the packages that the benchmarks compare with; runs what follows `--` in it."""
+    """The environment of the packages that the benchmarks compare with; runs what follows `--` in it.
+
+    With nothing after `--`, `bench` follows with what these packages, and BART where it is installed, make of
+    exported designs.
+    """
     session.install("-r", "benchmarks/requirements-peers.txt")
-    session.run("python", *(session.posargs or ["-c", "import finufft, sigpy, torch, torchsim"]))
+    imports = "import finufft, sigpy, torch, torchsim, MRzeroCore"
+    session.run("python", *(session.posargs or ["-c", imports]))
+    if not session.posargs:
+        session.notify("bench", ["export_agreement.py"])
 
 
 @nox.session
@@ -95,7 +102,7 @@ def bench(session: nox.Session) -> None:
     else:
         runs = [
             [path.name]
-            for pattern in ("traj_*.py", "signal_*.py")
+            for pattern in ("traj_*.py", "signal_*.py", "export_*.py")
             for path in sorted(Path("benchmarks").glob(pattern))
         ]
     for script, *options in runs:

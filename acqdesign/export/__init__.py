@@ -16,4 +16,5 @@ from acqdesign.export.pulseq import write_pulseq as write_pulseq
 from acqdesign.export.pulseq_read import read_pulseq as read_pulseq
 from acqdesign.export.sparkling import read_sparkling as read_sparkling
 from acqdesign.export.sparkling import write_sparkling as write_sparkling
+from acqdesign.export.straight import trajectory as trajectory
 from acqdesign.export.straight import with_samples as with_samples

@@ -17,7 +17,8 @@ _OURS = "# acqdesign"
 def write_bart(path: Path | str, design: Mapping[str, Any]) -> None:
     """Writes a design's lines as a BART trajectory, each of the two files atomically; equal designs, equal bytes.
 
-    Matrix and field of view stand in a comment of the header, which BART skips.
+    Matrix and field of view stand in a comment of the header, which BART skips. `bart nufft -P` knows that k-space
+    is periodic, which lines near its ends need; BART's origin lies half a voxel from ours along axes of odd length.
 
     Args:
         path: of the `.cfl` file; the `.hdr` file lies beside it.

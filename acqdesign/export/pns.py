@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from acqdesign._checks import bad
 from acqdesign.export.plan import Plan, PulseqOptions
 from acqdesign.export.sequence import build_sequence
 from acqdesign.export.settle import make_plan
@@ -112,5 +113,11 @@ def _pns(plan: Plan, hardware: Any) -> float:
             timing.excitation_s + timing.first_window_s + len(plan.flips) * plan.esp_s + plan.spoil.duration_s
         )
         total = min(total, busy + _MEMORY_S)
-    _, norm, _, _ = seq.calculate_pns(hardware, time_range=[0.0, total], do_plots=False)
+    try:
+        _, norm, _, _ = seq.calculate_pns(hardware, time_range=[0.0, total], do_plots=False)
+    except OSError:
+        raise
+    except Exception as error:  # pypulseq's parser of .asc files raises many kinds
+        got = f"{hardware} ({type(error).__name__}: {error})" if isinstance(hardware, str) else repr(hardware)
+        raise bad("pns_hardware", got, "a scanner's .asc file, or the model's parameters") from error
     return float(norm.max())

@@ -97,6 +97,7 @@ def _train(
     shape = _readable(EchoShape(dwell_s=dwell, **given), options, design)
     if _may_choose(options, design):
         shape = _slowest_that_fits(limits, shape, esp, k)
+    _refuse_thin_slab(limits, shape)
     _refuse_far_lines(limits, shape, esp, k, lines)
     lobes, first = echo_lobes(limits, shape, esp, _length(k)), first_lobes(limits, shape, esp)
     assert lobes is not None
@@ -206,6 +207,14 @@ def _refuse_far_lines(
     )
 
 
+def _refuse_thin_slab(limits: SystemLimits, shape: EchoShape) -> None:
+    gradient, most = shape.slab_gradient_t_per_m, limits.max_gradient_t_per_m * (1 - 1e-4)
+    if shape.slab_m is not None and gradient > most:
+        least = shape.slab_m * gradient / most
+        got = f"{shape.slab_m:.4g} m, which takes a gradient of {gradient:.3g} T/m"
+        raise bad("slab_m", got, f"at least {least:.4g} m ({limits.name})", "Or a longer excitation.")
+
+
 def _spoiler(limits: SystemLimits, shape: EchoShape) -> Lobes:
     """Four crushers along x after a train, in twice the shortest time."""
     area = 4 * shape.crusher_area
@@ -236,6 +245,7 @@ def _single(
     excitation = excitation_duration(options, flip)
     dwell = dwell_time(options, design, given["centre"], 2.5e-3 / given["samples"])
     shape = _readable(EchoShape(dwell_s=dwell, excitation_s=excitation, **given), options, design)
+    _refuse_thin_slab(limits, shape)
     timing = echo_timing(limits, shape, 1.0)
     ramp = slab_ramp(limits, shape, timing)
     rephase = 0.5 * shape.slab_gradient_t_per_m * (shape.excitation_s + ramp)
@@ -268,10 +278,9 @@ def _single(
     if tr < busy - 1e-9:
         raise bad("tr_s", tr, f"at least {busy:.6g} s")
     timing = dataclasses.replace(timing, window_s=window, refocusing_s=0.0, first_window_s=0.0)
-    rewound = gentlest_lobes(limits, window, x_area=0.0, yz_area=rephase) if rephase else None
     dummies = 64 if options.dummies is None else options.dummies
     none = np.zeros(0)
     return Plan(
-        limits, shape, timing, before, rewound, after, k, np.arange(len(k))[:, None], none, none, flip,
+        limits, shape, timing, before, None, after, k, np.arange(len(k))[:, None], none, none, flip,
         0.0, te, tr, ramp, dummies, options.noise_scan, matrix, fov,
     )  # fmt: skip

@@ -278,6 +278,13 @@ def test_stimulation_over_the_limit_warns_with_the_slew_that_passes(tmp_path):
     assert slew < 200
 
 
+def test_a_scanner_file_that_cannot_be_read_is_refused(tmp_path):
+    (tmp_path / "scanner.asc").write_text("nothing of use")
+    with pytest.raises(ValueError, match=r"pns_hardware: got .*scanner.asc"):
+        write_pulseq(tmp_path / "design.seq", DESIGN, pns_hardware=str(tmp_path / "scanner.asc"))
+    assert not (tmp_path / "design.seq").exists()
+
+
 def change(name, value):
     return DESIGN | {name: value}
 
@@ -301,6 +308,7 @@ def change(name, value):
         (DESIGN, {"dwell_s": 5e-6}, "dwell_s: got 5e-06.*Even µs always are"),
         (change("readout", np.linspace(-0.5, 0.5, 16) ** 3), {}, "not evenly spaced"),
         (change("readout", np.linspace(0.1, 0.5, 16)), {}, "both sides of the centre"),
+        (DESIGN, {"slab_m": 1e-3}, "slab_m: got 0.001 m, which takes a gradient .* expected at least 0.00"),
         (single_design(), {"te_s": 1e-3}, "te_s: got 0.001, expected at least"),
         (single_design(), {"tr_s": 1e-3}, "tr_s: got 0.001, expected at least"),
         (single_design() | {"flips_rad": np.array([0.1, 0.2])}, {}, "flips that vary"),
