@@ -36,10 +36,9 @@ class ExportOptions:
     bin: SPARKLING gradients, as mri-nufft reads them. cfl: a BART trajectory, with its .hdr.
     mrd: ISMRM Raw Data with trajectory and header; needs the extra "mrd". mat: MATLAB, every array by its name.
 
-    Designs of learn_flips have no lines to acquire, so there is nothing here to export of them: their flips and
-    times stand in design.npz. Times and pulses that the design does not say are chosen within the limits of
-    --system. Exit codes: 0 written, 2 wrong use or a design that the scanner cannot play (the error says what would
-    fix it), 4 file system. Examples:
+    Designs of learn_flips have no lines to acquire: only mat takes them. Times and pulses that the design does not
+    say are chosen within the limits of --system. Exit codes: 0 written, 2 wrong use or a design that the scanner
+    cannot play (the error says what would fix it), 4 file system. Examples:
 
     python -m acqdesign.export runs/joint --to seq --system prisma --tr-ms 2500
 
@@ -113,7 +112,10 @@ def _main(argv: Sequence[str] | None) -> int:
     source = options.run_dir / "design.npz" if options.run_dir.is_dir() else options.run_dir
     if not source.exists():
         raise bad("RUN_DIR", f"{options.run_dir}, without a design.npz", "the folder of a run")
-    design: Mapping[str, Any] = _read(source)
+    design: Mapping[str, Any] = read_design(source)
+    if "points" not in design and options.to != "mat":
+        remedy = "Designs of learn_flips have nothing to acquire: learn them together with learn_joint."
+        raise bad("RUN_DIR", f"{source} without line positions", "a design with lines", remedy)
     if options.samples is not None:
         design = with_samples(design, options.samples)
     path = source.with_name(f"design.{options.to}")
@@ -132,14 +134,6 @@ def _main(argv: Sequence[str] | None) -> int:
         (write_bart if options.to == "cfl" else write_mat)(path, design)
     print(f"wrote {path}")
     return 0
-
-
-def _read(source: Path) -> dict[str, Any]:
-    design = dict(read_design(source))
-    if "points" not in design:
-        remedy = "Designs of learn_flips have nothing to acquire: learn them together with learn_joint."
-        raise bad("RUN_DIR", f"{source} without line positions", "a design with lines", remedy)
-    return design
 
 
 def _report(report: PulseqReport, options: ExportOptions) -> None:

@@ -45,7 +45,7 @@ def read_mat(path: Path | str) -> dict[str, np.ndarray]:
     """Reads a design from a MATLAB file, trusting nothing in it.
 
     Args:
-        path: of the `.mat` file, with an array named points of shape (lines, 2).
+        path: of the `.mat` file.
 
     Returns:
         Arrays by the names of `design.npz`, in their dtypes; other names are left out.
@@ -68,15 +68,16 @@ def read_mat(path: Path | str) -> dict[str, np.ndarray]:
             raise bad("mat", f"{path}: {name} of shape {shape}", f"at most {MAX_BYTES} bytes")
         if kind in ("cell", "struct", "object", "function", "opaque", "char", "sparse", "unknown"):
             raise bad("mat", f"{path}: {name}, a {kind}", "real numbers")
-    if "points" not in sizes:
-        raise bad("mat", f"{path} without line positions", "an array named points of shape (lines, 2)")
+    if not sizes:
+        raise bad("mat", f"{path} without any of a design's arrays", "some of " + ", ".join(DESIGN_KEYS))
     try:
         held = scipy.io.loadmat(str(path), variable_names=list(sizes))
     except Exception as error:
         raise _unreadable(path, error) from error
     found = {name: _cast(f"mat {path}", name, _plain(path, name, held[name])) for name in sizes}
     _check(f"mat {path}", found)
-    found.setdefault("learned", np.ones(len(found["points"]), bool))
+    if "points" in found:
+        found.setdefault("learned", np.ones(len(found["points"]), bool))
     return found
 
 

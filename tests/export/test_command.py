@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from acqdesign.export import read_positions, write_design
+from acqdesign.export import read_mat, read_positions, write_design
 from acqdesign.export.__main__ import FORMATS, main
 
 RNG = np.random.default_rng(3)
@@ -122,6 +122,13 @@ def test_stimulation_over_the_limit_is_a_warning_on_standard_error(tmp_path, cap
     error = capsys.readouterr().err
     assert error.startswith("export: warning: Peripheral nerve stimulation is predicted at")
     assert error.count("\n") == 1
+
+
+def test_flips_alone_go_to_matlab(tmp_path, capsys):
+    write_design(tmp_path / "design.npz", {"flips_rad": [1.0, 2.0]})
+    assert main([str(tmp_path), "--to", "mat"]) == 0
+    assert "wrote" in capsys.readouterr().out
+    np.testing.assert_array_equal(read_mat(tmp_path / "design.mat")["flips_rad"], np.float32([1, 2]))
 
 
 def test_help_teaches(capsys):

@@ -113,10 +113,11 @@ def test_a_write_that_fails_leaves_the_old_file(form, tmp_path, monkeypatch):
 
 def test_a_design_without_lines_says_where_to_get_them(form, tmp_path):
     ending, write, _, _ = form
-    if ending == "mat":  # which holds any design
+    if ending == "mat":  # which holds any design, and gives back what it holds
         write(tmp_path / "flips.mat", {"flips_rad": np.ones(3)})
+        assert set(read_mat(tmp_path / "flips.mat")) == {"flips_rad"}
         with pytest.raises(ValueError, match="without line positions"):
-            read_mat(tmp_path / "flips.mat")
+            read_positions(tmp_path / "flips.mat")
         return
     with pytest.raises(ValueError, match=r"none of points.*learn_joint"):
         write(
@@ -279,7 +280,7 @@ def test_scipy_reads_the_mat_file_by_itself(tmp_path):
         ({"points": np.ones((3, 2)), "echo": np.full(3, 0.5)}, "echo"),
         ({"points": np.ones((3, 2)), "esp_s": np.ones(4)}, "esp_s"),
         ({"points": np.ones((3, 2)) * 1j}, "real numbers"),
-        ({"other": np.ones(3)}, "without line positions"),
+        ({"other": np.ones(3)}, "without any of a design's arrays"),
     ],
 )
 def test_mat_files_of_the_wrong_content_are_refused_by_name(tmp_path, content, message):
