@@ -4,31 +4,42 @@ An echo train at equal power against constant flips; a fingerprinting schedule, 
 limited, against sinusoidal ones. Everything is learned by `acqdesign.learn_flips` and judged again here, from the
 flips it wrote, in float64.
 
-    python benchmarks/flips_quality.py [--steps 150] [--starts 4]
+    python benchmarks/flips_quality.py [fse mrf times] [--steps 150] [--seeds 3]
+
+`times` is `mrf` with repetition times and the inversion delay learned too, in the same scan time. What is not run
+keeps its place in the results.
 """
 
 import argparse
+import functools
+import itertools
 import json
 import math
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _harness import machine, write_results
+from _harness import RESULTS, machine, write_results
 
 from acqdesign.design.flip_objectives import Schedule, relative_bounds
+from acqdesign.export import read_design
 from acqdesign.learn_flips import main as learn
 
 FSE = {"t1_ms": 1000, "t2_ms": 100, "echoes": 32, "esp_ms": 10, "tr_ms": 1000, "rms_flip_deg": 60}
 MRF = {"t1_ms": 1380, "t2_ms": 80, "echoes": 400, "tr_ms": 10, "te_ms": 2, "ti_ms": 20, "max_step_deg": 1}
+# Where times are learned too: the mean TR stays that of MRF.
+TR_MS, TI_MS = (8, 16), (5, 200)
 
 
-def learned(sequence: str, settings: dict[str, Any], *more: str) -> tuple[dict[str, Any], np.ndarray]:
-    """Summary and flips [deg] of one run of the command."""
+def learned(
+    sequence: str, settings: dict[str, Any], *more: str
+) -> tuple[dict[str, Any], np.ndarray, dict[str, np.ndarray]]:
+    """Summary, flips [deg] and design of one run of the command."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         flags = [
@@ -37,19 +48,30 @@ def learned(sequence: str, settings: dict[str, Any], *more: str) -> tuple[dict[s
         flags += ["--sequence", sequence, "--precision", "double", "--no-figures", "--out", str(out), *more]
         if learn(flags):
             raise RuntimeError(f"learn_flips {' '.join(flags)} failed")
-        with np.load(out / "design.npz") as design:
-            return json.loads((out / "summary.json").read_text()), np.degrees(
-                design["flips_rad"].astype(float)
-            )
+        design = {name: array.astype(float) for name, array in read_design(out / "design.npz").items()}
+        return json.loads((out / "summary.json").read_text()), np.degrees(design["flips_rad"]), design
 
 
-def bound(sequence: str, settings: dict[str, Any], target: str, degrees: np.ndarray) -> float:
+@functools.cache
+def judge(sequence: str, target: str) -> Callable[..., Any]:
+    """Compiled once for all schedules of a sequence."""
+
+    def relative(times: dict[str, Any], flips: Any, t1: Any, t2: Any) -> Any:
+        schedule = Schedule(sequence, **times)
+        return relative_bounds(schedule, {"flips": flips}, t1, t2, jnp.ones(()), target=target)
+
+    return jax.jit(relative)
+
+
+def bound(sequence: str, settings: dict[str, Any], target: str, degrees: np.ndarray, **changed: Any) -> float:
     """Relative bound of a schedule of flips, in float64."""
+    held = settings | changed
     names = ("tr_ms", "esp_ms") if sequence == "fse" else ("tr_ms", "te_ms", "ti_ms")
-    schedule = Schedule(sequence, **{name[:-3]: jnp.asarray(1e-3 * settings[name]) for name in names})
-    tissue = (jnp.asarray(1e-3 * settings[name]) for name in ("t1_ms", "t2_ms"))
-    params = {"flips": jnp.asarray(np.radians(degrees))}
-    return float(relative_bounds(schedule, params, *tissue, jnp.asarray(1.0), target=target))
+    times = {name[:-3]: 1e-3 * jnp.asarray(held[name], float) for name in names}
+    if sequence == "mrf":
+        times["tr"] = jnp.broadcast_to(times["tr"], degrees.shape)
+    tissue = (1e-3 * jnp.asarray(held[name], float) for name in ("t1_ms", "t2_ms"))
+    return float(judge(sequence, target)(times, jnp.radians(degrees), *tissue))
 
 
 def sinusoids(count: int) -> dict[str, np.ndarray]:
@@ -66,45 +88,89 @@ def sinusoids(count: int) -> dict[str, np.ndarray]:
     }
 
 
+def best_sinusoid(delay: float) -> tuple[str, np.ndarray]:
+    """The best of a grid of `base + height |sin|` in period and phase, within the limits on flips and their steps."""
+    pulse, tried = np.arange(MRF["echoes"]), {}
+    grid = itertools.product(
+        (0, 5, 10, 20),
+        (30, 50, 63, 80),
+        (60, 80, 100, 120, 133, 160, 200, 250, 300, 400),
+        (0, 0.25, 0.5, 0.75),
+    )
+    for base, height, period, phase in grid:
+        flips = base + height * np.abs(np.sin(math.pi * (pulse / period + phase)))
+        if np.abs(np.diff(flips)).max() <= MRF["max_step_deg"] and flips.max() <= 90:
+            tried[f"{base} + {height} |sin|, humps of {period} from {phase}"] = flips
+    best = min(tried, key=lambda name: bound("mrf", MRF, "t1t2", tried[name], ti_ms=delay))
+    return f"{best}: the best of {len(tried)}", tried[best]
+
+
+def echo_trains(seeds: int, *how: str) -> dict[str, Any]:
+    """Of the command as it stands, by seed."""
+    constant = bound("fse", FSE, "t2", np.full(FSE["echoes"], float(FSE["rms_flip_deg"])))
+    runs = []
+    for seed in range(seeds):
+        summary, flips, _ = learned("fse", FSE, "--seed", str(seed), *how)
+        best = bound("fse", FSE, "t2", flips)
+        print(f"FSE, seed {seed}: T2 bound {constant:.3f} -> {best:.3f}, {constant / best:.2f} times lower")
+        runs.append(
+            {
+                "seed": seed,
+                "relative_bound_t2_learned": best,
+                "variance_ratio": constant / best,
+                "variance_ratio_of_each_start": [constant / loss for loss in summary["start_losses"]],
+                "rms_flip_deg": float(np.sqrt(np.mean(flips**2))),
+                "flips_deg": flips.round(2).tolist(),
+                **{name: summary[name] for name in ("compile_seconds", "seconds_per_step")},
+            }
+        )
+    return {"settings": FSE, "relative_bound_t2_constant": constant, "runs": runs}
+
+
+def fingerprinting(*how: str) -> dict[str, Any]:
+    """Against sinusoidal schedules; with learned times, those too at the inversion delay that suits them best."""
+    summary, flips, design = learned("mrf", MRF, *how)
+    tr, ti = 1e3 * design["tr_s"], 1e3 * float(design["ti_s"])
+    best = bound("mrf", MRF, "t1t2", flips, tr_ms=tr, ti_ms=ti)
+    delays = np.linspace(*TI_MS, 40) if "--learn-ti-ms" in how else [MRF["ti_ms"]]
+    rows = {}
+    for name, flips_of in (*sinusoids(MRF["echoes"]).items(), best_sinusoid(delays[0])):
+        found = min(bound("mrf", MRF, "t1t2", flips_of, ti_ms=delay) for delay in delays)
+        rows[name] = {"relative_bound": found, "variance_ratio": found / best}
+        print(f"MRF from {name}: {found:.3f} -> {best:.3f}, {found / best:.2f} times lower")
+    return {
+        "settings": MRF,
+        "relative_bound_learned": best,
+        "final_bound_of_each_start": summary["start_losses"],
+        "largest_step_deg": float(np.abs(np.diff(flips)).max()),
+        "mean_tr_ms": float(tr.mean()),
+        "ti_ms": ti,
+        "sinusoidal": rows,
+        "flips_deg": flips.round(2).tolist(),
+        **{name: summary[name] for name in ("compile_seconds", "seconds_per_step")},
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("parts", nargs="*", help="fse, mrf, times (default: all)")
     parser.add_argument("--steps", type=int, default=150, help="optimisation steps (default: 150)")
-    parser.add_argument("--starts", type=int, default=4, help="starts of each (default: 4)")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of the echo train (default: 3)")
     args = parser.parse_args()
-    how = ("--steps", str(args.steps), "--starts", str(args.starts))
-
-    summary, flips = learned("fse", FSE, *how)
     jax.config.update("jax_enable_x64", True)
-    constant = bound("fse", FSE, "t2", np.full(FSE["echoes"], float(FSE["rms_flip_deg"])))
-    best = bound("fse", FSE, "t2", flips)
-    report: dict[str, Any] = {
-        "machine": machine(len(os.sched_getaffinity(0))),
-        "settings": {"fse": FSE, "mrf": MRF, "steps": args.steps, "starts": args.starts},
-        "fse": {
-            "relative_bound_t2_constant": constant,
-            "relative_bound_t2_learned": best,
-            "variance_ratio": constant / best,
-            "final_bound_of_each_start": summary["start_losses"],
-            "rms_flip_deg": float(np.sqrt(np.mean(flips**2))),
-            "flips_deg": flips.round(2).tolist(),
-        },
+    steps = ("--steps", str(args.steps))
+    times = ("--learn-tr-ms", *map(str, TR_MS), "--learn-ti-ms", *map(str, TI_MS))
+    parts = {
+        "fse": lambda: echo_trains(args.seeds, *steps),
+        "mrf": lambda: fingerprinting(*steps),
+        "times": lambda: fingerprinting(*steps, *times),
     }
-    print(f"FSE: T2 bound {constant:.3f} -> {best:.3f}, {constant / best:.2f} times lower")
-
-    summary, flips = learned("mrf", MRF, *how)
-    best = bound("mrf", MRF, "t1t2", flips)
-    starts = {name: bound("mrf", MRF, "t1t2", s) for name, s in sinusoids(MRF["echoes"]).items()}
-    report["mrf"] = {
-        "relative_bound_learned": best,
-        "final_bound_of_each_start": summary["start_losses"],
-        "largest_step_deg": float(np.abs(np.diff(flips)).max()),
-        "sinusoidal": {name: {"relative_bound": b, "variance_ratio": b / best} for name, b in starts.items()},
-        "flips_deg": flips.round(2).tolist(),
-    }
-    for name, b in starts.items():
-        print(f"MRF from {name}: {b:.3f} -> {best:.3f}, {b / best:.2f} times lower")
+    path = RESULTS / "flips_quality.json"
+    report: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    for part in args.parts or parts:
+        report[part] = {"machine": machine(len(os.sched_getaffinity(0))), **parts[part]()}
     write_results("flips_quality", report)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from acqdesign._checks import bad
 from acqdesign.plot.style import COLOURS, INK, MARKERS, MUTED, new_figure, styled
@@ -54,6 +54,7 @@ def plot_loss(history: Mapping[str, ArrayLike], *, label: str = "loss") -> Figur
             f"{y:.3g}", (x, y), xytext=(0, 8), textcoords="offset points", ha=side, color=INK, fontsize=10
         )
     axes.set(xlabel="step", ylabel=label, title="Learning")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(y=0.15)
     axes.grid(axis="y", which="major")
     if columns:

@@ -7,7 +7,7 @@ import pytest
 
 from acqdesign.design import ScheduleLimits, fit, make_optimizer, schedule_projection
 from acqdesign.design.flip_objectives import BoundObjective, Schedule
-from acqdesign.design.parametrise import spline_basis
+from acqdesign.design.parametrise import from_range, spline_basis, to_range
 
 KEY = jax.random.key(0)
 T1, T2 = np.array([0.83, 1.5]), np.array([0.075, 0.1])
@@ -126,6 +126,22 @@ def test_a_train_without_signal_bounds_nothing():
     """The Fisher matrix is singular: infinity, not NaN."""
     loss = objective("mrf")
     assert (jax.jit(lambda params: loss.bounds(params))({"flips": jnp.zeros(4)}) == np.inf).all()
+
+
+def test_flips_through_a_smooth_map_into_their_range_are_learned_without_a_projection():
+    bounds = objective("mrf", target="t2")
+    result = fit(
+        lambda params, key: bounds({"flips": to_range(params["free"], 0.5, 1.4)}, key),
+        {"free": from_range(flips(), 0.5, 1.4)},
+        optimizer=make_optimizer("adam", 0.1, steps=10),
+        steps=10,
+        key=KEY,
+        progress=False,
+    )
+    assert result.final_loss < result.initial_loss
+    learned = np.asarray(to_range(jnp.asarray(result.params["free"]), 0.5, 1.4))
+    assert learned.min() > 0.5
+    assert learned.max() < 1.4
 
 
 @pytest.mark.slow
