@@ -98,7 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, or 3 where a backend computes something else than the sum.
     """
-    about = "Print devices, NUFFT backends checked against the exact sum, versions, precision and missing extras."
+    about = (
+        "Print devices, NUFFT backends checked against the exact sum, versions, precision and missing extras."
+    )
     argparse.ArgumentParser(prog="python -m acqdesign.doctor", description=about).parse_args(argv)
     sound = True
     for line, good in _report():
