@@ -58,11 +58,11 @@ def _longitudinal(train: Train) -> tuple[Array, Array]:
     """
     n, real, none = len(train.pulses.angle), train.phase is None, train.none(1)
     unit = -2.0 if real else -2.0j  # w of unit magnetisation
-    decay = train.decay(n + 3, EVEN)
+    decay = train.decay(n // 2 + 2, EVEN)
     wrap = _wrap_even(real)
 
     def width(first: int, stop: int) -> int:
-        return min(stop, n - first) + 2
+        return min(stop, n - first, n // 2) + 2
 
     def after(start: Array, recovered: Array) -> Array:
         def step(state: State, pulse_and_recovered: Any) -> tuple[State, Array]:
@@ -70,7 +70,7 @@ def _longitudinal(train: Train) -> tuple[Array, Array]:
             (plus, minus, w), _, lowest = refocus(state, pulse, decay, wrap)
             return State(plus, minus, set_row(w, w[0] + unit * more, 0)), lowest
 
-        out = sweep(step, State(none, none, none + unit * start), (train.pulses, recovered), width)[n - 1]
+        out = sweep(step, State(none, none, none + unit * start), (train.pulses, recovered), width, 1)[n - 1]
         return jnp.real(out / unit)
 
     dtype = train.pulses.angle.dtype

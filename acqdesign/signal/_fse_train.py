@@ -193,6 +193,7 @@ def sweep(
     state: State,
     train: Any,
     width: Callable[[int, int], int],
+    segments: int = SEGMENTS,
 ) -> Array:
     """What `step` gives for each pulse, `(N, *tissues)`, by a few scans that are as wide as their pulses need.
 
@@ -201,12 +202,13 @@ def sweep(
         state: before the first.
         train: the pulses, or a tree of arrays one row of which is for each.
         width: rows that the pulses from one to another need.
+        segments: how many scans.
     """
     n = jax.tree.leaves(train)[0].shape[0]
     # Pulses go in twos; where there is one too many, its result is cut off.
     train = jax.tree.map(lambda x: jnp.pad(x, ((0, n % 2),) + ((0, 0),) * (x.ndim - 1)), train)
     # With a single tissue time goes into starting kernels, not into orders.
-    segments = SEGMENTS if state.plus.ndim > 1 else 1
+    segments = segments if state.plus.ndim > 1 else 1
     size = 2 * max(-(-n // (2 * segments)), 4)
 
     @partial(jax.checkpoint, prevent_cse=False)

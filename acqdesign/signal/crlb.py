@@ -13,6 +13,7 @@ from collections.abc import Sequence as Several
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import ArrayLike
 
 from acqdesign._checks import bad, check_choice, check_positive
@@ -69,7 +70,7 @@ def variances(fisher: Float[Array, "... params params"], keep: int | None = None
     size = fisher.shape[-1]
     least = 16 * size * jnp.finfo(fisher.dtype).eps
     diagonal = jnp.diagonal(fisher, axis1=-2, axis2=-1)
-    known = diagonal > 0
+    known = diagonal > jnp.finfo(fisher.dtype).tiny ** 0.6
     scale = jnp.where(known, 1 / jnp.sqrt(jnp.where(known, diagonal, 1)), 0)
     unit = fisher * scale[..., :, None] * scale[..., None, :]
     found = []
@@ -148,12 +149,13 @@ def _unexplained(columns: list[Array], others: list[Array]) -> Array:
     least = (32 * jnp.finfo(columns[0].dtype).eps) ** 2
 
     def scaled(column: Array) -> tuple[Array, Array]:
-        square = jnp.sum(column**2, axis=-1)
-        some = square > 0
-        square = jnp.where(some, square, 1)
-        return column * jnp.where(some, 1 / jnp.sqrt(square), 0)[..., None], jnp.where(
-            some, 1 / square, jnp.inf
-        )
+        # Relative to its largest entry, on which nothing depends: squares and their derivatives stay in range.
+        top = lax.stop_gradient(jnp.max(jnp.abs(column), axis=-1))
+        some = top > jnp.finfo(column.dtype).tiny ** 0.3
+        top = jnp.where(some, top, 1)
+        column = jnp.where(some[..., None], column / top[..., None], 0)
+        square = jnp.where(some, jnp.sum(column**2, axis=-1), 1)
+        return column / jnp.sqrt(square)[..., None], jnp.where(some, 1 / square / top**2, jnp.inf)
 
     def without(column: Array, directions: list[Array]) -> Array:
         for direction in directions:
@@ -278,7 +280,7 @@ def ensemble(
         raise bad("weights", weights, f"the shape of bounds, {tuple(bounds.shape)}")
     if over == "mean":
         return jnp.mean(bounds) if weights is None else jnp.sum(weights * bounds) / jnp.sum(weights)
-    top = jax.lax.stop_gradient(jnp.max(bounds))
+    top = lax.stop_gradient(jnp.max(bounds))
     safe = jnp.where(jnp.isfinite(top) & (top > 0), top, 1)
     return safe * jnp.sum((bounds / safe) ** 8) ** 0.125
 

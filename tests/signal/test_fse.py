@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acqdesign.signal import FSE, TissueParams, fse, simulate
+from acqdesign.signal import FSE, TissueParams, crlb, fse, simulate
 from acqdesign.units import rad_from_deg
 
-from ._bloch import check_derivatives
+from ._bloch import central_difference, check_derivatives
 from ._trains import bloch_trains, complex_step, cpmg, epg_trains
 
 ESP, T1, T2 = 0.01, 1.0, 0.1
@@ -97,20 +97,19 @@ def test_steady_state_of_trains(rng, tr, spoiling):
 
 @pytest.mark.parametrize("spoiling", ["transverse", "complete"])
 def test_steady_state_with_phases_and_preparation(rng, spoiling):
-    """Any phases, a T2 preparation in every train: isochromats; and zero phases give what no phases do."""
-    flips, phases = rng.uniform(0.3, 2.8, 7), rng.uniform(-3, 3, 7)
+    """Any phases, those of CPMG among them, and a T2 preparation in every train: isochromats."""
+    flips = rng.uniform(0.3, 2.8, 8)
     given = {"b1": 0.8, "excitation": 1.4, "tr": 0.2, "t2_prep": 0.04, "spoiling": spoiling}
-    turned = given | {"phases": phases, "excitation_phase": 0.4}
-    wanted = bloch_trains(flips, ESP, T1, T2, trains=40, **turned)
-    np.testing.assert_allclose(fse(flips, ESP, T1, T2, **turned), wanted, atol=1e-10)
-    real = fse(flips, ESP, T1, T2, **given)
-    np.testing.assert_allclose(fse(flips, ESP, T1, T2, phases=jnp.zeros(7), **given), real, atol=1e-14)
+    for phases, first in ((rng.uniform(-3, 3, 8), 0.4), (np.zeros(8), np.pi / 2)):
+        turned = given | {"phases": phases, "excitation_phase": first}
+        wanted = bloch_trains(flips, ESP, T1, T2, trains=40, **turned)
+        np.testing.assert_allclose(fse(flips, ESP, T1, T2, **turned), wanted, atol=1e-10)
 
 
 @pytest.mark.parametrize("spoiling", [None, "transverse", "complete"])
 def test_diffusion(rng, spoiling):
     """Every order damped as Weigel 2010 has it, in one train and in the steady state."""
-    flips, moment, diffusivity = rng.uniform(0.3, 2.8, 7), 2e4, 2e-9
+    flips, moment, diffusivity = rng.uniform(0.3, 2.8, 8), 2e4, 2e-9
     given = {} if spoiling is None else {"tr": 0.15, "spoiling": spoiling}
     found = fse(flips, ESP, T1, T2, diffusivity=diffusivity, order_moment=moment, **given)
     trains = 1 if spoiling is None else 60
@@ -129,11 +128,11 @@ def test_what_is_stored_dephased_matters():
 
 def test_batches_broadcast_and_blocks_agree(rng):
     """Any batch shape, and more tissues than one block, give what one tissue alone gives."""
-    flips = jnp.asarray(rng.uniform(0.3, 2.8, 16))
-    t1, t2, b1 = rng.uniform(0.5, 2, (700, 1)), rng.uniform(0.02, 0.3, (700, 1)), np.array([0.9, 1.0, 1.1])
+    flips = jnp.asarray(rng.uniform(0.3, 2.8, 8))
+    t1, t2, b1 = rng.uniform(0.5, 2, (150, 1)), rng.uniform(0.02, 0.3, (150, 1)), np.array([0.9, 1.0, 1.1])
     signal = fse(flips, ESP, jnp.asarray(t1), jnp.asarray(t2), b1=jnp.asarray(b1), tr=0.5)
-    assert signal.shape == (700, 3, 16)
-    for i, j in ((0, 0), (350, 1), (699, 2)):
+    assert signal.shape == (150, 3, 8)
+    for i, j in ((0, 0), (75, 1), (149, 2)):
         one = fse(flips, ESP, t1[i, 0], t2[i, 0], b1=b1[j], tr=0.5)
         np.testing.assert_allclose(signal[i, j], one, atol=1e-14)
 
@@ -183,7 +182,7 @@ def test_derivatives_are_those_of_complex_steps(rng, dtype, tolerance):
     "options",
     [
         {"phases": np.linspace(-1, 2, 6), "excitation_phase": 0.3, "diffusivity": 2e-9, "order_moment": 1e4},
-        {"tr": 0.3},
+        pytest.param({"tr": 0.3}, marks=pytest.mark.slow),
         pytest.param({"tr": 0.3, "spoiling": "complete", "t2_prep": 0.03}, marks=pytest.mark.slow),
         pytest.param(
             {"tr": 0.3, "phases": np.linspace(-1, 2, 6), "excitation_phase": 0.3}, marks=pytest.mark.slow
@@ -205,20 +204,66 @@ def test_derivatives_are_those_of_differences(rng, options):
     check_derivatives(lambda **given: fse(**given, **fixed), arguments)
 
 
-@pytest.mark.parametrize(
-    ("flips", "t1", "t2"),
-    [
-        (np.zeros(6), 1.0, 0.1),
-        (np.full(6, np.pi), 1.0, 0.1),
-        (np.full(6, 1.0), math.inf, 0.1),
-        (np.full(6, 1.0), math.inf, math.inf),
-        (np.full(6, 1.0), 1.0, 1e-9),
-    ],
-)
-def test_extremes_have_finite_gradients(flips, t1, t2):
-    f = lambda flips, t1, t2: jnp.sum(fse(flips, ESP, t1, t2, tr=0.2) ** 2)  # noqa: E731
-    gradients = jax.grad(f, (0, 1, 2))(jnp.asarray(flips), jnp.asarray(t1), jnp.asarray(t2))
+EXTREMES = [
+    (np.zeros(6), 1.0, 0.1),
+    (np.full(6, np.pi), 1.0, 0.1),
+    (np.full(6, 1.0), math.inf, 0.1),
+    (np.full(6, 1.0), math.inf, math.inf),
+    (np.full(6, 1.0), 1.0, 1e-9),
+    (np.full(6, 1.0), 1e-9, 1e-9),
+]
+
+
+@pytest.fixture(scope="module")
+def steady_energy():
+    """The energy of a steady state's echoes, and its gradient by flips, T1 and T2."""
+    return jax.jit(
+        jax.value_and_grad(lambda flips, t1, t2: jnp.sum(fse(flips, ESP, t1, t2, tr=0.2) ** 2), (0, 1, 2))
+    )
+
+
+def test_gradient_of_a_steady_state(rng, steady_energy):
+    """Against sixth-order differences; every mode and argument in the slow test above."""
+    at = (rng.uniform(0.4, 2.6, 6), np.array(T1), np.array(T2))
+    gradients = steady_energy(*at)[1]
+    for i, (x, gradient) in enumerate(zip(at, gradients, strict=True)):
+        direction = x * rng.uniform(0.5, 1, x.shape)
+        along = lambda x, i=i: steady_energy(*at[:i], x, *at[i + 1 :])[0]  # noqa: E731
+        wanted = central_difference(along, x, direction, 1e-3)
+        np.testing.assert_allclose(np.sum(gradient * direction), wanted, rtol=1e-8)
+
+
+@pytest.mark.parametrize(("flips", "t1", "t2"), EXTREMES)
+def test_extremes_have_finite_gradients(flips, t1, t2, steady_energy):
+    value, gradients = steady_energy(flips, np.array(t1), np.array(t2))
+    assert np.isfinite(value)
     assert all(np.isfinite(g).all() for g in gradients)
+
+
+@pytest.fixture(scope="module")
+def bounds_of_t1_and_t2():
+    """Bounds with M0 as a nuisance, and the gradient of the finite ones by flips."""
+
+    def bounds(flips, times):
+        run = lambda times: (lambda y: (y, y))(fse(flips, ESP, times[:, 0], times[:, 1]))  # noqa: E731
+        along = lambda d: jax.jvp(run, (times,), (jnp.broadcast_to(d, times.shape),))  # noqa: E731
+        (signal, _), (slopes, _) = jax.vmap(along, out_axes=(None, -1))(jnp.eye(2, dtype=times.dtype))
+        found = crlb(slopes, signal=signal)
+        return jnp.sum(jnp.where(jnp.isfinite(found), found, 0)), found
+
+    return jax.jit(jax.value_and_grad(bounds, has_aux=True))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(("flips", "t1", "t2"), EXTREMES)
+def test_bounds_at_extremes_are_never_nan(flips, t1, t2, dtype, bounds_of_t1_and_t2):
+    """Of two equal tissues: finite or infinite bounds, and finite gradients."""
+    times = jnp.asarray([[t1, t2]] * 2, dtype)
+    (_, found), gradient = bounds_of_t1_and_t2(jnp.asarray(flips, dtype), times)
+    assert found.dtype == dtype
+    assert (found > 0).all()  # false for NaN
+    np.testing.assert_array_equal(found[0], found[1])
+    assert np.isfinite(gradient).all()
 
 
 def test_fewer_states_are_an_approximation_asked_for():
