@@ -5,9 +5,10 @@ rates tuned for itself by a grid on seeds that are not used for the result. Judg
 head, tissues and noise that were not. The settings:
 
     plane    the command's own: one plane of 48 x 48, 768 lines, 96 echoes of 5 ms, RMS flip 45 degrees, noise 0.06
-    volume   48 x 48 x 32 with 4 coils; learned on every fourth plane across the fully sampled readout, along which
-             planes are problems of their own, and judged on all of them
-    quiet    the plane without noise and at RMS flip 140 degrees: where flips have little left to give
+    volume   48 x 48 x 32 with 4 coils, the rest as in the plane; learned on every sixth plane across the fully sampled
+             readout, along which planes are problems of their own, and judged on all of them
+    quiet    the plane without noise and at RMS flip 140 degrees, from a centre-out ordering: where flips have little
+             left to give
 
     python benchmarks/joint_compare.py tune [--setting plane]       # learning rates: results/joint_tuning_plane.json
     python benchmarks/joint_compare.py compare [--setting plane]    # the comparison: results/joint_compare_plane.json
@@ -36,19 +37,35 @@ from acqdesign.learn_joint import RATES, Problem, build
 from acqdesign.scene import TissueClasses
 
 STEPS = 150
-SETTINGS: dict[str, dict[str, Any]] = {
-    "plane": {},
-    "volume": {"scene": {"shape": (48, 48, 32), "coils": 4}, "line": {"lines": 384}, "every": 4},
-    "quiet": {"scene": {"noise": 0.0}, "train": {"rms_flip_deg": 140.0}},
+# Rates by entry of the parameters [cycles/voxel, rad].
+GRIDS: dict[str, tuple[float, ...]] = {
+    "points": (2e-3, 4e-3, 8e-3, 1.6e-2),
+    "flips": (3e-2, 6e-2, 1.2e-1, 2.4e-1),
 }
-GRIDS = {"points": (2e-3, 4e-3, 8e-3, 1.6e-2), "flips": (3e-2, 6e-2, 1.2e-1, 2.4e-1)}
+COARSE: dict[str, tuple[float, ...]] = {"points": (4e-3, 8e-3, 1.6e-2), "flips": (6e-2, 1.2e-1)}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "plane": {"options": {}},
+    "volume": {
+        "options": {"scene": {"shape": (48, 48, 32), "coils": 4}},
+        "every": 6,
+        "grids": COARSE,
+        "tuning_seeds": (100,),
+        "seeds": (0, 1),
+    },
+    "quiet": {
+        "options": {"scene": {"noise": 0.0}, "train": {"rms_flip_deg": 140.0, "ordering": "centre-out"}},
+        "grids": COARSE,
+        "tuning_seeds": (100,),
+        "seeds": (0, 1),
+    },
+}
 TUNING_SEEDS, SEEDS = (100, 101, 102), (0, 1, 2, 3, 4)
 
 
 def options_of(setting: dict[str, Any]) -> JointOptions:
     """The command's options, with a setting's changes."""
     options = JointOptions()
-    groups = {g: dataclasses.replace(getattr(options, g), **v) for g, v in setting.items() if g != "every"}
+    groups = {g: dataclasses.replace(getattr(options, g), **v) for g, v in setting["options"].items()}
     return dataclasses.replace(options, **groups)
 
 
@@ -107,6 +124,7 @@ class Setting:
     def __init__(self, name: str) -> None:
         self.setting = SETTINGS[name]
         self.options = options_of(self.setting)
+        self.grids = self.setting.get("grids", GRIDS)
         self.every = self.setting.get("every", 1)
         self.learn: Callable[..., Any] | None = None
         self.judged = 16 if self.every == 1 else 4
@@ -132,8 +150,9 @@ class Setting:
 def tune(name: str, seeds: tuple[int, ...]) -> None:
     """The grid of learning rates, judged by the error on what was learned on."""
     setting = Setting(name)
-    jobs = [("flips", 0.0, f) for f in GRIDS["flips"]] + [("lines", p, 0.0) for p in GRIDS["points"]]
-    jobs += [("joint", p, f) for p, f in itertools.product(GRIDS["points"], GRIDS["flips"])]
+    points_grid, flips_grid = setting.grids["points"], setting.grids["flips"]
+    jobs = [("flips", 0.0, f) for f in flips_grid] + [("lines", p, 0.0) for p in points_grid]
+    jobs += [("joint", p, f) for p, f in itertools.product(points_grid, flips_grid)]
     found: dict[tuple[str, float, float], list[float]] = {}
     for seed in seeds:
         problem, objective = setting.problem(seed)
@@ -149,7 +168,7 @@ def tune(name: str, seeds: tuple[int, ...]) -> None:
     write_results(
         f"joint_tuning_{name}",
         {
-            "setting": setting.setting, "steps": STEPS, "seeds": seeds, "grids": GRIDS,
+            "setting": setting.setting, "steps": STEPS, "seeds": seeds, "grids": setting.grids,
             "nrmse": [{"design": d, "points": p, "flips": f, "mean": means[d, p, f], "per_seed": v}
                       for (d, p, f), v in found.items()],
             "best": {d: {"points": job[1], "flips": job[2]} for d, job in best.items()},
@@ -200,12 +219,15 @@ def main() -> None:
     )
     parser.add_argument("part", choices=("tune", "compare"))
     parser.add_argument("--setting", choices=tuple(SETTINGS), default="plane")
-    parser.add_argument("--seeds", type=int, nargs="+", help="default: 100 to 102 to tune, 0 to 4 to compare")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", help="default: 100, 101, … to tune and 0, 1, … to compare"
+    )
     args = parser.parse_args()
+    of = SETTINGS[args.setting]
     if args.part == "tune":
-        tune(args.setting, tuple(args.seeds or TUNING_SEEDS))
+        tune(args.setting, tuple(args.seeds or of.get("tuning_seeds", TUNING_SEEDS)))
     else:
-        compare(args.setting, tuple(args.seeds or SEEDS))
+        compare(args.setting, tuple(args.seeds or of.get("seeds", SEEDS)))
 
 
 if __name__ == "__main__":

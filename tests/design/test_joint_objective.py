@@ -82,7 +82,7 @@ def test_image_is_the_reconstruction_of_explicit_samples():
 
 @pytest.mark.parametrize("reconstruction", ["image", "subspace"])
 def test_noise_term_is_the_standard_deviation_of_reconstructions(reconstruction):
-    """Hutchinson's estimate over many probes against the spread of many noisy reconstructions."""
+    """The estimate from single realisations against the spread of many noisy reconstructions."""
     objective, params = make(weight_noise=1.0, reconstruction=reconstruction)
 
     @eqx.filter_jit
@@ -191,7 +191,7 @@ def test_poses_turn_all_tissues_together_and_anew_for_each_key():
 
 def test_exchange_lowers_the_loss_and_moves_moments():
     """Positions and the optimiser's moments move together, only where that lowers the loss; starts by themselves."""
-    objective, params = make(weight_side_lobes=0.3)
+    objective, params = make()
     key, taken = jax.random.key(7), 0
     exchange = exchange_step(objective, key)
     for step in range(3):
