@@ -59,9 +59,8 @@ def _report() -> Iterator[tuple[str, bool]]:
     """Lines of the report, each with whether what it says is in order."""
     yield f"python {platform.python_version()} on {platform.platform()}, {os.cpu_count()} cores", True
     yield "versions: " + ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES), True
-    precision = "float64" if jax.config.jax_enable_x64 else "float32"
-    yield f"precision: {precision} unless asked for otherwise; commands take --precision double", True
-    cache = jax.config.jax_compilation_cache_dir
+    yield f"precision: {jnp.zeros(()).dtype} unless asked for otherwise; commands take --precision double", True
+    cache = jax.config.values["jax_compilation_cache_dir"]
     hint = "none; JAX_COMPILATION_CACHE_DIR=DIR keeps compiled programs between processes"
     yield f"compilation cache: {cache or hint}", True
     for device in jax.devices():
