@@ -59,7 +59,10 @@ def _report() -> Iterator[tuple[str, bool]]:
     """Lines of the report, each with whether what it says is in order."""
     yield f"python {platform.python_version()} on {platform.platform()}, {os.cpu_count()} cores", True
     yield "versions: " + ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES), True
-    yield f"precision: {jnp.zeros(()).dtype} unless asked for otherwise; commands take --precision double", True
+    yield (
+        f"precision: {jnp.zeros(()).dtype} unless asked for otherwise; commands take --precision double",
+        True,
+    )
     cache = jax.config.values["jax_compilation_cache_dir"]
     hint = "none; JAX_COMPILATION_CACHE_DIR=DIR keeps compiled programs between processes"
     yield f"compilation cache: {cache or hint}", True
