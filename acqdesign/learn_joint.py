@@ -1,6 +1,7 @@
 """Learn lines and flips of an echo-train scan together: `python -m acqdesign.learn_joint`."""
 
 import dataclasses
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -345,7 +346,8 @@ def _report(out: Path, result: FitResult, scores: dict[str, dict[str, float]]) -
     for name, found in scores.items():
         print(f"{name:>8}  {found['nrmse']:.4f}  {found['nrmse_held_out']:.4f}")
     step = ms_from_s(result.seconds_per_step)
-    print(f"{step:.1f} ms a step after {result.compile_seconds:.1f} s of compilation")
+    if math.isfinite(step):
+        print(f"{step:.1f} ms a step after {result.compile_seconds:.1f} s of compilation")
     print(f"results in {out}")
 
 
