@@ -28,6 +28,7 @@ def check_outputs(out):
         return summary, dict(design)
 
 
+@pytest.mark.slow
 def test_lines_alone_hold_the_flips_in_a_rich_scene(tmp_path, capsys):
     """Three dimensions, coils, new poses at every step, two starts."""
     out = tmp_path / "run"

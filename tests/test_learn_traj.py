@@ -150,6 +150,7 @@ def test_a_folder_with_a_run_is_refused_and_untouched(whole, capfd):
     assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_several_starts_in_double_precision_with_everything_on(tmp_path, rng):
     """A complex image and the brain, in new poses at every step, with coils and noise, learned for SSIM."""
     np.save(tmp_path / "image.npy", rng.random((9, 10, 8)) * np.exp(1j * rng.random((9, 10, 8))))

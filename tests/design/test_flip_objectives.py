@@ -60,7 +60,7 @@ def test_bounds_are_those_of_an_independent_fisher_matrix(sequence):
         np.testing.assert_allclose(bounds[target], expected, rtol=1e-5)
 
 
-@every_sequence
+@pytest.mark.parametrize("sequence", ["mrf", "bssfp", pytest.param("fse", marks=pytest.mark.slow)])
 def test_gradients_are_those_of_differences_in_every_parameter(sequence):
     """In float64; the float32 gradient, of real signals, is that of float64 to its part of the conditioning."""
     params = {"flips": flips()}

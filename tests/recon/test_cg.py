@@ -118,7 +118,8 @@ def central_differences(function, x, step=1e-5):
 
 # The unconverged iteration must be differentiated as computed; the implicit gradient needs convergence.
 @pytest.mark.parametrize(
-    ("gradient", "iterations", "coils"), [("unrolled", 4, 3), ("unrolled", 40, 1), ("implicit", 40, 3)]
+    ("gradient", "iterations", "coils"),
+    [pytest.param("unrolled", 4, 3, marks=pytest.mark.slow), ("unrolled", 40, 1), ("implicit", 40, 3)],
 )
 def test_gradients_in_points_and_kspace_are_those_of_central_differences(rng, gradient, iterations, coils):
     """For complex images, whose Gram is Hermitian but not symmetric; forward mode agrees."""
