@@ -86,6 +86,7 @@ def test_a_fingerprinting_schedule_keeps_its_steps_and_its_scan_time(tmp_path):
     assert {path.stem for path in out.glob("*.png")} == FIGURES | {"tr"}
 
 
+@pytest.mark.slow
 def test_a_config_repeats_a_run_and_a_resumed_one_ends_as_the_whole(tmp_path):
     """Byte for byte, of several starts on splines, with every option and the seed out of the file."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"

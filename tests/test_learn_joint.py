@@ -48,6 +48,7 @@ def test_lines_alone_hold_the_flips_in_a_rich_scene(tmp_path, capsys):
     assert "held out" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_ensembles_are_classes_of_the_scene():
     """Five fields times three T2 a tissue, about the nominal ones; poses spread over the same classes."""
     flags = [*SMALL, *"--b1-spread 0.2 --t2-spread 0.1 --augment".split()]  # noqa: SIM905

@@ -97,6 +97,7 @@ def test_noise_term_is_the_standard_deviation_of_reconstructions(reconstruction)
     assert float(jnp.mean(terms)) == pytest.approx(float(spread), rel=0.1)
 
 
+@pytest.mark.slow
 def test_full_subspace_fits_each_tissue_better():
     """With the whole subspace and ample lines, no contrast is left unexplained: the error falls to the ridge's."""
     full, params = make(
@@ -140,6 +141,7 @@ def test_main_lobe_of_a_gaussian_and_of_a_lobe_beside_it():
     assert float(beside["width"]) == 0
 
 
+@pytest.mark.slow
 def test_point_spread_of_full_sampling_is_the_prior_s_wiener_filter():
     """Equal amplitudes on the whole grid: the response to a point is s²/(s² + ridge) in k-space."""
     objective, params = make(noise=0.0, ridge=0.1, iterations=60)

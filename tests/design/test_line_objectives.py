@@ -120,6 +120,7 @@ def test_adjoint_reconstruction_is_the_operators(rng):
     np.testing.assert_allclose(found, want, rtol=0, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [REFERENCE, (12, 14, 10)])
 def test_reference_loss_has_its_own_gradient(shape):
     """The recipe's whole loss, density recomputed and differentiated, at its own shape and an even one."""
@@ -247,7 +248,7 @@ def test_held_out_images_are_reported_and_never_learned_on(rng, name):
         np.testing.assert_allclose(terms["nrmse_held_out"], want, rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["adjoint", "nrmse"])
+@pytest.mark.parametrize("name", ["nrmse", pytest.param("adjoint", marks=pytest.mark.slow)])
 def test_augmentation_shows_another_pose_at_every_step(rng, name):
     """The loss at a key is that of the images in their poses; each image has its own."""
     size = (1.0, 1.0, 2.0)

@@ -111,6 +111,7 @@ def test_is_feasible_and_idempotent(name, dtype, rng):
     np.testing.assert_allclose(projection(name)(z), z, atol=2e-6 if dtype == np.float32 else 1e-12)
 
 
+@pytest.mark.slow
 @every_set
 def test_is_nonexpansive(name, rng):
     x, y = schedules(rng), schedules(rng)

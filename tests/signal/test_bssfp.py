@@ -64,7 +64,7 @@ def test_steady_state_is_freeman_and_hills(dtype, tolerance):
     assert abs(got - want).max() <= tolerance
 
 
-@pytest.mark.parametrize("t2_prime", [None, 0.02])
+@pytest.mark.parametrize("t2_prime", [None, pytest.param(0.02, marks=pytest.mark.slow)])
 def test_steady_state_is_that_of_long_trains(t2_prime):
     """A train long enough ends in the closed steady state, with and without T2'."""
     flips = np.full(600, 0.8)
