@@ -67,6 +67,7 @@ def test_the_plain_command_lowers_the_variance_of_t2_2_2_times_at_equal_power(tm
     assert summary["gain"] >= 2.2
 
 
+@pytest.mark.slow
 def test_a_fingerprinting_schedule_keeps_its_steps_and_its_scan_time(tmp_path):
     out = tmp_path / "run"
     flags = [*SMALL, "--sequence", "mrf", "--echoes", "16", "--learn-tr-ms", "8", "14", "--lr", "0.01"]

@@ -169,6 +169,7 @@ def test_several_starts_in_double_precision_with_everything_on(tmp_path, rng):
     assert "fov_m" not in design
 
 
+@pytest.mark.slow
 def test_reference_recipe_is_adam_on_the_plain_loss(tmp_path, rng):
     """Three steps by hand: density recomputed and differentiated, ends of the readout sampled, clipped."""
     points = rng.uniform(-0.5, 0.5, (20, 2)).astype(np.float32)

@@ -117,6 +117,7 @@ def test_full_subspace_fits_each_tissue_better():
     assert errors[0] < 0.1 * errors[1]
 
 
+@pytest.mark.slow
 def test_bounds_are_those_of_the_signal_model():
     objective, params = make(weight_crlb_t2=1.0)
     t1, t2 = objective.scene.t1, objective.scene.t2

@@ -276,7 +276,9 @@ def test_single_precision_stays_and_agrees(rng, name):
     np.testing.assert_allclose(loss, value(make(template(), images), points), rtol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "backend"), [("adjoint", "finufft"), ("nrmse", "dft")])
+@pytest.mark.parametrize(
+    ("name", "backend"), [pytest.param("adjoint", "finufft", marks=pytest.mark.slow), ("nrmse", "dft")]
+)
 def test_starts_side_by_side_are_the_starts_one_by_one(rng, name, backend):
     objective = OBJECTIVES[name](template(backend=backend), brains(rng, count=1))
     starts = jnp.stack([lines(rng), lines(rng)])

@@ -149,6 +149,7 @@ def test_a_pose_is_the_block_mean_of_the_moved_fine_image(rng, shape, dtype):
     np.testing.assert_allclose(found, want, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_poses_are_nearly_as_sharp_as_the_image_itself():
     """Turned on the fine grid, a head loses less than half as much contrast as when turned on its own."""
     shape = (20, 24, 20)

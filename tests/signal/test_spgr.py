@@ -34,7 +34,7 @@ def test_phases_stay_exact_in_long_trains():
     assert abs(np.exp(1j * phases[j]) - np.exp(1j * exact)).max() <= 1e-12
 
 
-@pytest.mark.parametrize("increment", [117.0, 50.0, 1.5, 0.0])
+@pytest.mark.parametrize("increment", [pytest.param(117.0, marks=pytest.mark.slow), 50.0, 1.5, 0.0])
 def test_steady_state_is_that_of_long_trains(increment):
     """The closed steady state equals the end of a train long enough to reach it; 0° is FISP."""
     flips = np.full(3000, 0.4)
