@@ -96,3 +96,11 @@ def _umask() -> int:
 
 
 _UMASK = _umask()
+
+
+def write_history(path: Path | str, history: Mapping[str, np.ndarray]) -> None:
+    """Writes the log as CSV, atomically: step, loss and every term, one row a logged step."""
+    rows = zip(*(np.asarray(column).tolist() for column in history.values()), strict=True)
+    lines = [",".join(history), *(",".join(map(repr, row)) for row in rows)]
+    with atomic_write(path) as file:
+        file.write(("\n".join(lines) + "\n").encode())

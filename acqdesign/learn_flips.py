@@ -13,6 +13,7 @@ import numpy as np
 
 from acqdesign import plot
 from acqdesign._checks import bad, check_count
+from acqdesign._files import write_history
 from acqdesign._types import Array
 from acqdesign.design import FitResult, ScheduleLimits, fit, project_entries, schedule_projection
 from acqdesign.design.flip_objectives import BoundObjective, Schedule, relative_bounds
@@ -36,10 +37,10 @@ from acqdesign.run import (
     exit_code,
     fit_arguments,
     parse_options,
+    report_end,
     run_command,
     run_directory,
     write_figure,
-    write_history,
     write_summary,
 )
 from acqdesign.units import deg_from_rad
@@ -265,11 +266,7 @@ def _report(out: Path, result: FitResult, numbers: dict[str, Any]) -> None:
         f"RMS flip {numbers['initial_rms_flip_deg']:.2f} -> {numbers['rms_flip_deg']:.2f} deg, "
         f"largest step {numbers['largest_step_deg']:.2f} deg"
     )
-    print(
-        f"{result.steps} steps, {result.seconds_per_step * 1e3:.1f} ms each "
-        f"after {result.compile_seconds:.1f} s of compilation"
-    )
-    print(f"results in {out}")
+    report_end(result, out)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,7 +1,6 @@
 """Learn lines and flips of an echo-train scan together: `python -m acqdesign.learn_joint`."""
 
 import dataclasses
-import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ import optax
 
 from acqdesign import plot
 from acqdesign._checks import bad
-from acqdesign._files import write_json
+from acqdesign._files import write_history, write_json
 from acqdesign._types import Array, PRNGKey, PyTree
 from acqdesign.design import FitResult, fit, make_optimizer, schedule_projection
 from acqdesign.design.assignment import exchange_step
@@ -29,10 +28,10 @@ from acqdesign.run import (
     exit_code,
     fit_arguments,
     parse_options,
+    report_end,
     run_command,
     run_directory,
     write_figure,
-    write_history,
     write_summary,
 )
 from acqdesign.scene import (
@@ -44,7 +43,7 @@ from acqdesign.scene import (
     with_b1_map,
     with_t2_spread,
 )
-from acqdesign.units import ms_from_s, rad_from_deg, s_from_ms
+from acqdesign.units import rad_from_deg, s_from_ms
 
 COMMAND = "learn_joint"
 DESIGNS = ("none", "flips", "lines", "joint")
@@ -345,10 +344,7 @@ def _report(out: Path, result: FitResult, scores: dict[str, dict[str, float]]) -
     print(f"{'design':>8}  NRMSE   held out")
     for name, found in scores.items():
         print(f"{name:>8}  {found['nrmse']:.4f}  {found['nrmse_held_out']:.4f}")
-    step = ms_from_s(result.seconds_per_step)
-    if math.isfinite(step):
-        print(f"{step:.1f} ms a step after {result.compile_seconds:.1f} s of compilation")
-    print(f"results in {out}")
+    report_end(result, out)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

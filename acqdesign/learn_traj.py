@@ -13,6 +13,7 @@ import numpy as np
 
 from acqdesign import plot
 from acqdesign._checks import bad, check_choice, check_count
+from acqdesign._files import write_history
 from acqdesign._types import Array, Image, LinePoints
 from acqdesign.design import FitResult, fit
 from acqdesign.design.line_objectives import (
@@ -32,10 +33,10 @@ from acqdesign.run import (
     exit_code,
     fit_arguments,
     parse_options,
+    report_end,
     run_command,
     run_directory,
     write_figure,
-    write_history,
     write_summary,
 )
 
@@ -267,13 +268,10 @@ def _figures(
 
 
 def _report(out: Path, result: FitResult, numbers: dict[str, float]) -> None:
-    print(f"loss {result.initial_loss:.4g} -> {result.final_loss:.4g} in {result.steps} steps")
+    print(f"loss {result.initial_loss:.4g} -> {result.final_loss:.4g}")
     for label, name in (("learned on", "nrmse"), ("held out", "nrmse_held_out")):
         print(f"NRMSE, {label}: {numbers['initial_' + name]:.4f} -> {numbers[name]:.4f}")
-    print(
-        f"{result.seconds_per_step * 1e3:.1f} ms a step after {result.compile_seconds:.1f} s of compilation"
-    )
-    print(f"results in {out}")
+    report_end(result, out)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

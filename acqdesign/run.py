@@ -25,6 +25,7 @@ from acqdesign._files import atomic_write, plain, write_json
 from acqdesign._flags import read_flags
 from acqdesign.design.fit import CheckpointPolicy, FitResult, NonFiniteError
 from acqdesign.design.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer
+from acqdesign.units import ms_from_s
 
 Options = TypeVar("Options")
 
@@ -295,14 +296,6 @@ def fit_arguments(run: RunOptions, out: Path, config: Mapping[str, Any]) -> dict
     }
 
 
-def write_history(path: Path | str, history: Mapping[str, np.ndarray]) -> None:
-    """Writes the log as CSV, atomically: step, loss and every term, one row a logged step."""
-    rows = zip(*(np.asarray(column).tolist() for column in history.values()), strict=True)
-    lines = [",".join(history), *(",".join(map(repr, row)) for row in rows)]
-    with atomic_write(path) as file:
-        file.write(("\n".join(lines) + "\n").encode())
-
-
 def write_summary(path: Path | str, result: FitResult, **more: Any) -> None:
     """Writes `summary.json`, atomically: what `fit` measured, peak memory, and `more` (nrmse, psnr, …)."""
     names = "initial_loss final_loss seconds_per_step compile_seconds steps stopped verdict"
@@ -310,6 +303,15 @@ def write_summary(path: Path | str, result: FitResult, **more: Any) -> None:
     if result.start_losses is not None:
         summary |= {"start": result.start, "start_losses": result.start_losses}
     write_json(path, summary | {"peak_memory_bytes": peak_memory_bytes()} | more)
+
+
+def report_end(result: FitResult, out: Path) -> None:
+    """Prints how long a fit took and where its results are."""
+    # A resumed run that had ended takes no step.
+    if math.isfinite(result.seconds_per_step):
+        step, compiling = ms_from_s(result.seconds_per_step), result.compile_seconds
+        print(f"{result.steps} steps, {step:.1f} ms each after {compiling:.1f} s of compilation")
+    print(f"results in {out}")
 
 
 def write_figure(path: Path | str, figure: Any, *, dpi: int = 150) -> None:

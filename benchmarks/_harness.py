@@ -152,6 +152,16 @@ def alternate(
     return times
 
 
+def timed(run: Callable[[], Any], repeats: int) -> list[float]:
+    """Seconds of each of some calls."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
 def summary(seconds: Sequence[float]) -> dict[str, float | int]:
     """Median, extremes and count of some timings."""
     return {

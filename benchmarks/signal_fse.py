@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from _harness import Worker, alternate, machine, peers_python, serve, summary, write_results
+from _harness import Worker, alternate, machine, peers_python, serve, summary, timed, write_results
 
 PULSES, TISSUES = 96, 10_000
 ESP = 5e-3  # [s]
@@ -50,15 +50,6 @@ def problem(pulses: int = PULSES, tissues: int = TISSUES) -> dict[str, Any]:
 
 # ----------------------------------------------------------------------------- the sides
 # Each answers with seconds and its value: (tissues, [2,] pulses) for the first tissues, or a gradient by flips.
-
-
-def timed(run: Callable[[], Any], repeats: int) -> list[float]:
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return seconds
 
 
 def torchsim(task: str, flips: np.ndarray, t1: np.ndarray, t2: np.ndarray, states: int, repeats: int) -> dict:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from _harness import Worker, alternate, machine, peers_python, serve, summary, write_results
+from _harness import Worker, alternate, machine, peers_python, serve, summary, timed, write_results
 
 PULSES, TISSUES, STATES = 1000, 10_000, 10
 TR, TI = 0.012, 0.02  # [s]
@@ -32,15 +32,6 @@ def problem(pulses: int = PULSES, tissues: int = TISSUES) -> dict[str, Any]:
 
 # ----------------------------------------------------------------------------- the sides
 # Each answers with seconds, its value as (tissues, …, pulses) for the first tissues, and what else it knows.
-
-
-def timed(run: Callable[[], Any], repeats: int) -> list[float]:
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return seconds
 
 
 def torchsim(task: str, flips: np.ndarray, t1: np.ndarray, t2: np.ndarray, states: int, repeats: int) -> dict:

@@ -3,6 +3,7 @@
 import os
 
 import jax
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -17,6 +18,14 @@ if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
 def rng():
     """A generator with one fixed seed: tests are independent and repeatable."""
     return np.random.default_rng(20240229)
+
+
+@pytest.fixture
+def unchecked_types():
+    """Annotations are not enforced, as for users: the package's own errors come to the fore."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(autouse=True)

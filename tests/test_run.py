@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from acqdesign._files import write_history
 from acqdesign.design import NonFiniteError, fit
 from acqdesign.run import (
     RunOptions,
@@ -28,7 +29,6 @@ from acqdesign.run import (
     run_command,
     run_directory,
     write_figure,
-    write_history,
     write_summary,
 )
 

@@ -4,7 +4,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -193,10 +192,7 @@ K = jnp.zeros((5, 2))
         (lambda: least_squares_density(K, (4,)), r"^points: got .*\(5, 2\).*, expected .*D = 1"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_types")
 def test_bad_input_is_refused_by_name(call, says):
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
-        with pytest.raises(ValueError, match=says):
-            call()
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
+    with pytest.raises(ValueError, match=says):
+        call()

@@ -7,7 +7,6 @@ import sys
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -35,14 +34,6 @@ def some_complex(rng, shape, dtype=np.complex128):
 def doubled(*arrays):
     """Arrays in double precision, with the values they have."""
     return [a.astype(jnp.complex128 if jnp.iscomplexobj(a) else jnp.float64) for a in arrays]
-
-
-@pytest.fixture
-def unchecked():
-    """Without run-time type checks, as users run: an error test then sees the function's own message."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -375,7 +366,7 @@ K = jnp.zeros((5, 2), jnp.float32)
         (lambda: nufft_adjoint(ones(0, 5), K, (4, 4)), r"^samples: got .*\(0, 5\)"),
     ],
 )
-def test_bad_input_is_refused_by_name(unchecked, call, says):
+def test_bad_input_is_refused_by_name(unchecked_types, call, says):
     """What came and what was expected; the same before tracing and while tracing, values aside."""
     with pytest.raises(ValueError, match=says):
         call()

@@ -3,7 +3,6 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -215,10 +214,7 @@ COILS = NUFFTEncoding(K, SHAPE, smaps=jnp.ones((3, *SHAPE), complex))
         (lambda: GRID.adjoint(jnp.ones((4, 6, 5))), r"^kspace: got .*\(4, 6, 5\)"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_types")
 def test_bad_input_is_refused_by_name(call, says):
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
-        with pytest.raises(ValueError, match=says):
-            call()
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
+    with pytest.raises(ValueError, match=says):
+        call()
