@@ -18,10 +18,12 @@ import numpy as np
 
 from acqdesign._checks import bad, check_choice, check_count, check_positive
 from acqdesign._config import flat_options, read_config
-from acqdesign._files import atomic_write, write_json
+from acqdesign._files import write_json
 from acqdesign._flags import read_flags
 from acqdesign.design.fit import CheckpointPolicy, FitResult, NonFiniteError
 from acqdesign.design.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer
+from acqdesign.plot.style import figure_style
+from acqdesign.plot.style import write_figure as write_figure
 from acqdesign.units import ms_from_s
 
 Options = TypeVar("Options")
@@ -30,9 +32,9 @@ EXIT_USAGE, EXIT_NUMERICAL, EXIT_FILES = 2, 3, 4
 _EXIT_SIGNALS = {"SIGINT": 130, "SIGTERM": 143}
 _NOT_READ_BACK = ("out", "overwrite", "config", "resume")
 # What a resumed run may be given anew; anything else would not continue the run that was left.
-_NEW_ON_RESUME = (*_NOT_READ_BACK, "steps", "checkpoint_every", "max_minutes", "no_figures")
+_NEW_ON_RESUME = (*_NOT_READ_BACK, "steps", "checkpoint_every", "max_minutes", "no_figures", "style")
 _RUN_FILES = ("config.json", "design.npz", "history.csv", "summary.json", "checkpoint/step-*.json")
-_RUN_OUTPUTS = (*_RUN_FILES, "checkpoint/step-*.npz", "*.png", "learning.gif", "design.*")
+_RUN_OUTPUTS = (*_RUN_FILES, "checkpoint/step-*.npz", "*.png", "*.pdf", "learning.gif", "design.*")
 _HALF_WRITTEN = (".*.tmp", "checkpoint/.*.tmp")
 
 
@@ -69,6 +71,8 @@ class RunOptions:
     """Stop learning, save and report after this many minutes."""
     no_figures: bool = False
     """Leave out the figures and the animation."""
+    style: Literal["screen", "paper"] = "screen"
+    """Figures for the screen, or for paper: the width of a page, text of 8 points, 300 dpi, and as PDF too."""
     deterministic: bool = False
     """Bit-identical results on one platform, for some loss of speed."""
     precision: Literal["single", "double"] = "single"
@@ -173,7 +177,7 @@ def run_directory(command: str, options: Any) -> Iterator[Path]:
     if held and not (run.overwrite or run.resume):
         raise bad("--out", f"{out}, which holds a run", "a new folder", "--overwrite replaces that run.")
     out.mkdir(parents=True, exist_ok=True)
-    with _claimed(out):
+    with _claimed(out), figure_style(run.style):
         for pattern in (*_RUN_OUTPUTS, *_HALF_WRITTEN) if run.overwrite else _HALF_WRITTEN:
             for old in out.glob(pattern):
                 old.unlink()
@@ -232,12 +236,6 @@ def report_end(result: FitResult, out: Path) -> None:
         step, compiling = ms_from_s(result.seconds_per_step), result.compile_seconds
         print(f"{result.steps} steps, {step:.1f} ms each after {compiling:.1f} s of compilation")
     print(f"results in {out}")
-
-
-def write_figure(path: Path | str, figure: Any, *, dpi: int = 150) -> None:
-    """Writes a matplotlib figure as PNG, atomically."""
-    with atomic_write(path) as file:
-        figure.savefig(file, format="png", dpi=dpi)
 
 
 def peak_memory_bytes() -> int:

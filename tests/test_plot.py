@@ -10,14 +10,16 @@ from PIL import Image
 
 from acqdesign.plot import (
     animate_lines,
+    figure_style,
     plot_echoes,
     plot_flips,
     plot_images,
     plot_lines,
     plot_loss,
     plot_psf,
+    write_figure,
 )
-from acqdesign.run import write_figure
+from acqdesign.plot.bounds import plot_fingerprints
 
 
 @pytest.fixture
@@ -186,3 +188,40 @@ def test_importing_and_plotting_never_touch_pyplot():
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_tissue_has_its_colour_and_marker_in_every_figure_and_order(rng):
+    signals = rng.uniform(0.1, 1, (3, 20))
+    seen = []
+    for names in (("gm", "wm", "csf"), ("wm", "csf", "gm")):
+        for figure in (
+            plot_echoes(signals, names=names, esp_s=5e-3),
+            plot_fingerprints(signals, names=names),
+        ):
+            curves = figure.axes[0].lines
+            seen.append(
+                {name: (c.get_color(), c.get_marker()) for name, c in zip(names, curves, strict=True)}
+            )
+    assert all(each == seen[0] for each in seen)
+    assert len(set(seen[0].values())) == 3
+
+
+def test_figures_for_paper_are_a_page_wide_with_small_text_and_a_pdf(lines, tmp_path):
+    screen = plot_lines(lines[0], start=lines[1])
+    with figure_style("paper"):
+        paper = plot_lines(lines[0], start=lines[1])
+        write_figure(tmp_path / "paper.png", paper)
+        again = plot_lines(lines[0], start=lines[1])
+        write_figure(tmp_path / "again.png", again)
+    write_figure(tmp_path / "screen.png", screen)
+    assert paper.get_figwidth() < 7.2 < screen.get_figwidth()
+    assert paper.axes[0].xaxis.label.get_size() == 8
+    with Image.open(tmp_path / "paper.png") as picture:
+        assert picture.width == pytest.approx(300 * paper.get_figwidth(), abs=1)
+    pdf = (tmp_path / "paper.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF")
+    assert b"/Type3" not in pdf  # type that editors can change
+    assert (tmp_path / "again.pdf").read_bytes() == pdf
+    assert not (tmp_path / "screen.pdf").exists()
+    with pytest.raises(ValueError, match="style: got"), figure_style("poster"):
+        pass

@@ -319,7 +319,7 @@ def test_help_teaches_flat_flags_with_units_and_defaults(capsys):
     assert caught.value.code == 0
     text = capsys.readouterr().out
     names = "out overwrite seed steps optimizer lr schedule config resume checkpoint-every starts no-figures"
-    for name in [*names.split(), "max-minutes", "deterministic", "precision", "shape"]:
+    for name in [*names.split(), "style", "max-minutes", "deterministic", "precision", "shape"]:
         assert f"--{name} " in text
     assert "--run." not in text
     assert "(default: 12)" in text

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from acqdesign._checks import bad
 from acqdesign.plot.signals import every
-from acqdesign.plot.style import COLOURS, INK, MARKERS, MUTED, SEQUENCE_MAP, new_figure, styled
+from acqdesign.plot.style import COLOURS, INK, MARKERS, MUTED, SEQUENCE_MAP, looks, new_figure, styled
 from acqdesign.units import deg_from_rad, ms_from_s
 
 _PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
@@ -55,7 +55,7 @@ def plot_bounds(
     for x, y, more in labels:
         axes.annotate(
             f"{y:.3g}{more}", (x, y), xytext=(0, 4), textcoords="offset points", ha="center", va="bottom",
-            fontsize=9, color=INK,
+            fontsize="small", color=INK,
         )  # fmt: skip
     axes.set_xticks(place, names)
     axes.set(ylabel=label, title="Cramér–Rao bound by tissue")
@@ -100,6 +100,7 @@ def plot_bound_map(
     grid = figure.subplots(2, fields.size, sharex=True, sharey=True, squeeze=False)
     deviation, gain = np.sqrt(after), before / after
     shown: Any = None
+    marked = tissues or {}
     seen = deviation[np.isfinite(deviation)]
     scale = LogNorm(seen.min(), np.quantile(seen, 0.98) * 1.01)
     span = 1.02 * max(1.5, float(np.nanquantile(np.abs(np.log(gain[np.isfinite(gain)])), 0.98)))
@@ -113,12 +114,14 @@ def plot_bound_map(
             axes.set(xscale="log", yscale="log")
             if row == 1:
                 _label_gains(axes, ms_from_s(t2), ms_from_s(t1), values[column])
-            for index, (name, (t1_of, t2_of)) in enumerate((tissues or {}).items()):
+            for look, (name, (t1_of, t2_of)) in zip(looks([*marked]), marked.items(), strict=True):
                 axes.plot(
-                    ms_from_s(t2_of), ms_from_s(t1_of), MARKERS[index % 8], ms=8, mec="white", color=COLOURS[index % 8],
+                    ms_from_s(t2_of), ms_from_s(t1_of), MARKERS[look], ms=8, mec="white", color=COLOURS[look],
                     label=name, ls="", clip_on=False,
                 )  # fmt: skip
-            axes.set_title(f"B1 {fields[column]:g}" + (", learned" if row == 0 else ", gain"), fontsize=11)
+            axes.set_title(
+                f"B1 {fields[column]:g}" + (", learned" if row == 0 else ", gain"), fontsize="medium"
+            )
         rows.append(shown)
     for axes in grid.flat:
         for axis, ends in ((axes.xaxis, t2), (axes.yaxis, t1)):
@@ -137,7 +140,7 @@ def plot_bound_map(
     ticks = [t for t in (0.1, 0.25, 0.5, 1, 2, 4, 10, 25) if np.exp(-span) <= t <= np.exp(span)]
     bar.set_ticks(ticks, labels=[f"{t:g}" for t in ticks])
     bar.minorticks_off()
-    if tissues:
+    if marked:
         handles, names = grid[0, 0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=len(names))
     return figure
@@ -149,7 +152,7 @@ def _label_gains(axes: Axes, x: np.ndarray, y: np.ndarray, gain: np.ndarray) -> 
     levels = [v for v in (0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 10, 25) if held.min() < v < held.max()]
     if levels:
         lines = axes.contour(x, y, held, levels=levels, colors=INK, linewidths=0.8)
-        axes.clabel(lines, fmt="%g", fontsize=8)
+        axes.clabel(lines, fmt="%g", fontsize="x-small")
 
 
 def _round_ticks(low: float, high: float) -> list[float]:
@@ -202,7 +205,7 @@ def plot_power(flips: ArrayLike, start: ArrayLike | None = None, *, limit: float
 
 @styled
 def plot_fingerprints(signals: ArrayLike, *, names: Sequence[str], start: ArrayLike | None = None) -> Figure:
-    """Signals by pulse, one colour a tissue; dashed before learning.
+    """Signals by pulse, a tissue's own colour; dashed before learning.
 
     Args:
         signals: `(tissues, pulses)` in units of M0; real parts are shown of real signals, magnitudes of others.
@@ -218,11 +221,11 @@ def plot_fingerprints(signals: ArrayLike, *, names: Sequence[str], start: ArrayL
     figure = new_figure(7.6, 4.0)
     axes = figure.subplots()
     pulse = np.arange(1, after.shape[1] + 1)
-    for index, name in enumerate(names):
-        colour = COLOURS[index % len(COLOURS)]
+    for index, (name, look) in enumerate(zip(names, looks(names), strict=True)):
+        colour = COLOURS[look]
         axes.plot(
             pulse, after[index], color=colour, label=name,
-            marker=MARKERS[index % 8], ms=4.5, markevery=every(pulse.size),
+            marker=MARKERS[look], ms=4.5, markevery=every(pulse.size),
         )  # fmt: skip
         if start is not None:
             axes.plot(pulse, _shown(start)[index], "--", color=colour, lw=1.0, alpha=0.7)

@@ -56,9 +56,9 @@ def plot_images(
             if name in errors:
                 error = lower.imshow(view(errors[name]), cmap=ERROR_MAP, vmin=0, vmax=worst, origin="lower")
         caption = (captions or {}).get(name, "")
-        cells[0, 0].set_title(name + (f"\n{caption}" if caption else ""), loc="left", fontsize=11)
+        cells[0, 0].set_title(name + (f"\n{caption}" if caption else ""), loc="left", fontsize="medium")
         if name in errors:
-            cells[1, 0].set_title(f"|{name} − truth|", loc="left", fontsize=10)
+            cells[1, 0].set_title(f"|{name} − truth|", loc="left", fontsize="small")
     figure.colorbar(picture, ax=grid[0].tolist(), pad=0.01, fraction=0.03, label="signal")
     if errors:
         figure.colorbar(error, ax=grid[1].tolist(), pad=0.01, fraction=0.03, label="error")

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from acqdesign._checks import bad
-from acqdesign.plot.style import COLOURS, INK, MARKERS, MUTED, new_figure, styled
+from acqdesign.plot.style import COLOURS, INK, MARKERS, MUTED, looks, new_figure, styled
 from acqdesign.units import deg_from_rad, ms_from_s
 
 
@@ -51,7 +51,13 @@ def plot_loss(history: Mapping[str, ArrayLike], *, label: str = "loss") -> Figur
     for x, y, side in ((step[0], loss[0], "left"), (step[-1], loss[-1], "right")):
         axes.plot(x, y, "o", color=COLOURS[0], ms=6)
         axes.annotate(
-            f"{y:.3g}", (x, y), xytext=(0, 8), textcoords="offset points", ha=side, color=INK, fontsize=10
+            f"{y:.3g}",
+            (x, y),
+            xytext=(0, 8),
+            textcoords="offset points",
+            ha=side,
+            color=INK,
+            fontsize="small",
         )
     axes.set(xlabel="step", ylabel=label, title="Learning")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -97,7 +103,7 @@ def plot_flips(flips: ArrayLike, start: ArrayLike | None = None) -> Figure:
 def plot_echoes(
     signals: ArrayLike, *, names: Sequence[str], esp_s: float, start: ArrayLike | None = None
 ) -> Figure:
-    """Echo amplitudes along the train, one colour a tissue; dashed before learning.
+    """Echo amplitudes along the train, a tissue's own colour; dashed before learning.
 
     Args:
         signals: `(tissues, echoes)` amplitudes in units of M0; magnitudes are shown.
@@ -114,11 +120,11 @@ def plot_echoes(
     figure = new_figure(6.8, 4.0)
     axes = figure.subplots()
     time = ms_from_s(esp_s) * np.arange(1, after.shape[1] + 1)
-    for index, name in enumerate(names):
-        colour = COLOURS[index % len(COLOURS)]
+    for index, (name, look) in enumerate(zip(names, looks(names), strict=True)):
+        colour = COLOURS[look]
         axes.plot(
             time, after[index], color=colour, label=name,
-            marker=MARKERS[index % 8], ms=4.5, markevery=every(time.size),
+            marker=MARKERS[look], ms=4.5, markevery=every(time.size),
         )  # fmt: skip
         if start is not None:
             axes.plot(time, np.abs(np.asarray(start))[index], "--", color=colour, lw=1.2, alpha=0.8)

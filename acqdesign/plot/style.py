@@ -1,13 +1,20 @@
 """One look for every figure: colour-blind safe colours, perceptually uniform maps, few lines."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from acqdesign._checks import check_choice
+from acqdesign._files import atomic_write
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -18,6 +25,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """The palette of Okabe and Ito (2008), told apart with any kind of colour vision."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 """Beside the colours, so that curves are told apart in grey too."""
+TISSUE_LOOKS = {"gm": 2, "wm": 1, "csf": 5}
+"""Colour and marker of each tissue, the same in every figure; blue is what was learned."""
 SEQUENCE_MAP = "viridis"
 ERROR_MAP = "inferno"
 
@@ -47,6 +56,42 @@ _STYLE: Any = {
     "savefig.facecolor": "white",
     "image.interpolation": "nearest",
 }
+# On paper: text of 8 points in figures no wider than a page of 7.2 inches, type that editors can change.
+_PAPER: Any = {
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.titlepad": 5,
+    "legend.fontsize": 7.5,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4,
+    "pdf.fonttype": 42,
+}
+PAPER_SCALE = 0.68
+STYLES = ("screen", "paper")
+_chosen: ContextVar[str] = ContextVar("style", default="screen")
+
+
+@contextmanager
+def figure_style(name: str) -> Iterator[None]:
+    """Figures made and saved inside are for the `screen` or for `paper`, as `STYLES` names them."""
+    token = _chosen.set(check_choice("style", name, STYLES))
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def on_paper() -> bool:
+    """Whether figures are now made for paper."""
+    return _chosen.get() == "paper"
+
+
+def looks(names: Sequence[str]) -> list[int]:
+    """Which colour and marker each name's curve has: a tissue's own, or the next that no tissue has."""
+    taken = {TISSUE_LOOKS[name] for name in names if name in TISSUE_LOOKS}
+    free = itertools.cycle(look for look in range(len(COLOURS)) if look not in taken)
+    return [TISSUE_LOOKS[name] if name in TISSUE_LOOKS else next(free) for name in names]
 
 
 def styled(function: Callable[P, R]) -> Callable[P, R]:
@@ -54,15 +99,16 @@ def styled(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def inner(*args: P.args, **kwargs: P.kwargs) -> R:
-        with matplotlib.rc_context(_STYLE):
+        with matplotlib.rc_context(_STYLE | (_PAPER if on_paper() else {})):
             return function(*args, **kwargs)
 
     return inner
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of a size in inches, laid out so that nothing overlaps."""
-    return Figure(figsize=(width, height), layout="constrained")
+    """An empty figure of a size in inches on the screen, laid out so that nothing overlaps."""
+    scale = PAPER_SCALE if on_paper() else 1.0
+    return Figure(figsize=(scale * width, scale * height), layout="constrained")
 
 
 def kspace_axes(axes: Axes, *, title: str = "") -> None:
@@ -73,3 +119,14 @@ def kspace_axes(axes: Axes, *, title: str = "") -> None:
     axes.set_xticks(ticks)
     axes.set_yticks(ticks)
     axes.spines[["top", "right"]].set_visible(True)
+
+
+@styled
+def write_figure(path: Path | str, figure: Figure, *, dpi: int = 150) -> None:
+    """Writes a figure as PNG, and inside `figure_style("paper")` at 300 dpi and as PDF beside it, atomically."""
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", dpi=300 if on_paper() else dpi)
+    if on_paper():
+        with atomic_write(Path(path).with_suffix(".pdf")) as file:
+            # Without the date equal figures give equal bytes.
+            figure.savefig(file, format="pdf", dpi=300, metadata={"CreationDate": None})
