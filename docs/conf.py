@@ -8,17 +8,21 @@ project = "acqdesign"
 author = "The acqdesign developers"
 release = metadata.version("acqdesign")
 
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 extensions = [
+    "docstrings",
+    "links",
+    "measured",
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "sphinx-mathjax-offline",
     "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["_build"]
 
-sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "examples",

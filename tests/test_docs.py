@@ -1,15 +1,23 @@
-"""Every Python block of the README and of the documentation's pages runs as written."""
+"""Documentation is true: its Python runs, its figures were measured, its API page is whole, its links lead on."""
 
 import re
+import sys
 from pathlib import Path
 
 import jax
 import pytest
+from jaxtyping import Array, Float
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "docs" / "_ext"))
+from docstrings import all_problems, problems  # noqa: E402
+from links import dead_links  # noqa: E402
+from measured import measured, quoted, readme  # noqa: E402
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = {
     f"{page.name} {number}": block
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for page in PAGES
     for number, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
 }
 
@@ -19,3 +27,70 @@ def test_block_runs(name):
     scope: dict = {}
     exec(BLOCKS[name], scope)
     assert jax.numpy.isfinite(scope["gradient"]).all()
+
+
+def test_figures_in_the_readme_are_those_of_the_results():
+    text = (ROOT / "README.md").read_text()
+    assert readme(text) == text, "run python docs/_ext/measured.py"
+    assert readme(text.replace("| 73 |", "| 74 |")) == text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_figures_on_pages_are_among_the_results(page):
+    for spec in quoted(page.read_text()):
+        assert re.search(r"\d", measured(spec))
+
+
+@pytest.mark.parametrize("spec", ["no_such_file; a", "traj_step; cases/no/such/path", "traj_step; cases"])
+def test_a_figure_that_was_not_measured_is_refused(spec):
+    with pytest.raises(ValueError, match="no such figure"):
+        measured(spec)
+
+
+def test_every_public_name_has_a_docstring_with_shapes_and_units():
+    assert all_problems() == []
+
+
+def test_docstring_check_sees_what_is_missing():
+    def bad(flips: Float[Array, "..."], esp: Array, t2: Float[Array, " tissues"]):
+        """A signal.
+
+        Args:
+            flips: angles of the pulses.
+            esp: echo spacing [s].
+        """
+
+    def bare(image: Array):
+        pass
+
+    def good(flips: Float[Array, " n"], esp: Array, start: Array | None = None):
+        """A signal.
+
+        Args:
+            flips: angles of the pulses [rad].
+            esp: echo spacing [s], a number.
+            start: `flips` before learning.
+        """
+
+    for function in (bad, bare, good):
+        function.__module__ = "acqdesign.made_up"
+    assert problems("bad", bad) == [
+        "bad, argument flips: no shape.",
+        "bad, argument flips: no unit.",
+        "bad, argument esp: no shape.",
+        "bad, argument t2: an array that the docstring does not tell of.",
+    ]
+    assert problems("bare", bare)[0] == "bare: no docstring."
+    assert problems("good", good) == []
+
+
+def test_link_check_sees_dead_links_and_anchors(tmp_path):
+    (tmp_path / "a.html").write_text(
+        '<a id="here" href="b.html#there">b</a><img src="no.png"><a href="#here">'
+    )
+    (tmp_path / "b.html").write_text('<a href="a.html#gone"></a><a href="https://example.org/x">out</a>')
+    assert dead_links(tmp_path) == [
+        "a.html: a link to b.html#there, a place that is not on that page.",
+        "a.html: a link to no.png, which is not there.",
+        "b.html: a link to a.html#gone, a place that is not on that page.",
+    ]

@@ -89,7 +89,7 @@ class FitResult:
     """`improving`; `settled` (gained, but not in the last half); `stalled` (gained nothing); `diverged`."""
     start: int = 0
     start_losses: np.ndarray | None = None
-    """Final loss of each start; NaN for one that broke."""
+    """`(starts,)` final loss of each, in the units of the loss; NaN for one that broke."""
 
 
 def fit(

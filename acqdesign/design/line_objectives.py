@@ -59,7 +59,16 @@ def line_density(
 
 
 def line_psf(points: LinePoints, weights: Float[Array, " lines"], shape: tuple[int, int, int]) -> Image:
-    """Point spread function `(ny, nz)` of weighted lines in their plane, one at its centre voxel."""
+    """Point spread function of weighted lines in their plane.
+
+    Args:
+        points: `(S, 2)` in cycles per voxel.
+        weights: `(S,)` relative weights of the lines.
+        shape: `(nx, ny, nz)` of the image.
+
+    Returns:
+        `(ny, nz)`, one at its centre voxel.
+    """
     psf = toeplitz.nufft_adjoint(weights, points, shape[1:])
     return psf / jnp.sum(weights)
 
@@ -97,7 +106,7 @@ class AdjointObjective(eqx.Module):
 
     Args:
         encoding: template whose points are replaced by those learned.
-        images: `(n, nx, ny, nz)` real or complex, to learn on.
+        images: `(n, nx, ny, nz)` real or complex images to learn on.
         held_out: images like them whose loss is reported at every step and never learned on.
         density: one of `DENSITIES`, for the lines; the readout has its own, fixed.
         density_iterations: of Pipe and Menon's.
@@ -196,7 +205,7 @@ class IterativeObjective(eqx.Module):
 
     Args:
         encoding: template whose points are replaced by those learned.
-        images: `(n, nx, ny, nz)` real or complex, to learn on.
+        images: `(n, nx, ny, nz)` real or complex images to learn on.
         held_out: images like them whose error is reported at every step and never learned on.
         metric: `nrmse` or `ssim`.
         ridge: Tikhonov weight relative to a fully sampled scan with as many samples a line.

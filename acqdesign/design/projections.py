@@ -34,12 +34,20 @@ def project_rms(x: Float[Array, "..."], rms: float) -> Float[Array, "..."]:
     """The nearest array whose root mean square is at most `rms`: the ball `Σ x² <= rms² N`.
 
     For flip angles this is a limit on power: `rms` is π√p for the fraction p of the power of all-180° pulses.
+
+    Args:
+        x: an array of any shape, in any units, such as flips [rad].
+        rms: the limit, in the units of `x`.
     """
     return optax.projections.projection_l2_ball(x, rms * math.sqrt(x.size))
 
 
 def project_symmetric(x: Float[Array, " n"]) -> Float[Array, " n"]:
-    """The nearest sequence that reads the same backwards."""
+    """The nearest sequence that reads the same backwards.
+
+    Args:
+        x: `(n,)` in any units.
+    """
     return 0.5 * (x + x[::-1])
 
 
@@ -60,11 +68,11 @@ def project_steps(
     `step_lower`, right of it by `step_upper`.
 
     Args:
-        x: `(n,)` sequence.
-        step_lower: `(n-1,)` or a number; -inf where free.
-        step_upper: `(n-1,)` or a number; inf where free.
-        lower: `(n,)` or a number.
-        upper: `(n,)` or a number.
+        x: `(n,)` sequence, in any units.
+        step_lower: `(n-1,)` or a number, in the units of `x`; -inf where free.
+        step_upper: `(n-1,)` or a number, in the units of `x`; inf where free.
+        lower: `(n,)` or a number, in the units of `x`.
+        upper: `(n,)` or a number, in the units of `x`.
 
     Returns:
         `(n,)`, of the dtype of `x`; the bounds must leave something (see `schedule_projection`).
@@ -143,7 +151,7 @@ def project_bend(x: Float[Array, " n"], rms: float) -> Float[Array, " n"]:
     Newton's method on the secular equation in the eigenvectors of `DᵀD`.
 
     Args:
-        x: `(n,)` sequence, n at least 3.
+        x: `(n,)` sequence, n at least 3, in any units.
         rms: largest root mean square of `x_{i-1} - 2 x_i + x_{i+1}`, in the units of x.
     """
     if x.shape[0] < 3:
@@ -182,7 +190,7 @@ def project_within_rms(project: Projection, x: Float[Array, " n"], rms: float) -
 
     Args:
         project: projection onto a closed convex set.
-        x: `(n,)`.
+        x: `(n,)` in any units.
         rms: limit, no less than the root mean square of the set's element nearest to zero.
     """
     norm = float(rms) * math.sqrt(x.size)

@@ -25,9 +25,9 @@ class ScheduleLimits:
     """What a schedule must keep to, in its own units (radians for flips); None leaves a limit out."""
 
     lower: ArrayLike | Sequence[float] = -np.inf
-    """Least value, one or one for each entry."""
+    """Least value, a number or `(n,)`, in the units of the schedule."""
     upper: ArrayLike | Sequence[float] = np.inf
-    """Largest value, one or one for each entry; equal to `lower` where an entry is fixed."""
+    """Largest value, a number or `(n,)`, in the units of the schedule; equal to `lower` where an entry is fixed."""
     rms: float | None = None
     """Largest root mean square: for flips, the square root of the mean power."""
     step: float | None = None

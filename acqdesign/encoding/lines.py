@@ -38,7 +38,14 @@ def uniform_readout(samples: int, dtype: Any = jnp.float32) -> Float[Array, " sa
 
 
 class LineGram(eqx.Module):
-    """`Aᴴ W A` of straight lines, ready to apply many times: made by `StraightLineEncoding.normal`."""
+    """`Aᴴ W A` of straight lines, ready to apply many times: made by `StraightLineEncoding.normal`.
+
+    Attributes:
+        spectrum: `(py, pz)` of the kernel over the phase encodes on the padded grid [1].
+        readout: `()` or `(nx, nx)` Gram matrix along the readout [1].
+        smaps: `(coils, nx, ny, nz)` complex coil sensitivities, or None.
+        shape: `(nx, ny, nz)` of the image.
+    """
 
     spectrum: Float[Array, "py pz"]
     readout: Float[Array, ""] | Complex[Array, "nx nx"]

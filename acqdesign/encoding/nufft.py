@@ -72,7 +72,7 @@ def nufft_forward(
     """Non-uniform DFT of an image: `y_j = Σ_r f_r exp(-2πi k_j·r)`.
 
     Args:
-        image: `(..., nx[, ny[, nz]])`, real or complex, as many trailing axes as points have coordinates.
+        image: `(..., nx[, ny[, nz]])`, real or complex, in any units, as many trailing axes as points have coordinates.
         points: `(*batch, M, D)` in cycles per voxel; periodic with period one. Leading axes, if any, must be
             the first leading axes of `image`: each entry then has its own points.
         eps: relative accuracy asked of `finufft`; 1e-6 in single and 1e-12 in double precision by default.
@@ -108,7 +108,7 @@ def nufft_adjoint(
     """Conjugate transpose of `nufft_forward`: `f_r = Σ_j y_j exp(+2πi k_j·r)`.
 
     Args:
-        samples: `(..., M)`, real or complex.
+        samples: `(..., M)` of k-space, real or complex.
         points: `(*batch, M, D)` in cycles per voxel; leading axes as in `nufft_forward`.
         shape: `(nx[, ny[, nz]])` of the image, as many axes as points have coordinates.
         eps: relative accuracy asked of `finufft`; 1e-6 in single and 1e-12 in double precision by default.

@@ -27,7 +27,7 @@ class EchoTrainEncoding(eqx.Module):
     Args:
         lines: where k-space is sampled.
         echo: `(S,)` int32, the echo at which each line is acquired, from 0.
-        amplitudes: `(C, E)` real, signal of each class at each echo.
+        amplitudes: `(C, E)` real, signal of each class at each echo, in units of M0.
 
     Raises:
         ValueError: on wrong shapes or dtypes.

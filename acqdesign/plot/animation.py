@@ -32,9 +32,9 @@ def animate_lines(
     Args:
         path: the file, written atomically.
         points: `(frames, S, 2)` positions [cycles/voxel].
-        steps: `(frames,)` step of each frame.
-        losses: loss at `loss_steps`.
-        loss_steps: steps of `losses`; `steps` unless given.
+        steps: `(frames,)` step of each frame, from 0.
+        losses: `(rows,)` loss at `loss_steps`, in any units.
+        loss_steps: `(rows,)` steps of `losses`; `steps` unless given.
         echo: `(S,)` echo of each line, from 0, as colour; the radius at the start unless given.
         seconds: length of the animation; the last frame stays for a further two.
     """

@@ -27,9 +27,9 @@ def plot_bounds(
     """Bounds by tissue as bars, with how many times lower than before learning.
 
     Args:
-        bounds: `(tissues,)` bounds on a variance; their square roots are drawn.
+        bounds: `(tissues,)` bounds on a variance, in any units; their square roots are drawn.
         names: a name for each tissue.
-        start: the same before learning.
+        start: `bounds` before learning.
         label: what the square root of a bound is, with its unit.
 
     Returns:
@@ -83,8 +83,8 @@ def plot_bound_map(
         t1_s: `(n,)` longitudinal relaxation times [s], in geometric steps.
         t2_s: `(m,)` transverse relaxation times [s], likewise.
         b1: `(fields,)` relative transmit fields.
-        bounds: `(fields, n, m)` bounds on a variance, NaN where there is none; their roots are drawn.
-        start: the same before learning.
+        bounds: `(fields, n, m)` bounds on a variance, in any units, NaN where there is none; their roots are drawn.
+        start: `bounds` before learning.
         tissues: T1 and T2 [s] by name, to be marked.
         label: what the square root of a bound is, with its unit.
 
@@ -172,7 +172,7 @@ def plot_power(flips: ArrayLike, start: ArrayLike | None = None, *, limit: float
 
     Args:
         flips: `(pulses,)` [rad].
-        start: the same before learning.
+        start: `flips` before learning.
         limit: largest root mean square [rad], drawn as the power that the train may deposit.
 
     Returns:
@@ -210,7 +210,7 @@ def plot_fingerprints(signals: ArrayLike, *, names: Sequence[str], start: ArrayL
     Args:
         signals: `(tissues, pulses)` in units of M0; real parts are shown of real signals, magnitudes of others.
         names: a name for each tissue.
-        start: the same before learning.
+        start: `signals` before learning.
 
     Returns:
         The figure.

@@ -70,8 +70,9 @@ def plot_psf(psf: ArrayLike, start: ArrayLike | None = None) -> Figure:
     """Point spread functions in dB below their peak, as maps and as profiles through the peak.
 
     Args:
-        psf: `(ny, nz)` point spread function, its peak at `(ny//2, nz//2)`; its magnitude is shown.
-        start: the same before learning.
+        psf: `(ny, nz)` point spread function, its peak at `(ny//2, nz//2)`; its magnitude is shown, in
+            dB relative to the peak.
+        start: `psf` before learning.
 
     Returns:
         The figure.

@@ -27,7 +27,7 @@ def plot_lines(
 
     Args:
         points: `(S, 2)` positions `(ky, kz)` [cycles/voxel].
-        start: `(S, 2)` positions before learning, drawn in grey and joined to where they went.
+        start: `points` before learning, drawn in grey and joined to where they went.
         learned: `(S,)` bool; lines that were held fixed are drawn as squares.
         echo: `(S,)` echo of each line in its train, from 0; takes the place of the radius as colour.
         title: text above the plane.

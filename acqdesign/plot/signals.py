@@ -74,7 +74,7 @@ def plot_flips(flips: ArrayLike, start: ArrayLike | None = None) -> Figure:
 
     Args:
         flips: `(pulses,)` [rad].
-        start: the same before learning.
+        start: `flips` before learning.
 
     Returns:
         The figure, in degrees.
@@ -109,7 +109,7 @@ def plot_echoes(
         signals: `(tissues, echoes)` amplitudes in units of M0; magnitudes are shown.
         names: a name for each tissue.
         esp_s: echo spacing [s].
-        start: the same before learning.
+        start: `signals` before learning.
 
     Returns:
         The figure, in milliseconds.

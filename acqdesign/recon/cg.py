@@ -40,8 +40,8 @@ def conjugate_gradients(
 
     Args:
         gram: a Hermitian positive semi-definite map of images, `LineGram` or an operator's `gram`.
-        rhs: `(..., *shape)` complex right-hand sides, such as `Aᴴ y`.
-        ridge: Tikhonov weight, in units of `gram`'s eigenvalues.
+        rhs: `(..., *shape)` complex right-hand sides, images such as `Aᴴ y`.
+        ridge: Tikhonov weight, a number in units of `gram`'s eigenvalues.
         iterations: fixed number of them; more regularise less.
         dims: how many trailing axes are one image.
         gradient: `unrolled` differentiates the iterations as computed, converged or not, and keeps
@@ -118,7 +118,7 @@ def cg_sense(
 
     Args:
         encoding: operator, with its coils.
-        kspace: samples, as `encoding.forward` returns them.
+        kspace: samples `(..., S, R)` of k-space, as `encoding.forward` returns them.
         ridge: Tikhonov weight; a full Cartesian scan's eigenvalues are one.
         iterations: of conjugate gradients.
         gradient: as in `conjugate_gradients`.

@@ -36,8 +36,8 @@ def nrmse(image: Image, truth: Image, dims: int = 3) -> Float[Array, "..."]:
     """Normalised root-mean-square error of complex images, `‖x - t‖ / ‖t‖`.
 
     Args:
-        image: `(..., nx, ny, nz)`, real or complex.
-        truth: of the same shape, or of its trailing axes; not all zero.
+        image: `(..., nx, ny, nz)`, real or complex, in any units.
+        truth: of the same shape, or of its trailing axes, in the units of `image`; not all zero.
         dims: how many trailing axes are one image.
 
     Returns:
@@ -54,8 +54,8 @@ def psnr(image: Image, truth: Image, dims: int = 3) -> Float[Array, "..."]:
     """Peak signal-to-noise ratio of magnitudes, `20 log10(max|t| / rms(|x| - |t|))` [dB].
 
     Args:
-        image: `(..., nx, ny, nz)`, real or complex.
-        truth: of the same shape, or of its trailing axes; not all zero.
+        image: `(..., nx, ny, nz)`, real or complex, in any units.
+        truth: of the same shape, or of its trailing axes, in the units of `image`; not all zero.
         dims: how many trailing axes are one image.
 
     Returns:
@@ -77,8 +77,8 @@ def ssim(image: Image, truth: Image) -> Float[Array, "..."]:
     truth, by dm-pix.
 
     Args:
-        image: `(..., nx, ny, nz)`, real or complex.
-        truth: of the same shape, or of its trailing axes; not all zero.
+        image: `(..., nx, ny, nz)`, real or complex, in any units.
+        truth: of the same shape, or of its trailing axes, in the units of `image`; not all zero.
 
     Returns:
         One number an image, at most one.

@@ -51,7 +51,15 @@ def spectral_prior(
 
 
 def shaped(image: Image, spectrum: Float[Array, "ny nz"] | None) -> Image:
-    """`S` of images `(..., ny, nz)`, planes across the readout filtered one by one; None is the identity."""
+    """`S` of images, planes across the readout filtered one by one.
+
+    Args:
+        image: `(..., ny, nz)`, real or complex, in any units.
+        spectrum: relative amplitudes `(ny, nz)` from `spectral_prior`; None is the identity.
+
+    Returns:
+        The image times the spectrum in k-space.
+    """
     if spectrum is None:
         return image
     # Its axes are those of the phase encodes: along a fully sampled readout nothing is missing.
@@ -71,9 +79,9 @@ def posterior_mean(
 
     Args:
         gram: `Aᴴ A`.
-        rhs: `Aᴴ y`, `(..., nx, ny, nz)`.
-        spectrum: from `spectral_prior`, or None.
-        ridge: noise variance of a sample over the prior's variance of a voxel.
+        rhs: the image `Aᴴ y`, `(..., nx, ny, nz)`.
+        spectrum: relative amplitudes `(ny, nz)` from `spectral_prior`, or None.
+        ridge: noise variance of a sample over the prior's variance of a voxel [1], a number.
         iterations: of conjugate gradients.
         dims: how many trailing axes are solved for together.
 

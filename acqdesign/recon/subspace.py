@@ -24,7 +24,7 @@ def signal_basis(signals: Float[Array, "signals echoes"], rank: int) -> Float[Ar
     reconstructions do, is differentiated exactly, forward and reverse; second derivatives are refused.
 
     Args:
-        signals: `(T, E)` real, one row a tissue.
+        signals: `(T, E)` real, one row a tissue, in units of M0.
         rank: dimensions to keep, at most `min(T, E)`.
 
     Returns:
@@ -75,7 +75,7 @@ def subspace_sense(encoding: EchoTrainEncoding, kspace: Samples, *, ridge: float
 
     Args:
         encoding: its amplitudes a basis `(K, E)` from `signal_basis`.
-        kspace: samples, as `encoding.forward` returns them.
+        kspace: samples `(..., S, R)` of k-space, as `encoding.forward` returns them.
         ridge: Tikhonov weight.
         iterations: of conjugate gradients.
 
@@ -96,9 +96,9 @@ def match_t2(
     """T2 map by matching coefficients to a dictionary of signals: the entry of largest correlation.
 
     Args:
-        coefficients: `(K, nx, ny, nz)`.
-        basis: `(K, E)`.
-        signals: `(D, E)` dictionary.
+        coefficients: `(K, nx, ny, nz)` images.
+        basis: `(K, E)` orthonormal rows [1].
+        signals: `(D, E)` dictionary, in units of M0.
         t2: `(D,)` its T2 values [s].
 
     Returns:

@@ -37,7 +37,7 @@ def augment(
     under `jit` and `vmap` over keys.
 
     Args:
-        image: real or complex `(..., nx, ny, nz)`; leading axes, such as tissue maps, move as one.
+        image: real or complex image `(..., nx, ny, nz)`; leading axes, such as tissue maps, move as one.
         key: from `jax.random.key`.
         max_rotation_rad: angles about each axis are uniform up to this size [rad].
         max_scale: the object grows or shrinks by a factor uniform in `1 ± max_scale`.
@@ -106,7 +106,7 @@ def posed(
     packaged brain then loses a tenth of its squared differences between neighbours, rather than a third.
 
     Args:
-        fine: real or complex, on the grid `fine_shape(shape)`.
+        fine: real or complex image, on the grid `fine_shape(shape)`.
         key: from `jax.random.key`.
         shape: `(nx, ny, nz)` of the result.
         voxel_size: relative lengths of a voxel's edges, so that anisotropic voxels turn rigidly.

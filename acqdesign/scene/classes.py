@@ -20,7 +20,7 @@ class TissueClasses(eqx.Module):
     """Classes `c` whose signals add up: `y = Σ_c m_c · A ρ_c`.
 
     Args:
-        maps: `(C, nx, ny, nz)` proton density of each class in each voxel, real.
+        maps: `(C, nx, ny, nz)` proton density of each class in each voxel, real, relative to water.
         t1: `(C,)` longitudinal relaxation times [s].
         t2: `(C,)` transverse relaxation times [s].
         b1: `(C,)` transmit field relative to nominal; ones by default.

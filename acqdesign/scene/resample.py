@@ -31,7 +31,7 @@ def box_resample(
     would give moiré, and interpolation neither conserves volume nor suppresses aliasing.
 
     Args:
-        array: real or complex, the last three axes `(nx, ny, nz)`; leading axes are carried along.
+        array: real or complex image, the last three axes `(nx, ny, nz)`; leading axes are carried along.
         shape: the new `(nx, ny, nz)`.
         voxel_in_m: voxel size of `array` along each of the three axes [m].
         voxel_out_m: voxel size of the result [m].

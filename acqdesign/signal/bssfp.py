@@ -59,8 +59,8 @@ def bssfp(
         phases: phases of the pulses `(N,)` [rad], of which only differences matter. Left out, they alternate
             between 0 and π.
         inversion_time: from an inversion to the first pulse [s]; left out, there is no inversion.
-        inversion_efficiency: `-Mz` after over `Mz` before the inversion.
-        m0: equilibrium magnetisation, real or complex.
+        inversion_efficiency: `-Mz` after over `Mz` before the inversion [1].
+        m0: equilibrium magnetisation, real or complex, in the units of the signal.
         b1: transmit field relative to nominal; multiplies every flip.
         b0: off-resonance [Hz]; the transverse magnetisation turns by `exp(2πi b0 t)`.
         t2_prime: reversible transverse decay T2' [s].
@@ -149,7 +149,7 @@ def bssfp_steady(
         t2: transverse relaxation time [s].
         te: echo times, `()` or `(N,)` [s]; left out, `tr / 2`.
         phase_increment: step of the pulses' phase, `()` or `(N,)` [rad].
-        m0: equilibrium magnetisation, real or complex.
+        m0: equilibrium magnetisation, real or complex, in the units of the signal.
         b1: transmit field relative to nominal; multiplies every flip.
         b0: off-resonance [Hz]; the transverse magnetisation turns by `exp(2πi b0 t)`.
         t2_prime: reversible transverse decay T2' [s].
@@ -200,7 +200,7 @@ class BSSFP(eqx.Module):
         phases: phases of the pulses of a train `(N,)` [rad]; None to alternate between 0 and π.
         phase_increment: step of the pulses' phase in the steady state, `()` or `(N,)` [rad].
         inversion_time: from an inversion to the first pulse of a train [s]; None for no inversion.
-        inversion_efficiency: `-Mz` after over `Mz` before the inversion.
+        inversion_efficiency: `-Mz` after over `Mz` before the inversion [1].
         steady: whether each flip is in its own steady state.
     """
 

@@ -33,8 +33,9 @@ def fisher_information(
     """Fisher information matrix `Re(Jᴴ W J) / σ²`.
 
     Args:
-        jacobian: `(..., samples, params)` derivatives of the samples, real or complex.
-        noise: standard deviation `σ` of each part of a sample.
+        jacobian: `(..., samples, params)` derivatives of the samples, real or complex, in units of the signal by those
+            of the parameters.
+        noise: standard deviation `σ` of each part of a sample, in units of the signal; a number, or `(...)`.
         weights: `(..., samples)` relative precision of each sample, such as how often it is repeated.
 
     Returns:
@@ -61,7 +62,7 @@ def variances(fisher: Float[Array, "... params params"], keep: int | None = None
     """Diagonal of the inverse Fisher matrix: infinite, not NaN, for what cannot be told from the rest.
 
     Args:
-        fisher: `(..., params, params)`, symmetric and positive semi-definite.
+        fisher: `(..., params, params)`, symmetric and positive semi-definite, in inverse units of the variances.
         keep: how many leading parameters are of interest; the others are nuisances. All by default.
 
     Returns:
@@ -101,12 +102,13 @@ def crlb(
     """Cramér–Rao bounds on the variance of parameters.
 
     Args:
-        jacobian: `(..., samples, params)` derivatives of the samples.
-        noise: standard deviation of each part of a sample.
+        jacobian: `(..., samples, params)` derivatives of the samples, in units of the signal by the parameters'.
+        noise: standard deviation of each part of a sample, in units of the signal; a number, or `(...)`.
         weights: `(..., samples)` relative precision of each sample.
-        signal: `(..., samples)` the samples themselves: their complex scale, M0, is then unknown too, a nuisance
-            of two parameters. Without it the scale is known.
-        nuisance: `(..., samples, others)` derivatives by further parameters that are unknown, but of no interest.
+        signal: `(..., samples)` the samples themselves, in the units of `noise`: their complex scale, M0, is then
+            unknown too, a nuisance of two parameters. Without it the scale is known.
+        nuisance: `(..., samples, others)` derivatives by further parameters that are unknown, but of no interest, in
+            units of their own.
         values: `(..., params)` the parameters: bounds are then relative, `var(θ) / θ²`.
 
     Returns:
@@ -202,7 +204,7 @@ def tissue_crlb(
         sequence: an object such as `FSE`.
         tissue: parameters of any batch shape.
         params: names of the fields of `tissue` to bound; the others are known.
-        noise: standard deviation of each part of a sample, in the units of `m0`.
+        noise: standard deviation of each part of a sample, in the units of `m0`; a number.
         weights: `(..., samples)` relative precision of each sample.
         known_m0: whether the complex M0 is known too; otherwise it is a nuisance.
         relative: bounds divided by the parameters' squares.
@@ -254,9 +256,9 @@ def weighted_trace(
     Only the diagonal of `W` matters: it weights the variances, `1/θ²` giving relative ones.
 
     Args:
-        fisher: `(..., params, params)`.
-        matrix: `W`.
-        weight: of the whole.
+        fisher: `(..., params, params)`, in inverse units of the variances.
+        matrix: `W`, `(params, params)` relative weights.
+        weight: of the whole [1], a number.
     """
     return jnp.asarray(weight) * jnp.sum(variances(fisher) * jnp.diagonal(matrix), axis=-1)
 
@@ -267,10 +269,10 @@ def ensemble(
     """One number for the bounds of many tissues.
 
     Args:
-        bounds: of each, any shape.
+        bounds: of each, any shape, in any units of variance.
         over: `mean`, weighted where `weights` are given; or `worst`: the smooth maximum `‖b‖_8 = (Σ b⁸)^(1/8)`,
             at least the largest and at most `n^(1/8)` of it.
-        weights: of the shape of `bounds`, for `mean`.
+        weights: relative, of the shape of `bounds`, for `mean`.
 
     Raises:
         ValueError: on an unknown name or weights of another shape.
@@ -289,8 +291,8 @@ def efficiency(variance: Float[Array, "..."], value: ArrayLike, duration: ArrayL
     """Precision of an estimate per square root of time, `θ / (σ_θ sqrt(T))` [s^-1/2].
 
     Args:
-        variance: of the estimate.
-        value: the parameter, in units whose square is the variance's.
+        variance: of the estimate, any shape, in squared units of the parameter.
+        value: the parameter, in units of its own; this and the next broadcast.
         duration: of the acquisition [s].
     """
     return jnp.asarray(value) / jnp.sqrt(variance * jnp.asarray(duration))

@@ -314,7 +314,7 @@ def epg(
         read: the echo is read after so many intervals.
         phases: phases of the pulses `(N,)` [rad], of which only differences matter. Left out, all are equal.
         z0: longitudinal magnetisation before the first pulse, relative to `m0`.
-        m0: equilibrium magnetisation, real or complex.
+        m0: equilibrium magnetisation, real or complex, in the units of the signal.
         b1: transmit field relative to nominal; multiplies every flip.
         b0: off-resonance [Hz]; the transverse magnetisation turns by `exp(2πi b0 t)`.
         diffusivity: diffusion coefficient [m²/s]; needs `order_moment`.

@@ -62,11 +62,11 @@ def fse(
 
     Args:
         flips: refocusing flip angles `(N,)` [rad].
-        esp: echo spacing [s]; the first pulse comes half of it after the excitation.
+        esp: echo spacing [s], a number; the first pulse comes half of it after the excitation.
         t1: longitudinal relaxation time [s]; this and the other tissue parameters broadcast to a batch shape.
         t2: transverse relaxation time [s].
         b1: transmit field relative to nominal; multiplies excitation and refocusing.
-        m0: equilibrium magnetisation, real or complex.
+        m0: equilibrium magnetisation, real or complex, in the units of the signal.
         excitation: flip angle of the excitation [rad].
         excitation_phase: its phase [rad], π/2 unless given: the refocusing pulses of phase 0 are then about the
             axis along which it leaves the spins (CPMG).

@@ -45,14 +45,14 @@ def mprage(
 
     Args:
         flips: flip angles `(N,)` [rad].
-        esp: from pulse to pulse [s].
+        esp: from pulse to pulse [s], a number.
         t1: longitudinal relaxation time [s]; this and the tissue parameters below broadcast to a batch shape.
         t2: transverse relaxation time [s]; matters through `te`.
         inversion_time: from the inversion to the first pulse [s].
         tr: from inversion to inversion, at least `inversion_time + N esp` [s].
         te: echo time [s].
-        inversion_efficiency: `-Mz` after over `Mz` before the inversion.
-        m0: equilibrium magnetisation, real or complex.
+        inversion_efficiency: `-Mz` after over `Mz` before the inversion [1].
+        m0: equilibrium magnetisation, real or complex, in the units of the signal.
         b1: transmit field relative to nominal; multiplies every flip but not the (adiabatic) inversion.
         b0: off-resonance [Hz]; the transverse magnetisation turns by `exp(2πi b0 t)`.
         t2_prime: reversible transverse decay T2' [s].
@@ -124,7 +124,7 @@ class MPRAGE(eqx.Module):
         inversion_time: from the inversion to the first pulse [s].
         tr: from inversion to inversion [s].
         te: echo time [s].
-        inversion_efficiency: `-Mz` after over `Mz` before the inversion.
+        inversion_efficiency: `-Mz` after over `Mz` before the inversion [1].
         steady: whether repetitions have reached their steady state; otherwise the first, from equilibrium.
     """
 

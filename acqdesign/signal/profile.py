@@ -46,9 +46,9 @@ def slice_profile(
     rounded to a sign, which is all there is for a symmetric pulse of small flip.
 
     Args:
-        pulse: samples of the envelope at equal steps, real or complex, any scale, `(T,)`.
-        time_bandwidth: duration times the frequency across the nominal slice thickness.
-        flip: flip angle in the middle of the slice [rad].
+        pulse: samples of the envelope at equal steps, real or complex, `(T,)`, in any units of B1.
+        time_bandwidth: duration times the frequency across the nominal slice thickness [1], a number.
+        flip: flip angle in the middle of the slice [rad], a number.
         method: `bloch` or `small_tip`.
         extent: width of the region summed over, in slice thicknesses.
         positions: number of positions across it.

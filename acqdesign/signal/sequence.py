@@ -43,7 +43,7 @@ class TissueParams(eqx.Module):
     Args:
         t1: longitudinal relaxation time [s]; infinity is allowed.
         t2: transverse relaxation time [s], at most `2 t1`; infinity is allowed.
-        m0: equilibrium magnetisation, real or complex (a complex one carries the receiver's phase).
+        m0: equilibrium magnetisation, in the units of the signal; a complex one carries the receiver's phase.
         b1: transmit field relative to nominal; multiplies every flip angle.
         b0: off-resonance [Hz].
         t2_prime: reversible transverse decay T2' [s], `1/T2* = 1/T2 + 1/T2'`.

@@ -81,8 +81,8 @@ def spgr(
         te: echo times, `()` or `(N,)` [s].
         rf_increment: quadratic phase increment [rad].
         inversion_time: from the inversion to the first pulse [s]; left out, there is no inversion.
-        inversion_efficiency: `-Mz` after over `Mz` before the inversion.
-        m0: equilibrium magnetisation, real or complex.
+        inversion_efficiency: `-Mz` after over `Mz` before the inversion [1].
+        m0: equilibrium magnetisation, real or complex, in the units of the signal.
         b1: transmit field relative to nominal; multiplies every flip.
         b0: off-resonance [Hz].
         t2_prime: reversible transverse decay T2' [s].
@@ -143,7 +143,7 @@ def spgr_steady(
         t2: transverse relaxation time [s].
         te: echo times, `()` or `(N,)` [s].
         rf_increment: quadratic phase increment, a whole number of half degrees [rad].
-        m0: equilibrium magnetisation, real or complex.
+        m0: equilibrium magnetisation, real or complex, in the units of the signal.
         b1: transmit field relative to nominal; multiplies every flip.
         b0: off-resonance [Hz].
         t2_prime: reversible transverse decay T2' [s].
@@ -245,7 +245,7 @@ class SPGR(eqx.Module):
         rf_increment: quadratic phase increment [rad].
         steady: whether each flip is in its own steady state.
         inversion_time: from an inversion to the first pulse of a train [s]; None for no inversion.
-        inversion_efficiency: `-Mz` after over `Mz` before the inversion.
+        inversion_efficiency: `-Mz` after over `Mz` before the inversion [1].
         spoiler_moment: dephasing by one spoiler [rad/m]; where given, trains have diffusion.
         n_states: orders kept in a train; None for all that reach an echo, which is exact.
     """

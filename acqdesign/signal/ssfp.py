@@ -54,8 +54,8 @@ def ssfp_fid(
         te: echo times, `()` or `(N,)` [s].
         phases: phases of the pulses `(N,)` [rad], of which only differences matter. Left out, all are equal.
         inversion_time: from the inversion to the first pulse [s]; left out, there is no inversion.
-        inversion_efficiency: `-Mz` after over `Mz` before the inversion.
-        m0: equilibrium magnetisation, real or complex.
+        inversion_efficiency: `-Mz` after over `Mz` before the inversion [1].
+        m0: equilibrium magnetisation, real or complex, in the units of the signal.
         b1: transmit field relative to nominal; multiplies every flip.
         b0: off-resonance [Hz]; the transverse magnetisation turns by `exp(2πi b0 t)`.
         t2_prime: reversible transverse decay T2' [s].
@@ -120,7 +120,7 @@ class SSFPFID(eqx.Module):
         te: echo times, `()` or `(N,)` [s].
         phases: phases of the pulses `(N,)` [rad].
         inversion_time: from the inversion to the first pulse [s]; None for no inversion.
-        inversion_efficiency: `-Mz` after over `Mz` before the inversion.
+        inversion_efficiency: `-Mz` after over `Mz` before the inversion [1].
         spoiler_moment: dephasing by one spoiler [rad/m]; diffusion is simulated where it is given.
         n_states: orders kept; None for all that reach an echo, which is exact.
     """

@@ -20,7 +20,7 @@ def pseudo_steady_state(echoes: int, level: ArrayLike) -> Float[Array, " echoes"
 
     Args:
         echoes: length of the train.
-        level: amplitude that the train settles at, in units of M0, in (0, 1].
+        level: amplitude that the train settles at, a number in units of M0, in (0, 1].
 
     Returns:
         `(echoes,)` amplitudes, for `flips_for_echoes`.
@@ -45,9 +45,9 @@ def exponential_decay(
 
     Args:
         echoes: length of the train.
-        esp: echo spacing [s].
-        time: decay time [s]; infinity asks for a constant signal.
-        level: amplitude at time zero, in units of M0, in (0, 1].
+        esp: echo spacing [s]; this and the next two are each a number.
+        time: decay time [s], a number; infinity asks for a constant signal.
+        level: amplitude at time zero, a number in units of M0, in (0, 1].
 
     Returns:
         `(echoes,)` amplitudes, for `flips_for_echoes`.
@@ -81,7 +81,7 @@ def flips_for_echoes(
 
     Args:
         target: `(N,)` echo amplitudes in units of M0; see `pseudo_steady_state` and `exponential_decay`.
-        esp: echo spacing [s].
+        esp: echo spacing [s], a number, as are all that follow.
         t1: longitudinal relaxation time [s] of the one tissue that is prescribed for.
         t2: transverse relaxation time [s].
         excitation: flip of the excitation [rad].
