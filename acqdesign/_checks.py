@@ -21,7 +21,12 @@ def bad(name: str, got: object, expected: str, remedy: str = "") -> ValueError:
         got = f"an array of shape {tuple(got.shape)} and dtype {got.dtype}"
     text = f"{name}: got {got!r}" if not isinstance(got, str) else f"{name}: got {got}"
     text += f", expected {expected}."
-    return ValueError(text + (f" {remedy}" if remedy else ""))
+    return ValueError(printable(text + (f" {remedy}" if remedy else "")))
+
+
+def printable(text: str) -> str:
+    """`text` on one line without control characters: what files hold may be meant for the terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def check_choice(name: str, got: str, choices: Iterable[str]) -> str:
@@ -56,10 +61,12 @@ def check_positive(name: str, value: Any, *, allow_inf: bool = False) -> None:
             raise bad(name, repr(array[wrong].flat[0].item()), what)
 
 
-def check_count(name: str, value: int, *, minimum: int = 1) -> int:
-    """`value` if it is an integer of at least `minimum`."""
+def check_count(name: str, value: int, *, minimum: int = 1, maximum: int = 2**31 - 1) -> int:
+    """`value` if it is an integer of at least `minimum`, and of at most `maximum`: what an int32 holds."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
         raise bad(name, value, f"an integer >= {minimum}")
+    if value > maximum:
+        raise bad(name, value, f"an integer <= {maximum}")
     return int(value)
 
 

@@ -243,7 +243,7 @@ def _main(argv: Sequence[str] | None) -> int:
             if result.stopped != "finished":
                 break
             policy = dataclasses.replace(arguments["checkpoint"], directory=folder)
-            resume = arguments["resume"] and any(folder.glob("step-*.npz"))
+            resume = arguments["resume"] and any(folder.glob("step-*.json"))
             other = learn_design(
                 options, problem, name, fit_key, **arguments | {"checkpoint": policy, "resume": resume}
             )

@@ -8,6 +8,7 @@ import platform
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any, Literal, TypeVar
 import jax
 import numpy as np
 
-from acqdesign._checks import bad, check_choice, check_count, check_positive
+from acqdesign._checks import bad, check_choice, check_count, check_positive, printable
 from acqdesign._config import flat_options, read_config
 from acqdesign._files import write_json
 from acqdesign._flags import read_flags
@@ -32,10 +33,18 @@ EXIT_USAGE, EXIT_NUMERICAL, EXIT_FILES = 2, 3, 4
 _EXIT_SIGNALS = {"SIGINT": 130, "SIGTERM": 143}
 _NOT_READ_BACK = ("out", "overwrite", "config", "resume")
 # What a resumed run may be given anew; anything else would not continue the run that was left.
-_NEW_ON_RESUME = (*_NOT_READ_BACK, "steps", "checkpoint_every", "max_minutes", "no_figures", "style")
+_NEW_ON_RESUME = (
+    *_NOT_READ_BACK,
+    "steps",
+    "checkpoint_every",
+    "checkpoint_minutes",
+    "max_minutes",
+    "no_figures",
+    "style",
+)
 _RUN_FILES = ("config.json", "design.npz", "history.csv", "summary.json", "checkpoint/step-*.json")
 _RUN_OUTPUTS = (*_RUN_FILES, "checkpoint/step-*.npz", "*.png", "*.pdf", "learning.gif", "design.*")
-_HALF_WRITTEN = (".*.tmp", "checkpoint/.*.tmp")
+_HALF_WRITTEN = (".*.tmp", "checkpoint*/.*.tmp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +76,8 @@ class RunOptions:
     """Folder of an interrupted run to continue, with its options, from its newest checkpoint."""
     checkpoint_every: int = 100
     """Steps between checkpoints; one is also written at the end and on SIGINT and SIGTERM."""
+    checkpoint_minutes: float = 10.0
+    """A step that ends this long after the last checkpoint writes one too [min]."""
     max_minutes: float | None = None
     """Stop learning, save and report after this many minutes."""
     no_figures: bool = False
@@ -80,10 +91,10 @@ class RunOptions:
 
     def check(self) -> None:
         """Raises `ValueError` where options are wrong or exclude each other; called once they are all read."""
-        check_count("--seed", self.seed, minimum=0)
+        check_count("--seed", self.seed, minimum=0, maximum=2**32 - 1)
         for name in ("steps", "starts", "checkpoint_every"):
             check_count("--" + name.replace("_", "-"), getattr(self, name))
-        for name in ("lr", "clip", "max_minutes"):
+        for name in ("lr", "clip", "max_minutes", "checkpoint_minutes"):
             if getattr(self, name) is not None:
                 check_positive("--" + name.replace("_", "-"), getattr(self, name))
         check_choice("--optimizer", self.optimizer, OPTIMIZERS)
@@ -173,11 +184,15 @@ def run_directory(command: str, options: Any) -> Iterator[Path]:
     out = run.resume or run.out or _fresh(command)
     if out.exists() and not out.is_dir():
         raise bad("--out", f"{out}, which is a file", "a folder")
-    held = [found.name for pattern in _RUN_FILES for found in out.glob(pattern)]
-    if held and not (run.overwrite or run.resume):
-        raise bad("--out", f"{out}, which holds a run", "a new folder", "--overwrite replaces that run.")
     out.mkdir(parents=True, exist_ok=True)
     with _claimed(out), figure_style(run.style):
+        # Looked at under the lock: another run may have begun and ended here a moment ago.
+        held = [found.name for pattern in _RUN_FILES for found in out.glob(pattern)]
+        if held and not (run.overwrite or run.resume):
+            raise bad("--out", f"{out}, which holds a run", "a new folder", "--overwrite replaces that run.")
+        for link in (entry for entry in out.glob("checkpoint*") if entry.is_symlink()):
+            got = f"{out}, whose {link.name} is a link to {os.readlink(link)}"
+            raise bad("--out", got, "a folder that holds its own files", "Remove the link.")
         for pattern in (*_RUN_OUTPUTS, *_HALF_WRITTEN) if run.overwrite else _HALF_WRITTEN:
             for old in out.glob(pattern):
                 old.unlink()
@@ -214,7 +229,9 @@ def fit_arguments(run: RunOptions, out: Path, config: Mapping[str, Any]) -> dict
         ),
         "steps": run.steps,
         "starts": run.starts if run.starts > 1 else None,
-        "checkpoint": CheckpointPolicy(out / "checkpoint", run.checkpoint_every, config=config),
+        "checkpoint": CheckpointPolicy(
+            out / "checkpoint", run.checkpoint_every, config=config, minutes=run.checkpoint_minutes
+        ),
         "resume": run.resume is not None,
         "max_minutes": run.max_minutes,
     }
@@ -236,6 +253,12 @@ def report_end(result: FitResult, out: Path) -> None:
         step, compiling = ms_from_s(result.seconds_per_step), result.compile_seconds
         print(f"{result.steps} steps, {step:.1f} ms each after {compiling:.1f} s of compilation")
     print(f"results in {out}")
+    named = {"stalled": "the loss did not fall", "diverged": "the loss rose"}
+    if result.verdict in named and result.steps:
+        change = f"from {result.initial_loss:.4g} to {result.final_loss:.4g}"
+        print(
+            f"warning: {result.verdict}: {named[result.verdict]}, {change}; try another --lr", file=sys.stderr
+        )
 
 
 def peak_memory_bytes() -> int:
@@ -269,7 +292,11 @@ def run_command(main: Callable[[Sequence[str] | None], int], argv: Sequence[str]
 
     before = signal.signal(signal.SIGTERM, terminate)
     try:
-        return main(argv)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: print(
+                f"{prog}: warning: {printable(str(message))}", file=sys.stderr
+            )
+            return main(argv)
     except KeyboardInterrupt:
         return _fail(prog, "interrupted", _EXIT_SIGNALS["SIGINT"])
     except (NonFiniteError, FloatingPointError, np.linalg.LinAlgError) as error:
@@ -283,9 +310,7 @@ def run_command(main: Callable[[Sequence[str] | None], int], argv: Sequence[str]
 
 
 def _fail(prog: str, message: str, code: int) -> int:
-    # Names and texts that came out of files may hold terminal escapes: only printable characters are shown.
-    line = " ".join("".join(c if c.isprintable() else " " for c in message).split())
-    print(f"{prog}: {line}", file=sys.stderr)
+    print(f"{prog}: {printable(message)}", file=sys.stderr)
     return code
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 from typing import Literal
 
@@ -19,12 +20,13 @@ from matplotlib.figure import Figure
 
 from acqdesign._config import flat_options, read_config
 from acqdesign._files import write_history
-from acqdesign.design import NonFiniteError, fit
+from acqdesign.design import NonFiniteError, fit, make_optimizer
 from acqdesign.run import (
     RunOptions,
     exit_code,
     fit_arguments,
     parse_options,
+    report_end,
     run_command,
     run_directory,
     write_figure,
@@ -160,6 +162,27 @@ def test_resume_with_other_options_is_refused_and_changes_nothing(args, tmp_path
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize("name", ["checkpoint", "checkpoint-lines"])
+def test_folders_that_lead_out_of_the_run_are_refused(name, tmp_path, capsys):
+    """`--overwrite` once removed checkpoints that a link in the folder pointed to."""
+    command("--out", tmp_path / "other", "--steps", 2)
+    before = sorted((tmp_path / "other" / "checkpoint").iterdir())
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).symlink_to(tmp_path / "other" / "checkpoint")
+    assert command("--out", tmp_path / "run", "--overwrite") == 2
+    assert f"whose {name} is a link to" in capsys.readouterr().err
+    assert sorted((tmp_path / "other" / "checkpoint").iterdir()) == before
+
+
+def test_a_link_under_a_final_name_is_replaced_and_not_followed(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "history.csv").symlink_to(tmp_path / "mine")
+    assert command("--out", tmp_path / "run", "--steps", 2, "--overwrite") == 0
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert not (tmp_path / "run" / "history.csv").is_symlink()
+
+
 def test_config_gives_back_options_and_flags_come_first(tmp_path):
     command("--out", tmp_path / "a", "--steps", 7, "--shape", 1, 2, 3, "--phantom", "x", "y", "--no-figures")
     args = ["--config", str(tmp_path / "a" / "config.json"), "--steps", "8"]
@@ -222,6 +245,10 @@ def test_wrong_usage_is_one_line_and_2(args, capsys, tmp_path):
         ["--schedule", "cos"],
         ["--starts", "0"],
         ["--max-minutes", "0"],
+        ["--checkpoint-minutes", "0"],
+        ["--seed", "99999999999999999999"],
+        ["--seed", "-1"],
+        ["--steps", "3000000000"],
         ["--resume", "a", "--overwrite"],
         ["--config", "absent.json"],
         ["--resume", "absent"],
@@ -256,6 +283,33 @@ def test_errors_have_exit_codes_and_print_no_escapes(error, code, capsys):
     text = capsys.readouterr().err
     assert text.count("\n") == 1
     assert "\x1b" not in text
+
+
+def test_warnings_are_one_line_without_escapes(capsys):
+    def main(argv):
+        warnings.warn("a \x1b[31mred\nthing", stacklevel=1)
+        return 0
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert run_command(main, [], prog="learn") == 0
+    assert capsys.readouterr().err == "learn: warning: a [31mred thing\n"
+
+
+@pytest.mark.parametrize(("final", "word"), [(2.0, "diverged"), (1.0, "stalled"), (0.5, None)])
+def test_a_stalled_or_diverging_run_is_named(final, word, capsys, tmp_path):
+    result = fit(
+        lambda p, key: (jnp.sum(p), {}),
+        jnp.ones(1),
+        optimizer=make_optimizer("sgd", 0.5, steps=1),
+        steps=1,
+        key=jax.random.key(0),
+        progress=False,
+    )
+    verdict = word or "improving"
+    report_end(dataclasses.replace(result, final_loss=final, verdict=verdict), tmp_path)
+    error = capsys.readouterr().err
+    assert error == "" if word is None else error.startswith(f"warning: {word}: the loss")
 
 
 def test_a_mistake_in_the_program_is_not_hidden():

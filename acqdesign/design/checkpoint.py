@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign._checks import bad, check_count
-from acqdesign._files import plain, write_json, write_npz
+from acqdesign._checks import bad, check_count, printable
+from acqdesign._files import plain, sync_folder, write_json, write_npz
 from acqdesign._types import PyTree
 
 FORMAT = "acqdesign-checkpoint"
@@ -41,7 +41,7 @@ def save_checkpoint(
     """Writes one checkpoint atomically and removes all but the newest `keep`.
 
     Args:
-        directory: folder of the run's checkpoints; made where it does not exist.
+        directory: folder of the run's checkpoints; made where it does not exist, but not the one it lies in.
         step: number of steps done.
         arrays: the state, by name (see `arrays_from_tree`).
         meta: anything that JSON can hold.
@@ -55,13 +55,15 @@ def save_checkpoint(
     """
     check_count("keep", keep)
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    if not directory.is_dir():
+        directory.mkdir()
+        sync_folder(directory.parent)
     stem = directory / f"step-{check_count('step', step, minimum=0):08d}"
     npz, record = stem.with_suffix(".npz"), stem.with_suffix(".json")
     write_npz(npz, arrays)
     body = {"step": step, "sha256": hashlib.sha256(npz.read_bytes()).hexdigest(), "meta": plain(meta)}
     write_json(record, {"format": FORMAT, "version": VERSION, "body_sha256": _digest(body), **body})
-    for old in _steps(directory)[:-keep]:
+    for old in checkpoint_steps(directory)[:-keep]:
         # The JSON first: an npz alone is not a checkpoint, so a kill in between leaves no false one.
         (directory / f"{old}.json").unlink(missing_ok=True)
         (directory / f"{old}.npz").unlink(missing_ok=True)
@@ -79,7 +81,7 @@ def load_checkpoint(directory: Path | str) -> Checkpoint:
     """
     directory = Path(directory)
     damage: list[str] = []
-    for stem in reversed(_steps(directory)):
+    for stem in reversed(checkpoint_steps(directory)):
         try:
             found = _read(directory / stem)
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
@@ -87,7 +89,7 @@ def load_checkpoint(directory: Path | str) -> Checkpoint:
             continue
         if damage:
             text = f"{directory}: going back to step {found.step}, damaged checkpoints: {'; '.join(damage)}"
-            warnings.warn(text, stacklevel=2)
+            warnings.warn(printable(text), stacklevel=2)
         return found
     got = "only damaged checkpoints (" + "; ".join(damage) + ")" if damage else "no checkpoint"
     raise bad("checkpoint", f"{got} in {directory}", "a folder that a run wrote its checkpoints to")
@@ -130,8 +132,8 @@ def _name(prefix: str, path: Any) -> str:
     return ".".join(filter(None, (prefix, jax.tree_util.keystr(path, simple=True, separator="."))))
 
 
-def _steps(directory: Path) -> list[str]:
-    """File stems of what may be checkpoints, oldest first."""
+def checkpoint_steps(directory: Path) -> list[str]:
+    """File stems of a folder's checkpoints, damaged ones too, oldest first."""
     found = (re.fullmatch(r"(step-\d{8,})\.json", entry.name) for entry in directory.glob("step-*.json"))
     return sorted((match.group(1) for match in found if match), key=lambda stem: int(stem[5:]))
 

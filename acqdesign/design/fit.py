@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +25,13 @@ from tqdm.auto import tqdm
 from acqdesign._checks import bad, check_count, check_positive
 from acqdesign._types import PRNGKey, PyTree
 from acqdesign.design._step import Loss, Record, State, check_masks, compile_step, constrainer
-from acqdesign.design.checkpoint import arrays_from_tree, load_checkpoint, save_checkpoint, tree_from_arrays
+from acqdesign.design.checkpoint import (
+    arrays_from_tree,
+    checkpoint_steps,
+    load_checkpoint,
+    save_checkpoint,
+    tree_from_arrays,
+)
 
 Between = Callable[[int, PyTree, PyTree], tuple[PyTree, PyTree]]
 
@@ -55,6 +62,8 @@ class CheckpointPolicy:
     """Checkpoints that stay."""
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Anything that JSON can hold, stored with each."""
+    minutes: float | None = 10.0
+    """A step that ends this long after the last checkpoint writes one too."""
 
 
 class Snapshots(NamedTuple):
@@ -138,7 +147,8 @@ def fit(
             every `between_every` steps: an exchange, say, that moves the optimiser's moments too.
         between_every: see `between`.
         checkpoint: where to save the state; SIGINT and SIGTERM finish the step, save and return.
-        resume: continue from the newest undamaged checkpoint, exactly as if never stopped.
+        resume: continue from the newest undamaged checkpoint, exactly as if never stopped; from the start, with
+            a warning, where none was written yet.
         max_minutes: stop (and save) at the first log point after this long.
         progress: draw a progress bar on standard error.
 
@@ -151,9 +161,16 @@ def fit(
     """
     counts = {"steps": steps, "starts": starts, "log_every": log_every, "snapshot_every": snapshot_every}
     counts |= {"steps_per_call": steps_per_call, "between_every": between_every}
-    _check(params, starts, counts, max_minutes)
+    save_minutes = checkpoint.minutes if checkpoint else None
+    _check(params, starts, counts, {"max_minutes": max_minutes, "minutes": save_minutes})
     if resume and checkpoint is None:
         raise bad("resume", "True without a checkpoint policy", "one that says where to resume from")
+    if checkpoint is not None:
+        # Now, so that a folder that cannot be written to costs no computing.
+        checkpoint.directory.mkdir(parents=True, exist_ok=True)
+        if resume and not checkpoint_steps(checkpoint.directory):
+            warnings.warn(f"{checkpoint.directory}: no checkpoint yet, starting anew", stacklevel=2)
+            resume = False
     one = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1 if starts else 0 :], leaf.dtype), params
     )
@@ -212,7 +229,7 @@ def fit(
     stopped, saved_at = "finished", done if resume else -1
     if snapshot_every and done == 0:
         snapshots[0] = _copy(state.params)
-    begun = mark = time.perf_counter()
+    begun = mark = written = time.perf_counter()
     since = done
     with (
         _signals() as received,
@@ -227,7 +244,8 @@ def fit(
             done += count
             bar.update(count)
             logs = (done - 1) % log_every == 0
-            saves = checkpoint is not None and done % checkpoint.every == 0
+            due = checkpoint is not None and done % checkpoint.every == 0
+            saves = due or (save_minutes is not None and time.perf_counter() - written > 60 * save_minutes)
             stopped = received[0] if received else stopped
             if logs or saves or done == steps or received:
                 row, sound = look(record, "")
@@ -246,6 +264,7 @@ def fit(
                 snapshots[done] = _copy(state.params)
             if saves:
                 save(saved_at := done)
+                written = time.perf_counter()
             if logs or saves:
                 since, mark = done, time.perf_counter()
     if saved_at != done:
@@ -274,13 +293,14 @@ def fit(
 
 
 def _check(
-    params: PyTree, starts: int | None, counts: Mapping[str, int | None], minutes: float | None
+    params: PyTree, starts: int | None, counts: Mapping[str, int | None], minutes: Mapping[str, float | None]
 ) -> None:
     for name, count in counts.items():
         if count is not None:
             check_count(name, count)
-    if minutes is not None:
-        check_positive("max_minutes", minutes)
+    for name, length in minutes.items():
+        if length is not None:
+            check_positive(name, length)
     leaves = jax.tree.leaves(params)
     if not leaves:
         raise bad("params", "a tree without arrays", "at least one array to learn")

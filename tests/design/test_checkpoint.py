@@ -1,6 +1,8 @@
 """Checkpoints are whole or absent, found damaged when they are, and readable without the package."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 
@@ -98,6 +100,33 @@ def test_a_failing_write_leaves_what_was_there(tmp_path):
         fail()
     assert target.read_bytes() == b"good"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_that_vanished_is_an_error_and_not_made_again(tmp_path):
+    """Another run may stand in its place."""
+    with pytest.raises(FileNotFoundError, match="gone/checkpoint"):
+        save(tmp_path / "gone" / "checkpoint", 1)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("call", ["tempfile.mkstemp", "os.fsync", "os.replace"])
+def test_errors_of_the_disk_name_the_file_by_its_final_name(tmp_path, monkeypatch, call):
+    def full(*args, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(f"acqdesign._files.{call}", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/a\.json'"):
+        write_json(tmp_path / "a.json", {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_damaged_checkpoint_says_cannot_reach_the_terminal(tmp_path):
+    save(tmp_path, 1)
+    record = save(tmp_path, 2)
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"version": "\x1b[2J\x07"}))
+    with pytest.warns(UserWarning, match="format version") as caught:
+        load_checkpoint(tmp_path)
+    assert str(caught[0].message).isprintable()
 
 
 def test_equal_content_gives_equal_bytes_and_nothing_needs_pickle(tmp_path):

@@ -226,6 +226,21 @@ def test_resuming_with_another_seed_optimizer_or_shape_is_refused(tmp_path):
         run(resume=True)
 
 
+def test_minutes_between_checkpoints_count_beside_steps(tmp_path):
+    policy = CheckpointPolicy(tmp_path, every=1000, minutes=1e-9, keep=100)
+    run(checkpoint=policy, steps=4)
+    assert [path.stem for path in sorted(tmp_path.glob("*.json"))] == [f"step-{n:08d}" for n in (1, 2, 3, 4)]
+
+
+def test_resuming_before_the_first_checkpoint_starts_anew_saying_so(tmp_path):
+    """A run killed early has a folder and no checkpoint: `resume` once refused it."""
+    (tmp_path / ".step-00000005.npz.x.tmp").write_bytes(b"half")
+    (tmp_path / "step-00000005.npz").write_bytes(b"its JSON was yet to come")
+    with pytest.warns(UserWarning, match="no checkpoint yet, starting anew"):
+        resumed = run(checkpoint=CheckpointPolicy(tmp_path), resume=True)
+    np.testing.assert_array_equal(resumed.params["x"], run().params["x"])
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_finishes_the_step_saves_and_says_so(tmp_path, number, capfd):
     def interrupt(step, params, optimizer):
