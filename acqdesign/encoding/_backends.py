@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from acqdesign._checks import bad, check_choice
+from acqdesign._mesh import alike
 from acqdesign._types import Array
 
 BACKENDS = ("finufft", "dft")
@@ -138,7 +139,7 @@ def _dft_type1(samples: Array, points: Array, shape: tuple[int, ...]) -> Array:
     def add(total: Array, part: tuple[Array, Array]) -> tuple[Array, None]:
         return total + block(*part), None
 
-    zero = jnp.zeros((*samples.shape[:2], *shape), samples.dtype)
+    zero = alike(jnp.zeros((*samples.shape[:2], *shape), samples.dtype), samples, points)[0]
     return jax.lax.scan(add, zero, (_split(points, size, count), split))[0]
 
 

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from acqdesign._mesh import alike
 from acqdesign._types import Array
 from acqdesign.encoding import _backends
 
@@ -37,26 +38,14 @@ forward_p = Primitive("nudft")
 adjoint_p = Primitive("nudft_adjoint")
 
 
-def _varying(array: Array) -> frozenset[str]:
-    """The mesh axes of an enclosing `shard_map` over which an array varies."""
-    aval = jax.typeof(array)
-    return aval.mat.varying if hasattr(aval, "mat") else aval.vma
-
-
-def _alike(*arrays: Array) -> tuple[Array, ...]:
-    """Arrays marked as varying over the same mesh axes, so that `shard_map` sums shared ones' gradients."""
-    axes = frozenset.union(*map(_varying, arrays))
-    return tuple(jax.lax.pcast(a, tuple(sorted(axes - _varying(a))), to="varying") for a in arrays)
-
-
 def forward(plan: Plan, image: Array, points: Array) -> Array:
     """Samples `(T, K, M)` of images `(T, K, *shape)` at points `(T, M, D)`."""
-    return forward_p.bind(*_alike(image, points), plan=plan)
+    return forward_p.bind(*alike(image, points), plan=plan)
 
 
 def adjoint(plan: Plan, samples: Array, points: Array) -> Array:
     """Images `(T, K, *shape)` from samples `(T, K, M)` at points `(T, M, D)`."""
-    return adjoint_p.bind(*_alike(samples, points), plan=plan)
+    return adjoint_p.bind(*alike(samples, points), plan=plan)
 
 
 def _coordinates(plan: Plan, dtype: Any) -> list[Array]:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Complex
 
 from acqdesign._checks import bad, check_count, check_finite, check_shape
+from acqdesign._mesh import total, vary, varying
 from acqdesign._types import Array, Float, Image, LinePoints, Samples
 from acqdesign.encoding import toeplitz
 from acqdesign.encoding._backends import promote, voxel_coordinates, wrap
@@ -26,6 +27,7 @@ from acqdesign.encoding.operators import (
     check_trailing,
     check_weights,
     combine,
+    combine_local,
     sample_shape,
     spread,
     weigh,
@@ -54,6 +56,10 @@ class LineGram(eqx.Module):
 
     def __call__(self, image: Image) -> Image:
         """Image `(..., nx, ny, nz)` to `Aᴴ W A` of it, the same shape and complex."""
+        return total(self.local(image), "coils")
+
+    def local(self, image: Image) -> Image:
+        """The share of the coils that this device holds, where a mesh splits them."""
         check_trailing("image", image, self.shape)
         coils, readout = promote(spread(image, self.smaps, 3), self.readout)
         if readout.ndim:
@@ -62,7 +68,7 @@ class LineGram(eqx.Module):
             coils = readout * coils
         planes = coils.reshape(-1, *self.shape[1:])
         out = toeplitz.convolve_planes(planes, self.spectrum).reshape(coils.shape)
-        return combine(out, self.smaps, 3)
+        return combine_local(out, self.smaps, 3)
 
 
 class StraightLineEncoding(eqx.Module):
@@ -200,7 +206,13 @@ class StraightLineEncoding(eqx.Module):
             self.points, ones, self.shape[1:], eps=self.eps, backend=self.backend
         )
         scale = 1 / (self.shape[1] * self.shape[2])
-        return LineGram(scale * spectrum, self.readout_gram(readout_weights), self.smaps, self.shape)
+        return LineGram(
+            self.seen(scale * spectrum), self.readout_gram(readout_weights), self.smaps, self.shape
+        )
+
+    def seen(self, array: Array) -> Array:
+        """An array that every coil is to use: its gradient is summed over a mesh once, not at every use."""
+        return array if self.smaps is None else vary(array, varying(self.smaps))
 
     def gram(
         self,

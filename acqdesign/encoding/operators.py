@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Complex
 
 from acqdesign._checks import bad, check_shape
+from acqdesign._mesh import total
 from acqdesign._types import Array, Float, Image, PRNGKey, Samples
 from acqdesign.encoding._backends import promote
 from acqdesign.encoding.nufft import check_options, check_points, nufft_adjoint, nufft_forward
@@ -68,7 +69,12 @@ def spread(image: Array, smaps: Array | None, dims: int) -> Array:
 
 
 def combine(coils: Array, smaps: Array | None, dims: int) -> Array:
-    """The adjoint of `spread`."""
+    """The adjoint of `spread`; over the devices of a mesh too, where coils or the lines behind them are split."""
+    return total(combine_local(coils, smaps, dims), "coils", "lines")
+
+
+def combine_local(coils: Array, smaps: Array | None, dims: int) -> Array:
+    """The share of one device in `combine`."""
     if smaps is None:
         return coils
     coils, smaps = promote(coils, smaps)

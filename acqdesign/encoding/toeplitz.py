@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import scipy.fft
 from jaxtyping import Complex
 
+from acqdesign._mesh import total
 from acqdesign._types import Array, Float, Image, Inexact, LinePoints
 from acqdesign.encoding import _backends
 from acqdesign.encoding.nufft import nufft_adjoint
@@ -75,13 +76,13 @@ def gram_spectrum(
             for d, (n, p) in enumerate(zip(shape, padded, strict=True))
         )
         weighted = jnp.einsum("...s,sy->...sy", weights, ky)
-        return jnp.einsum("...sy,sz->...yz", weighted, kz, precision="highest")
+        return total(jnp.einsum("...sy,sz->...yz", weighted, kz, precision="highest"), "lines")
     kernel = nufft_adjoint(weights, points, doubled, eps=eps, backend=backend)
     # Difference zero goes first and negative differences wrap around.
     lead = [(0, 0)] * (weights.ndim - 1)
     kernel = jnp.pad(kernel, lead + [(0, p - n) for p, n in zip(padded, doubled, strict=True)])
     kernel = jnp.roll(kernel, [1 - n for n in shape], axis=(-2, -1))
-    return jnp.fft.fft2(kernel).real
+    return total(jnp.fft.fft2(kernel).real, "lines")
 
 
 def map_planes(function: Callable[[Array], Array], planes: Array, padded: tuple[int, int]) -> Array:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from acqdesign._checks import bad
+from acqdesign._mesh import alike, total
 from acqdesign._types import Array, Float, Image, Int, Real, Samples
 from acqdesign.encoding import toeplitz
 from acqdesign.encoding.lines import LineGram, StraightLineEncoding
@@ -85,16 +86,17 @@ class EchoTrainEncoding(eqx.Module):
         lines = self.lines
         plane = lines.shape[1:]
         spectra = toeplitz.gram_spectrum(lines.points, weights, plane, eps=lines.eps, backend=lines.backend)
-        spectra, readout = spectra / math.prod(plane), lines.readout_gram()
+        spectra, readout = lines.seen(spectra / math.prod(plane)), lines.readout_gram()
 
         # One class at a time: their spectra need not fit in memory together.
         @jax.checkpoint
-        def add(total: Image, part: tuple[Real, Image]) -> tuple[Image, None]:
+        def add(image: Image, part: tuple[Real, Image]) -> tuple[Image, None]:
             spectrum, rho = part
-            return total + LineGram(spectrum, readout, lines.smaps, lines.shape)(rho), None
+            return image + LineGram(spectrum, readout, lines.smaps, lines.shape).local(rho), None
 
         zero = jnp.zeros(maps.shape[1:], jnp.result_type(maps.dtype, jnp.complex64))
-        return jax.lax.scan(add, zero, (spectra, maps))[0]
+        zero = alike(zero, spectra, maps)[0]
+        return total(jax.lax.scan(add, zero, (spectra, maps))[0], "coils", "tissues")
 
     def matched(self, reference: Float[Array, " echoes"], maps: Image) -> tuple[LineGram, Image]:
         """Normal equations of one image seen with one train of amplitudes, for noiseless data of the maps.

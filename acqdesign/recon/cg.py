@@ -13,6 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from acqdesign._checks import bad, check_choice, check_count, check_positive, is_concrete
+from acqdesign._mesh import alike
 from acqdesign._types import Array, Image, Samples
 from acqdesign.encoding import Encoding
 
@@ -95,7 +96,7 @@ def conjugate_gradients(
             return jax.lax.scan(step, state, length=segment)
 
         b = b / norm
-        state = (jnp.zeros_like(b), b, b, _inner(b, b, dims))
+        state = (alike(jnp.zeros_like(b), b)[0], b, b, _inner(b, b, dims))
         state, _ = jax.lax.scan(advance, state, length=whole)
         state, _ = jax.lax.scan(step, state, length=rest)
         return norm * state[0]
