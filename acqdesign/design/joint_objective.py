@@ -7,8 +7,6 @@ with ideal spin-echo contrast.
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -17,8 +15,9 @@ import numpy as np
 
 from acqdesign._checks import bad, check_choice, check_count
 from acqdesign._types import Array, Float, Image, Int, PRNGKey, PyTree, Scalar
+from acqdesign.design.joint_scan import Scan
 from acqdesign.encoding import EchoTrainEncoding, StraightLineEncoding
-from acqdesign.recon import posterior_mean, signal_basis, spectral_prior
+from acqdesign.recon import signal_basis, spectral_prior
 from acqdesign.scene import TissueClasses, posed
 from acqdesign.signal import crlb, fse
 
@@ -102,26 +101,6 @@ class Poses(eqx.Module):
         turned = jax.vmap(lambda f, k: posed(f, k, shape))(fine, jax.random.split(key, len(fine)))
         each = len(self.spread) // len(self.fractions)
         return jnp.repeat(jnp.moveaxis(turned, 0, 1), each, axis=0) * self.spread[:, None]
-
-
-class _Solver(NamedTuple):
-    """Components' encoding and Gram, what the image has of each, and the map from right-hand sides to images."""
-
-    small: EchoTrainEncoding
-    gram: Callable[[Image], Image]
-    mix: Array
-    prior: Array | None
-    ridge: Array
-    iterations: int
-
-    def components(self, rhs: Image) -> Image:
-        """`(A, K, nx, ny, nz)` from as many right-hand sides."""
-        how = {"ridge": self.ridge, "iterations": self.iterations}
-        return posterior_mean(self.gram, rhs, self.prior, **how, dims=4)  # type: ignore[arg-type]
-
-    def image(self, rhs: Image) -> Image:
-        """`(A, nx, ny, nz)`."""
-        return jnp.einsum("k,akxyz->axyz", self.mix, self.components(rhs))
 
 
 class JointObjective(eqx.Module):
@@ -220,23 +199,16 @@ class JointObjective(eqx.Module):
             return settings.ridge * power * lines.samples_per_line / lines.shape[0]
         return jnp.maximum(self._deviation() ** 2, _LEAST_RIDGE * power)
 
-    def _solver(self, encoding: EchoTrainEncoding, assumed: Array) -> "_Solver":
-        known = self.known or self
-        rows, mix = known.components(assumed)
-        small = EchoTrainEncoding(encoding.lines, encoding.echo, rows)
-        gram = encoding.lines.normal(small.at_lines(rows[0]) ** 2) if len(rows) == 1 else small.gram
-        return _Solver(small, gram, mix, self.prior, self._ridge(known), self.settings.iterations)
-
     def _deviation(self) -> Scalar:
         """Standard deviation of the noise of a sample."""
         return self.settings.noise * self.louder
 
-    def _noise(self, lines: StraightLineEncoding, anatomies: int, key: PRNGKey) -> Array:
+    def _noise(self, points: Array, anatomies: int, key: PRNGKey) -> Array:
         """White noise on every sample of every anatomy."""
-        coils = () if lines.smaps is None else lines.smaps.shape[:1]
-        size = (anatomies, *coils, len(lines.points), lines.samples_per_line)
-        dtype = jnp.result_type(lines.points.dtype, jnp.complex64)
-        return self._deviation() * jax.random.normal(key, size, dtype)
+        smaps = self.lines.smaps
+        coils = () if smaps is None else smaps.shape[:1]
+        size = (anatomies, *coils, len(points), self.lines.samples_per_line)
+        return self._deviation() * jax.random.normal(key, size, jnp.result_type(points.dtype, jnp.complex64))
 
     def reconstruct(self, params: PyTree, key: PRNGKey) -> Image:
         """Images `(anatomies, nx, ny, nz)`, scaled to the target by one real number each."""
@@ -248,28 +220,33 @@ class JointObjective(eqx.Module):
 
     def point_spread(self, params: PyTree) -> Image:
         """Scan and reconstruction of a point of the target's contrast in the middle, `(ny, nz)` in its plane."""
-        return self._point_spread(*self._operators(params, None)[:2])
+        return self._scan(params, self.maps, None).point_spread()
 
-    def _operators(self, params: PyTree, change: Array | None) -> tuple[EchoTrainEncoding, Array]:
-        """The scan, and the amplitudes that its reconstruction assumes."""
-        encoding = self.encoding(params)
+    def _scan(
+        self, params: PyTree, maps: Array, noise: Array | None, change: Array | None = None
+    ) -> Scan:
+        """The scan of a design, and what its reconstruction assumes; `change` is added to the lines' amplitudes."""
+        encoding, known = self.encoding(params), self.known or self
+        at_lines = encoding.at_lines
+        through = at_lines(encoding.amplitudes)
+        assumed = encoding.amplitudes if self.known is None else known.amplitudes(params["flips"])
         if change is not None:
+            through = through + change
             # Every line as an echo of its own.
-            each = encoding.at_lines(encoding.amplitudes) + change
-            encoding = EchoTrainEncoding(encoding.lines, jnp.arange(each.shape[1]), each)
-        if self.known is None:
-            return encoding, encoding.amplitudes
-        return encoding, self.known.amplitudes(params["flips"])
-
-    def _point_spread(self, encoding: EchoTrainEncoding, assumed: Array) -> Image:
-        solver = self._solver(encoding, assumed)
-        small = solver.small
-        shape = encoding.lines.shape
-        middle = tuple(n // 2 for n in shape)
-        point = jnp.zeros(shape, assumed.dtype).at[middle].set(1)
-        seen = (self.known or self).reference(assumed)
-        rhs = [encoding.lines.gram(point, small.at_lines(row * seen)) for row in small.amplitudes]
-        return solver.image(jnp.stack(rhs)[None])[0, middle[0]]
+            assumed, at_lines = through if self.known is None else at_lines(assumed), lambda x: x
+        rows, mix = known.components(assumed)
+        return Scan(
+            encoding.lines,
+            through,
+            at_lines(rows),
+            at_lines(known.reference(assumed)),
+            mix,
+            self._ridge(known),
+            self.prior,
+            maps,
+            noise,
+            self.settings.iterations,
+        )
 
     def _evaluate(
         self, params: PyTree, key: PRNGKey, wanted: frozenset[str], change: Array | None = None
@@ -277,29 +254,21 @@ class JointObjective(eqx.Module):
         noise_key, pose_key = jax.random.split(key)
         maps = self.maps if self.poses is None else self.poses(pose_key)
         target = self.target(maps)
-        encoding, assumed = self._operators(params, change)
-        solver = self._solver(encoding, assumed)
-        weights = solver.small.at_lines(solver.small.amplitudes)
-        through = encoding.at_lines(encoding.amplitudes)
-        rhs = jnp.stack([encoding.weighted_sum(w * through, maps) for w in weights], axis=1)
-        noise = jnp.zeros_like(rhs)
-        if self.settings.noise:
-            # One realisation of the samples, seen through every component.
-            samples = self._noise(encoding.lines, len(target), noise_key)
-            noise = jnp.stack([encoding.lines.adjoint(samples, w) for w in weights], axis=1)
-        found = solver.image(rhs + noise)
+        noise = self._noise(params["points"], len(target), noise_key) if self.settings.noise else None
+        scan = self._scan(params, maps, noise, change)
+        # What the same noise changes with either sign: |J n|² estimates the trace of J Jᴴ, J the derivative of the
+        # reconstruction as it is run (conjugate gradients that stop early are not linear in their data).
+        found, *other = scan.images(both="noise" in wanted)
         axes = (1, 2, 3)
         scale = jnp.sum((found * target).real, axes) / jnp.sum(jnp.abs(found) ** 2, axes)
         found = scale[:, None, None, None] * found
         power = jnp.sum(target**2, axes)
         terms = {"nrmse": jnp.mean(jnp.sqrt(jnp.sum(jnp.abs(found - target) ** 2, axes) / power))}
-        if "noise" in wanted:
-            # What the same noise changes with either sign: |J n|² estimates the trace of J Jᴴ, J the derivative of
-            # the reconstruction as it is run (conjugate gradients that stop early are not linear in their data).
-            other = scale[:, None, None, None] * solver.image(rhs - noise)
-            terms["noise"] = jnp.mean(jnp.sqrt(jnp.sum(jnp.abs(found - other) ** 2, axes) / (4 * power)))
+        for opposite in other:
+            moved = found - scale[:, None, None, None] * opposite
+            terms["noise"] = jnp.mean(jnp.sqrt(jnp.sum(jnp.abs(moved) ** 2, axes) / (4 * power)))
         if {"width", "side_lobes"} & wanted:
-            terms |= main_lobe(self._point_spread(encoding, assumed))
+            terms |= main_lobe(scan.point_spread())
         for name in {"crlb_t2", "crlb_t1"} & wanted:
             terms[name] = self._bound(params["flips"], name[5:])
         return found, {name: terms[name] for name in TERMS if name in wanted}

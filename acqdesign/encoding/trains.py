@@ -7,6 +7,7 @@ classes: `Aᴴ m_c m_c' A`.
 """
 
 import math
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -75,18 +76,30 @@ class EchoTrainEncoding(eqx.Module):
 
     def gram(self, maps: Image) -> Image:
         """`Aᴴ A` of maps `(..., C, nx, ny, nz)`, by one kernel a pair of classes."""
+        return self.normal()(maps)
+
+    def normal(self) -> Callable[[Image], Image]:
+        """`Aᴴ A` with its kernels made, to apply repeatedly."""
         weights = self.at_lines(self.amplitudes)
-        rows = [
-            self.weighted_sum(weights[c] * weights, jnp.moveaxis(maps, -4, 0)) for c in range(self.shape[0])
-        ]
-        return jnp.stack(rows, axis=-4)
+        spectra = self._spectra(weights[:, None] * weights)
+
+        def gram(maps: Image) -> Image:
+            return jnp.stack([self._apply(row, jnp.moveaxis(maps, -4, 0)) for row in spectra], axis=-4)
+
+        return gram
 
     def weighted_sum(self, weights: Float[Array, "classes lines"], maps: Image) -> Image:
         """`Σ_c Aᴴ w_c A ρ_c`, line weights `(C, S)` and maps `(C, ..., nx, ny, nz)` to `(..., nx, ny, nz)`."""
+        return self._apply(self._spectra(weights), maps)
+
+    def _spectra(self, weights: Float[Array, "... lines"]) -> Array:
         lines = self.lines
         plane = lines.shape[1:]
         spectra = toeplitz.gram_spectrum(lines.points, weights, plane, eps=lines.eps, backend=lines.backend)
-        spectra, readout = lines.seen(spectra / math.prod(plane)), lines.readout_gram()
+        return lines.seen(spectra / math.prod(plane))
+
+    def _apply(self, spectra: Array, maps: Image) -> Image:
+        lines, readout = self.lines, self.lines.readout_gram()
 
         # One class at a time: their spectra need not fit in memory together.
         @jax.checkpoint
