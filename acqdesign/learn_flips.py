@@ -16,7 +16,8 @@ from acqdesign._checks import bad, check_count
 from acqdesign._files import write_history
 from acqdesign._types import Array
 from acqdesign.design import FitResult, ScheduleLimits, fit, project_entries, schedule_projection
-from acqdesign.design.flip_objectives import BoundObjective, Schedule, relative_bounds
+from acqdesign.design.flip_objectives import SPLIT, BoundObjective, Schedule, relative_bounds
+from acqdesign.design.mesh import leads, split_over
 from acqdesign.design.parametrise import project_mean, spline_basis, spline_fit, spline_projection
 from acqdesign.export import write_design
 from acqdesign.flip_options import (
@@ -130,14 +131,18 @@ def _main(argv: Sequence[str] | None) -> int:
     run = options.run
     objective, params, project, limits = _problem(options)
     many = run.starts > 1
+    mesh = run.devices({"tissues": len(objective.t1)})
     with run_directory(COMMAND, options) as out:
         result = fit(
-            objective,
+            objective if mesh is None else split_over(mesh, objective, SPLIT),
             params if many else jax.tree.map(lambda leaf: leaf[0], params),
             key=jax.random.key(run.seed),
             project=project,
+            mesh=mesh,
             **fit_arguments(run, out, describe(COMMAND, options)),
         )
+        if not leads():
+            return exit_code(result)
         first = jax.jit(project)(jax.tree.map(lambda leaf: leaf[0], params))
         final = jax.tree.map(jnp.asarray, result.params)
         write_history(out / "history.csv", result.history)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from acqdesign import plot
 from acqdesign._checks import bad
@@ -18,7 +19,8 @@ from acqdesign._files import write_history, write_json
 from acqdesign._types import Array, PRNGKey, PyTree
 from acqdesign.design import FitResult, fit, make_optimizer, schedule_projection
 from acqdesign.design.assignment import exchange_step
-from acqdesign.design.joint_objective import JointObjective, Poses
+from acqdesign.design.joint_objective import SPLIT, JointObjective, Poses
+from acqdesign.design.mesh import leads, split_over
 from acqdesign.encoding import order_views, uniform_readout
 from acqdesign.export import write_design
 from acqdesign.joint_options import JointOptions
@@ -65,6 +67,7 @@ class Problem:
     """With several starts each entry has them along its first axis."""
     project: Callable[[PyTree], PyTree]
     starts: int | None = None
+    mesh: Mesh | None = None
 
     def first(self) -> dict[str, Array]:
         """The first start, projected as learning does."""
@@ -104,6 +107,8 @@ def build(options: JointOptions, run_seed: int) -> Problem:
     echo = jnp.tile(jnp.arange(train.echoes, dtype=jnp.int32), len(trains) // train.echoes)
     poses = _poses(options) if scene.augment else None
     objective = JointObjective(encoding, echo, learned_on, settings, poses=poses)
+    classes, anatomies = objective.maps.shape[:2]
+    lengths = {"anatomies": anatomies, "tissues": classes, "coils": scene.coils, "lines": len(echo)}
 
     def project(params: PyTree) -> PyTree:
         return {
@@ -120,6 +125,7 @@ def build(options: JointOptions, run_seed: int) -> Problem:
         begin[0] if count == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *begin),
         project,
         None if count == 1 else count,
+        options.run.devices(lengths),
     )
 
 
@@ -186,8 +192,9 @@ def learn_design(options: JointOptions, problem: Problem, learn: str, key: PRNGK
     }
     every = options.goal.exchange_every
     exchanging = bool(every) and learn in ("joint", "lines")
+    objective, mesh = problem.objective, problem.mesh
     return fit(
-        problem.objective,
+        objective if mesh is None else split_over(mesh, objective, SPLIT),
         problem.start,
         key=key,
         project=problem.project,
@@ -196,6 +203,7 @@ def learn_design(options: JointOptions, problem: Problem, learn: str, key: PRNGK
         optimizer=_optimizer(options, learn),
         between=exchange_step(problem.objective, jax.random.fold_in(key, 1)) if exchanging else None,
         between_every=every or 1,
+        mesh=mesh,
         **({"steps": options.run.steps} | more),
     )
 
@@ -250,6 +258,8 @@ def _main(argv: Sequence[str] | None) -> int:
             designs[name] = other.params
             if other.stopped != "finished":
                 result = dataclasses.replace(result, stopped=other.stopped)
+        if not leads():
+            return exit_code(result)
         images, scores = {}, {}
         for name, params in designs.items():
             scores[name], images[name] = numbers(problem, params, judge_key)
@@ -270,7 +280,7 @@ def _main(argv: Sequence[str] | None) -> int:
 def _checkpoints(out: Path, name: str, *, resume: bool) -> Path:
     """The folder of a compared design's checkpoints, emptied of an earlier run's."""
     folder = out / f"checkpoint-{name}"
-    for old in [] if resume else list(folder.glob("step-*")):
+    for old in [] if resume or not leads() else list(folder.glob("step-*")):
         old.unlink()
     return folder
 

@@ -1,6 +1,7 @@
 """Learn where straight readout lines of a 3D scan should lie: `python -m acqdesign.learn_traj`."""
 
 import dataclasses
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,11 +19,13 @@ from acqdesign._types import Array, Image, LinePoints
 from acqdesign.design import FitResult, fit
 from acqdesign.design.line_objectives import (
     DENSITIES,
+    SPLIT,
     AdjointObjective,
     IterativeObjective,
     line_density,
     line_psf,
 )
+from acqdesign.design.mesh import leads, split_over
 from acqdesign.encoding import Lines, uniform_readout
 from acqdesign.export import write_design
 from acqdesign.options import LineOptions, SceneOptions, start_lines
@@ -174,17 +177,23 @@ def _main(argv: Sequence[str] | None) -> int:
     if not bool(learned.any()):
         raise bad("--init", init, "at least one line that learning may move")
     fov_m = scene.fov_m()
+    # What is held out is split as what is learned on.
+    anatomies = math.gcd(len(images), len(held_out))
+    mesh = run.devices({"anatomies": anatomies, "coils": scene.coils, "lines": points.shape[1]})
 
     with run_directory(COMMAND, options) as out:
         result = fit(
-            loss,
+            loss if mesh is None else split_over(mesh, loss, SPLIT),
             {"points": points if run.starts > 1 else points[0]},
             key=fit_key,
             project=_to_box,
             learned={"points": learned[:, None]},
             snapshot_every=max(1, run.steps // 50),
+            mesh=mesh,
             **fit_arguments(run, out, describe(COMMAND, options)),
         )
+        if not leads():
+            return exit_code(result)
         first = Lines(points[result.start], learned)
         final = Lines(jnp.asarray(result.params["points"]), learned)
         _write(out, encoding, fov_m, result, final)

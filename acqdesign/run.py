@@ -8,6 +8,7 @@ import platform
 import signal
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
@@ -22,7 +23,9 @@ from acqdesign._config import flat_options, read_config
 from acqdesign._files import write_json
 from acqdesign._flags import read_flags
 from acqdesign.design.fit import CheckpointPolicy, FitResult, NonFiniteError
+from acqdesign.design.mesh import leads
 from acqdesign.design.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer
+from acqdesign.devices import DeviceOptions, explain, leave_others, peak_memory_bytes
 from acqdesign.plot.style import figure_style
 from acqdesign.plot.style import write_figure as write_figure
 from acqdesign.units import ms_from_s
@@ -31,7 +34,14 @@ Options = TypeVar("Options")
 
 EXIT_USAGE, EXIT_NUMERICAL, EXIT_FILES = 2, 3, 4
 _EXIT_SIGNALS = {"SIGINT": 130, "SIGTERM": 143}
-_NOT_READ_BACK = ("out", "overwrite", "config", "resume")
+# Where a run is made says nothing of what it is.
+_NOT_READ_BACK = (
+    "out",
+    "overwrite",
+    "config",
+    "resume",
+    *(f.name for f in dataclasses.fields(DeviceOptions)),
+)
 # What a resumed run may be given anew; anything else would not continue the run that was left.
 _NEW_ON_RESUME = (
     *_NOT_READ_BACK,
@@ -48,7 +58,7 @@ _HALF_WRITTEN = (".*.tmp", "checkpoint*/.*.tmp")
 
 
 @dataclasses.dataclass(frozen=True)
-class RunOptions:
+class RunOptions(DeviceOptions):
     """How the run is made and where its results go."""
 
     out: Path | None = None
@@ -146,6 +156,7 @@ def parse_options(kind: type[Options], argv: Sequence[str] | None, *, prog: str)
     jax.config.update("jax_enable_x64", run.precision == "double")
     if run.deterministic and "--xla_gpu_deterministic_ops" not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
+    run.start()
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
@@ -173,7 +184,7 @@ def run_directory(command: str, options: Any) -> Iterator[Path]:
         options: its options, with a `run: RunOptions`.
 
     Yields:
-        The folder.
+        The folder; of several processes, only the first does anything to it.
 
     Raises:
         ValueError: it holds a run already and neither `overwrite` nor `resume` was asked for; or another
@@ -182,6 +193,9 @@ def run_directory(command: str, options: Any) -> Iterator[Path]:
     """
     run: RunOptions = options.run
     out = run.resume or run.out or _fresh(command)
+    if not leads():
+        yield out
+        return
     if out.exists() and not out.is_dir():
         raise bad("--out", f"{out}, which is a file", "a folder")
     out.mkdir(parents=True, exist_ok=True)
@@ -217,6 +231,7 @@ def describe(command: str, options: Any) -> dict[str, Any]:
             "backend": device.platform,
             "device": device.device_kind,
             "devices": jax.device_count(),
+            "processes": jax.process_count(),
         },
     }
 
@@ -261,19 +276,6 @@ def report_end(result: FitResult, out: Path) -> None:
         )
 
 
-def peak_memory_bytes() -> int:
-    """Most memory in use so far: of the accelerator, or of this process where the CPU computes."""
-    stats = jax.devices()[0].memory_stats() or {}
-    if "peak_bytes_in_use" in stats:
-        return int(stats["peak_bytes_in_use"])
-    try:
-        import resource
-    except ImportError:  # not a POSIX system
-        return 0
-    # Linux counts in KiB, macOS in bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
 def exit_code(result: FitResult) -> int:
     """0, or 130 or 143 where a signal ended the fit early."""
     return _EXIT_SIGNALS.get(result.stopped, 0)
@@ -283,8 +285,8 @@ def run_command(main: Callable[[Sequence[str] | None], int], argv: Sequence[str]
     """Runs a command's `main(argv)` and turns its errors into one line on standard error and an exit code.
 
     Returns:
-        `main`'s own code; 2 for wrong use or input, 3 for a numerical failure, 4 for a failing file system,
-        130 and 143 for SIGINT and SIGTERM.
+        `main`'s own code; 2 for wrong use or input, 3 for a numerical failure, a device out of memory or a lost
+        process, 4 for a failing file system, 130 and 143 for SIGINT and SIGTERM.
     """
 
     def terminate(*_: Any) -> None:
@@ -305,12 +307,21 @@ def run_command(main: Callable[[Sequence[str] | None], int], argv: Sequence[str]
         return _fail(prog, str(error), EXIT_USAGE)
     except OSError as error:
         return _fail(prog, str(error), EXIT_FILES)
+    except BaseException as error:
+        told = explain(error)
+        if told:
+            return _fail(prog, told, EXIT_NUMERICAL)
+        if jax.process_count() > 1 and not isinstance(error, SystemExit):
+            traceback.print_exc()
+        leave_others(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1)
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 def _fail(prog: str, message: str, code: int) -> int:
     print(f"{prog}: {printable(message)}", file=sys.stderr)
+    leave_others(code)
     return code
 
 

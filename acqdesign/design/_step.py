@@ -1,5 +1,6 @@
 """The one compiled step that every fit is made of."""
 
+import contextlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from acqdesign._checks import bad
 from acqdesign._types import PRNGKey, PyTree, Scalar
@@ -41,6 +43,7 @@ def compile_step(
     key: PRNGKey,
     steps_per_call: int,
     batched: Callable[..., Any],
+    mesh: Mesh | None,
 ) -> Callable[..., tuple[State, Record]]:
     """The compiled `program(key, state, count)`: `count` steps, or for zero a look without a step.
 
@@ -82,7 +85,11 @@ def compile_step(
             0, jnp.maximum(count, 1), lambda _, carry: step(arrays, key, carry[0], count > 0), (state, record)
         )
 
-    compiled = jax.jit(program, donate_argnums=2).lower(arrays, key, state, np.int32(0)).compile()
+    # On a mesh what goes in again has to come out as it went in: whole on every device.
+    where: dict[str, Any] = {} if mesh is None else {"out_shardings": NamedSharding(mesh, PartitionSpec())}
+    with contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh):
+        jitted = jax.jit(program, donate_argnums=2, **where)
+        compiled = jitted.lower(arrays, key, state, np.int32(0)).compile()
     return lambda key, state, count: compiled(arrays, key, state, np.int32(count))
 
 

@@ -20,10 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from tqdm.auto import tqdm
 
 from acqdesign._checks import bad, check_count, check_positive
 from acqdesign._types import PRNGKey, PyTree
+from acqdesign.design._history import History, verdict
 from acqdesign.design._step import Loss, Record, State, check_masks, compile_step, constrainer
 from acqdesign.design.checkpoint import (
     arrays_from_tree,
@@ -32,6 +34,7 @@ from acqdesign.design.checkpoint import (
     save_checkpoint,
     tree_from_arrays,
 )
+from acqdesign.design.mesh import agreed, leads, whole
 
 Between = Callable[[int, PyTree, PyTree], tuple[PyTree, PyTree]]
 
@@ -120,6 +123,7 @@ def fit(
     resume: bool = False,
     max_minutes: float | None = None,
     progress: bool = True,
+    mesh: Mesh | None = None,
 ) -> FitResult:
     """Minimises `loss` from `params`, one compiled step at a time.
 
@@ -151,6 +155,8 @@ def fit(
             a warning, where none was written yet.
         max_minutes: stop (and save) at the first log point after this long.
         progress: draw a progress bar on standard error.
+        mesh: devices to work on, where the loss's own arrays have been placed (see `split_over`); parameters are
+            whole on each. Of several processes, all of which call this, the first alone writes.
 
     Returns:
         A `FitResult`.
@@ -165,12 +171,12 @@ def fit(
     _check(params, starts, counts, {"max_minutes": max_minutes, "minutes": save_minutes})
     if resume and checkpoint is None:
         raise bad("resume", "True without a checkpoint policy", "one that says where to resume from")
-    if checkpoint is not None:
+    if checkpoint is not None and leads():
         # Now, so that a folder that cannot be written to costs no computing.
         checkpoint.directory.mkdir(parents=True, exist_ok=True)
-        if resume and not checkpoint_steps(checkpoint.directory):
-            warnings.warn(f"{checkpoint.directory}: no checkpoint yet, starting anew", stacklevel=2)
-            resume = False
+    if checkpoint is not None and resume and not checkpoint_steps(checkpoint.directory):
+        warnings.warn(f"{checkpoint.directory}: no checkpoint yet, starting anew", stacklevel=2)
+        resume = False
     one = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1 if starts else 0 :], leaf.dtype), params
     )
@@ -182,7 +188,7 @@ def fit(
         moved = batched(lambda x: constrain(x, x))(params)
         return State(moved, batched(optimizer.init)(moved), jnp.zeros((starts,) if starts else (), jnp.int32))
 
-    history, snapshots, done = _History(), dict[int, PyTree](), 0
+    history, snapshots, done = History(), dict[int, PyTree](), 0
     identity = {"key": np.asarray(jax.random.key_data(key)).tolist(), "impl": str(jax.random.key_impl(key))}
     state = jax.jit(initial)(params)
     if resume and checkpoint is not None:
@@ -197,12 +203,13 @@ def fit(
             snapshots[int(step)] = _copy(tree_from_arrays(f"snapshot.{step}", state.params, saved.arrays))
         done = saved.step
 
+    state, key = whole(mesh, (state, key))
     started = time.perf_counter()
-    program = compile_step(loss, optimizer, constrain, masks, state, key, steps_per_call, batched)
+    program = compile_step(loss, optimizer, constrain, masks, state, key, steps_per_call, batched, mesh)
     compile_seconds = time.perf_counter() - started
 
     def save(done: int) -> Path | None:
-        if checkpoint is None:
+        if checkpoint is None or not leads():
             return None
         arrays = arrays_from_tree("state", state) | history.arrays()
         for step, held in snapshots.items():
@@ -233,7 +240,9 @@ def fit(
     since = done
     with (
         _signals() as received,
-        tqdm(total=steps, initial=done, disable=not progress, unit=" steps", dynamic_ncols=True) as bar,
+        tqdm(
+            total=steps, initial=done, disable=not (progress and leads()), unit=" steps", dynamic_ncols=True
+        ) as bar,
     ):
         while done < steps and stopped == "finished":
             periods = [(log_every, 1), (snapshot_every, 0), (between_every if between else None, 0)]
@@ -246,20 +255,20 @@ def fit(
             logs = (done - 1) % log_every == 0
             due = checkpoint is not None and done % checkpoint.every == 0
             saves = due or (save_minutes is not None and time.perf_counter() - written > 60 * save_minutes)
-            stopped = received[0] if received else stopped
-            if logs or saves or done == steps or received:
+            late = logs and max_minutes is not None and time.perf_counter() - begun > 60 * max_minutes
+            stopped = agreed(received[0] if received else "time" if late else "finished")
+            if logs or saves or done == steps or stopped != "finished":
                 row, sound = look(record, "")
                 jax.block_until_ready(state)
                 seconds.append((time.perf_counter() - mark) / (done - since))
                 if logs:
                     history.add(done - 1, row)
                     bar.set_postfix(loss=f"{np.min(row.loss[sound]):.4g}", refresh=False)
-                if max_minutes is not None and time.perf_counter() - begun > 60 * max_minutes:
-                    stopped = stopped if received else "time"
             if between is not None and done % between_every == 0 and done < steps:
-                moved = between(done, state.params, state.optimizer)
+                # On this process's own device, where what `between` holds is: every process gets the same.
+                moved = between(done, *(_local(mesh, tree) for tree in (state.params, state.optimizer)))
                 held, memory = jax.tree.map(jnp.array, moved)
-                state = State(held, memory, state.step)
+                state = whole(mesh, State(held, memory, state.step))
             if snapshot_every and done % snapshot_every == 0:
                 snapshots[done] = _copy(state.params)
             if saves:
@@ -277,7 +286,7 @@ def fit(
     best = int(np.argmin(np.where(sound, row.loss, np.inf))) if starts else None
     log = history.columns(best)
     return FitResult(
-        params=_pick(state.params, best),
+        params=_pick(_local(mesh, state.params), best),
         steps=done,
         initial_loss=float(log["loss"][0]),
         final_loss=float(log["loss"][-1]),
@@ -286,7 +295,7 @@ def fit(
         seconds_per_step=float(np.median(seconds)) if seconds else float("nan"),
         compile_seconds=compile_seconds,
         stopped=stopped,
-        verdict=_verdict(log["loss"]),
+        verdict=verdict(log["loss"]),
         start=best or 0,
         start_losses=None if best is None else np.asarray(row.loss),
     )
@@ -321,6 +330,11 @@ def _copy(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: np.array(leaf, copy=True), tree)
 
 
+def _local(mesh: Mesh | None, tree: PyTree) -> PyTree:
+    """A tree off its mesh, on the default device."""
+    return tree if mesh is None else jax.tree.map(jnp.asarray, _copy(tree))
+
+
 def _pick(tree: PyTree, start: int | None) -> PyTree:
     return tree if start is None else jax.tree.map(lambda leaf: leaf[start], tree)
 
@@ -331,44 +345,6 @@ def _stack(snapshots: Mapping[int, PyTree], start: int | None) -> Snapshots | No
     steps = sorted(snapshots)
     held = [_pick(snapshots[step], start) for step in steps]
     return Snapshots(np.array(steps), jax.tree.map(lambda *leaves: np.stack(leaves), *held))
-
-
-def _verdict(losses: np.ndarray) -> str:
-    gain, late = losses[0] - losses[-1], losses[len(losses) // 2] - losses[-1]
-    if gain < 0:
-        return "diverged"
-    if gain <= 1e-3 * abs(losses[0]):
-        return "stalled"
-    return "improving" if late > 1e-3 * gain else "settled"
-
-
-class _History:
-    """The log: rows of numbers, or of one number a start."""
-
-    def __init__(self) -> None:
-        self.steps = array("q")
-        self.rows: dict[str, array[float]] = {}
-        self.shape: tuple[int, ...] = ()
-
-    def add(self, step: int, record: Record) -> None:
-        self.steps.append(step)
-        self.shape = np.shape(record.loss)
-        for name, value in {"loss": record.loss, **record.terms}.items():
-            self.rows.setdefault(name, array("d")).extend(np.ravel(value).tolist())
-
-    def columns(self, start: int | None) -> dict[str, np.ndarray]:
-        rows = {name: np.array(values).reshape(-1, *self.shape) for name, values in self.rows.items()}
-        picked = {name: values if start is None else values[:, start] for name, values in rows.items()}
-        return {"step": np.array(self.steps)} | picked
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        return {f"history.{name}": values for name, values in self.columns(None).items()}
-
-    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        found = {name[8:]: values for name, values in arrays.items() if name.startswith("history.")}
-        self.steps = array("q", found.pop("step").tolist())
-        self.rows = {name: array("d", values.ravel().tolist()) for name, values in found.items()}
-        self.shape = found["loss"].shape[1:]
 
 
 @contextmanager

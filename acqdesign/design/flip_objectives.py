@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 
 from acqdesign._checks import bad, check_choice, check_positive
 from acqdesign._types import Array, Float, Inexact, PRNGKey, PyTree, Real, Scalar
@@ -20,6 +21,9 @@ SEQUENCES = ("fse", "mrf", "bssfp")
 
 TARGETS = {"t2": (1,), "t1": (0,), "t1t2": (0, 1)}
 """What may be bounded, as rows of (T1, T2); the other is taken as known."""
+
+SPLIT = dict.fromkeys(("t1", "t2"), P("tissues"))
+"""How an objective's arrays lie on a mesh, for `split_over`."""
 
 
 class Schedule(eqx.Module):

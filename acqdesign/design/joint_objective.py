@@ -12,6 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 
 from acqdesign._checks import bad, check_choice, check_count
 from acqdesign._types import Array, Float, Image, Int, PRNGKey, PyTree, Scalar
@@ -25,6 +26,14 @@ RECONSTRUCTIONS = ("image", "subspace")
 
 TERMS = ("nrmse", "noise", "width", "side_lobes", "crlb_t2", "crlb_t1")
 """What a design may be learned for; see `JointSettings`."""
+
+SPLIT = {
+    "maps": P("tissues", "anatomies"),
+    "fractions": P(None, "anatomies"),
+    "smaps": P("coils"),
+    **dict.fromkeys(("scene.maps", "spread", "t1", "t2", "b1"), P("tissues")),
+}
+"""How an objective's arrays lie on a mesh, for `split_over`; lines are split as a step begins."""
 
 # Of the mean power of the image, where nothing is known of the noise.
 _LEAST_RIDGE = 1e-6
@@ -222,24 +231,23 @@ class JointObjective(eqx.Module):
         """Scan and reconstruction of a point of the target's contrast in the middle, `(ny, nz)` in its plane."""
         return self._scan(params, self.maps, None).point_spread()
 
-    def _scan(
-        self, params: PyTree, maps: Array, noise: Array | None, change: Array | None = None
-    ) -> Scan:
+    def _scan(self, params: PyTree, maps: Array, noise: Array | None, change: Array | None = None) -> Scan:
         """The scan of a design, and what its reconstruction assumes; `change` is added to the lines' amplitudes."""
         encoding, known = self.encoding(params), self.known or self
-        at_lines = encoding.at_lines
-        through = at_lines(encoding.amplitudes)
+        through = encoding.at_lines(encoding.amplitudes)
         assumed = encoding.amplitudes if self.known is None else known.amplitudes(params["flips"])
+        echo = self.echo
         if change is not None:
             through = through + change
             # Every line as an echo of its own.
-            assumed, at_lines = through if self.known is None else at_lines(assumed), lambda x: x
+            assumed = through if self.known is None else assumed[:, echo]
+            echo = jnp.arange(len(echo), dtype=echo.dtype)
         rows, mix = known.components(assumed)
         return Scan(
             encoding.lines,
             through,
-            at_lines(rows),
-            at_lines(known.reference(assumed)),
+            rows[:, echo],
+            known.reference(assumed)[echo],
             mix,
             self._ridge(known),
             self.prior,

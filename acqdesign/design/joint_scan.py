@@ -96,9 +96,7 @@ class Scan(eqx.Module):
         anatomies = varying(self.maps) & {"anatomies"}
         scan = jax.tree.map(lambda leaf: vary(leaf, anatomies), self)
         encoding, solve = scan._encoding(scan.through), scan._solver()
-        rhs = jnp.stack(
-            [encoding.weighted_sum(w * scan.through, scan.maps) for w in scan.weights], axis=1
-        )
+        rhs = jnp.stack([encoding.weighted_sum(w * scan.through, scan.maps) for w in scan.weights], axis=1)
         if scan.noise is None:
             return (solve(rhs),) * (2 if both else 1)
         # One realisation of the samples, seen through every component.

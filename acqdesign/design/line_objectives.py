@@ -10,9 +10,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Complex
 
 from acqdesign._checks import bad, check_choice, check_count
+from acqdesign._mesh import across, total, vary, varying
 from acqdesign._types import Array, Float, Image, Inexact, LinePoints, PRNGKey, PyTree, Scalar
 from acqdesign.encoding import StraightLineEncoding, least_squares_density, pipe_density, toeplitz
 from acqdesign.recon import conjugate_gradients, nrmse, ssim
@@ -21,6 +23,13 @@ from acqdesign.scene import fine_shape, posed
 
 DENSITIES = ("pipe", "pipe-stopped", "least-squares", "none")
 METRICS = ("nrmse", "ssim")
+
+SPLIT = {
+    **dict.fromkeys(("images", "held_out"), P("anatomies")),
+    "smaps": P("coils"),
+    **dict.fromkeys(("spectra", "held_spectra"), P("anatomies", "coils")),
+}
+"""How an objective's arrays lie on a mesh, for `split_over`; lines are split as a step begins."""
 
 Images = Inexact[Array, "_ _ _ _"]  # (n, nx, ny, nz)
 
@@ -148,13 +157,18 @@ class AdjointObjective(eqx.Module):
 
     def _spectra(self, images: Images) -> Array:
         """Padded spectra of `(D ⊗ 1) S f`, plane by plane."""
-        smaps, along = self.encoding.smaps, self.encoding.readout_gram(self.readout_weights)
-        coils = images[:, None] if smaps is None else smaps * images[:, None]
-        filtered = jnp.einsum("xu,ncuyz->ncxyz", along, coils, precision="highest")
-        planes = filtered.reshape(-1, *self.encoding.shape[1:])
-        padded = toeplitz.padded_shape(self.encoding.shape[1:])
-        out = toeplitz.map_planes(lambda p: toeplitz.to_spectrum(p, padded), planes, padded)
-        return out.reshape(len(images), -1, *out.shape[-2:])
+        along = self.encoding.readout_gram(self.readout_weights)
+
+        def filtered(images: Array, smaps: Array | None, along: Array) -> Array:
+            coils = images[:, None] if smaps is None else smaps * images[:, None]
+            planes = jnp.einsum("xu,ncuyz->ncxyz", along, coils, precision="highest")
+            planes = planes.reshape(-1, *self.encoding.shape[1:])
+            padded = toeplitz.padded_shape(self.encoding.shape[1:])
+            out = toeplitz.map_planes(lambda p: toeplitz.to_spectrum(p, padded), planes, padded)
+            return out.reshape(len(images), -1, *out.shape[-2:])
+
+        specs = (SPLIT["images"], SPLIT["smaps"], P())
+        return across(filtered, specs, SPLIT["spectra"])(images, self.encoding.smaps, along)
 
     def _kernel(self, points: LinePoints) -> Array:
         plane = self.encoding.shape[1:]
@@ -162,18 +176,27 @@ class AdjointObjective(eqx.Module):
         weights = line_density(
             self.density, points, self.encoding.shape, self.density_iterations, backend=backend
         )
-        return toeplitz.gram_spectrum(points, weights, plane, eps=eps, backend=backend).T / math.prod(plane)
+
+        def spectrum(points: Array, weights: Array) -> Array:
+            return toeplitz.gram_spectrum(points, weights, plane, eps=eps, backend=backend)
+
+        return across(spectrum, (P("lines"), P("lines")), P())(points, weights).T / math.prod(plane)
 
     def _adjoint(self, kernel: Array, spectra: Array) -> Image:
-        shape, smaps = self.encoding.shape, self.encoding.smaps
-        plane = shape[1:]
-        out = toeplitz.map_planes(
-            lambda s: toeplitz.from_spectrum(kernel * s, plane),
-            spectra.reshape(-1, *spectra.shape[-2:]),
-            toeplitz.padded_shape(plane),
-        )
-        coils = out.reshape(len(spectra), -1, *shape)
-        return coils[:, 0] if smaps is None else jnp.sum(jnp.conj(smaps) * coils, axis=1)
+        shape = self.encoding.shape
+
+        def combined(kernel: Array, spectra: Array, smaps: Array | None) -> Array:
+            kernel = vary(kernel, varying(spectra))
+            out = toeplitz.map_planes(
+                lambda s: toeplitz.from_spectrum(kernel * s, shape[1:]),
+                spectra.reshape(-1, *spectra.shape[-2:]),
+                toeplitz.padded_shape(shape[1:]),
+            )
+            coils = out.reshape(len(spectra), -1, *shape)
+            return coils[:, 0] if smaps is None else total(jnp.sum(jnp.conj(smaps) * coils, axis=1), "coils")
+
+        specs = (P(), SPLIT["spectra"], SPLIT["smaps"])
+        return across(combined, specs, SPLIT["images"])(kernel, spectra, self.encoding.smaps)
 
     def reconstruct(self, points: LinePoints, images: Images, key: PRNGKey) -> Image:
         """Density-compensated adjoints `(n, nx, ny, nz)` of the k-space of `images`."""
@@ -253,15 +276,27 @@ class IterativeObjective(eqx.Module):
 
     def reconstruct(self, points: LinePoints, images: Images, key: PRNGKey) -> Image:
         """Images `(n, nx, ny, nz)` reconstructed from the noisy k-space of `images`."""
-        encoding = _moved(self.encoding, points)
-        normal = encoding.normal()
-        rhs = normal(images)
+        encoding, noise = _moved(self.encoding, points), None
+        lead = () if encoding.smaps is None else encoding.smaps.shape[:1]
         if self.noise > 0:
-            lead = () if encoding.smaps is None else encoding.smaps.shape[:1]
             size = (len(images), *lead, len(points), encoding.samples_per_line)
-            rhs += encoding.adjoint(self.noise * jax.random.normal(key, size, rhs.dtype))
-        ridge = self.ridge * encoding.samples_per_line / encoding.shape[0]
-        return conjugate_gradients(normal, rhs, ridge=ridge, iterations=self.iterations)
+            dtype = jnp.result_type(images.dtype, points.dtype, jnp.complex64)
+            noise = self.noise * jax.random.normal(key, size, dtype)
+
+        def solve(encoding: StraightLineEncoding, images: Array, noise: Array | None) -> Array:
+            # Made to vary with the images here: its gradient is then summed over them once.
+            encoding = _moved(encoding, vary(encoding.points, varying(images) & {"anatomies"}))
+            normal = encoding.normal()
+            rhs = normal(images)
+            if noise is not None:
+                rhs += encoding.adjoint(noise)
+            ridge = self.ridge * encoding.samples_per_line / encoding.shape[0]
+            return conjugate_gradients(normal, rhs, ridge=ridge, iterations=self.iterations)
+
+        where = SPLIT | {"points": P("lines")}
+        pieces = jax.tree_util.tree_map_with_path(lambda path, _: where.get(path[-1].name, P()), encoding)
+        specs = (pieces, SPLIT["images"], P("anatomies", *["coils" for _ in lead], "lines"))
+        return across(solve, specs, SPLIT["images"])(encoding, images, noise)
 
     def __call__(self, params: PyTree, key: PRNGKey) -> tuple[Scalar, dict[str, Scalar]]:
         """Loss and its terms."""

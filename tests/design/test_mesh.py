@@ -1,0 +1,141 @@
+"""Fits on several devices and processes: the results of one device, in few messages, or an error that helps."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from acqdesign.design.mesh import agreed, device_mesh, leads, mesh_sizes
+
+WORKER = Path(__file__).with_name("_mesh_worker.py")
+ROOT = Path(__file__).resolve().parents[2]
+LENGTHS = {"anatomies": 2, "coils": 6, "lines": 253}
+TOLERANCE = {"double": 1e-8, "single": 1e-3}
+
+
+def start(*args, devices=8, **env):
+    """The worker in a process of its own, on virtual devices of the CPU."""
+    settings = {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "PYTHONPATH": str(ROOT),
+    }
+    call = [sys.executable, str(WORKER), *args]
+    return subprocess.Popen(
+        call, env=os.environ | settings | env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def results(process):
+    out, error = process.communicate(timeout=500)
+    assert process.returncode == 0, error[-3000:]
+    return json.loads(out.splitlines()[-1])
+
+
+def check_equal(found, wanted, precision):
+    """Parameters in units of their size, and every loss, after twenty steps."""
+    for name, values in wanted.items():
+        expected = np.asarray(values)
+        assert (
+            np.abs(np.asarray(found[name]) - expected).max() <= TOLERANCE[precision] * np.abs(expected).max()
+        )
+    assert wanted["loss"][-1] < 0.99 * wanted["loss"][0]
+
+
+def test_eight_devices_equal_one_and_send_as_much_for_four_times_the_lines():
+    """Anatomies, coils and lines split at once: 1e-8 after 20 steps in float64; the program's sums over devices."""
+    mesh = "anatomies=2,coils=2,lines=2"
+    found = results(start(f"none;{mesh}", "double", "lowered"))
+    check_equal(found[mesh], found["none"], "double")
+    few, many = found[f"messages {mesh}"]
+    assert few == many
+    assert 0 < few["all_reduce"] < 20
+
+
+MESHES = ("anatomies=2", "tissues=3", "coils=4", "lines=8", "anatomies=2,coils=4", "tissues=3,lines=2")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["double", "single"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("poses=true",),
+        ("weight_noise=0.3", "weight_width=0.1", "weight_crlb_t2=0.1"),
+        ('reconstruction="subspace"',),
+    ],
+    ids=["plain", "poses", "terms", "subspace"],
+)
+def test_every_mesh_equals_one_device(options, precision):
+    """Each axis alone and together, single and double, whatever the loss is made of."""
+    found = results(start(";".join(("none", *MESHES)), precision, *options))
+    for mesh in MESHES:
+        check_equal(found[mesh], found["none"], precision)
+
+
+@pytest.mark.slow
+def test_messages_of_the_compiled_program_do_not_grow_with_lines():
+    """All kinds of messages, once XLA has added its own."""
+    found = results(start(";".join(MESHES), "single", "messages", "compiled"))
+    for mesh in MESHES:
+        few, many = found[f"messages {mesh}"]
+        assert few == many, mesh
+        assert 0 < sum(few.values()) < 20, mesh
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["double", "single"])
+def test_two_processes_equal_one_device(precision):
+    """Over localhost, each with two devices of a mesh of four."""
+    mesh, address = "coils=2,lines=2", f"localhost:{free_port()}"
+    both = [start(mesh, precision, devices=2, COORDINATOR=address, PROCESS=str(n)) for n in (0, 1)]
+    found = [results(process)[mesh] for process in both]
+    wanted = results(start("none", precision))["none"]
+    for one in found:
+        check_equal(one, wanted, precision)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lines", "--mesh: got lines, expected AXIS=N"),
+        ("lines=0", "expected AXIS=N"),
+        ("coil=2", "--mesh: got 'coil', expected one of anatomies.*Did you mean 'coils'"),
+        ("coils=2,coils=3", "coils twice"),
+        ("lines=8", "lines=8 for 253 lines, expected a divisor of 253. Those are 1, 11, 23, 253"),
+        ("tissues=2", "expected one or more of anatomies, coils, lines"),
+        (
+            "coils=6,anatomies=2",
+            "takes 12 devices, expected at most the 1 cpu device here.*would fit: coils=1,anatomies=1.*count=12",
+        ),
+    ],
+)
+def test_a_mesh_that_does_not_fit_says_what_would(text, message):
+    with pytest.raises(ValueError, match=message):
+        device_mesh(text, LENGTHS)
+
+
+def test_what_would_fit_uses_the_devices_there_are(monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 4)
+    with pytest.raises(ValueError, match=r"This would fit: coils=2,anatomies=2\."):
+        device_mesh("coils=6,anatomies=2", LENGTHS)
+
+
+def test_one_process_leads_and_agrees_with_itself():
+    assert mesh_sizes("anatomies=2, coils=4") == {"anatomies": 2, "coils": 4}
+    assert leads()
+    assert agreed("SIGTERM") == "SIGTERM"
