@@ -40,8 +40,7 @@ sphinx_gallery_conf = {
 html_theme = "furo"
 html_title = f"acqdesign {release}"
 
-# A room's public names are what its __init__ re-exports.
-autodoc_default_options = {"members": True, "imported-members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from acqdesign._checks import bad
-from acqdesign.plot.style import COLOURS, ERROR_MAP, MUTED, SEQUENCE_MAP, new_figure, styled
+from acqdesign.plot.style import COLOURS, ERROR_MAP, MUTED, SEQUENCE_MAP, new_figure, on_paper, styled
 
 
 @styled
@@ -44,7 +44,8 @@ def plot_images(
     planes = _planes(target)
     ratios = [view(target).shape[1] / view(target).shape[0] for view in planes]
     columns = len(images) + 1
-    width = 2.5
+    # So wide that text is still read where a page shows the figure whole.
+    width = min(2.5, (10.0 if on_paper() else 14.0) / (sum(ratios) * columns))
     figure = new_figure(width * sum(ratios) * columns + 1.0, 2 * width + 0.9)
     grid = figure.subplots(2, columns * len(planes), squeeze=False, width_ratios=ratios * columns)
     for axes in grid.flat:

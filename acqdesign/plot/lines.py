@@ -38,6 +38,7 @@ def plot_lines(
     ends = line_positions("points", points)
     starts = None if start is None else line_positions("start", start)
     figure = new_figure(10.4, 5.2)
+    figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr, call-arg]
     plane, profile = figure.subplots(1, 2, width_ratios=(1.35, 1))
     radius = np.hypot(*ends.T)
     size = marker_size(len(ends))

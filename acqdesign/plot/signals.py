@@ -92,7 +92,8 @@ def plot_flips(flips: ArrayLike, start: ArrayLike | None = None) -> Figure:
         rms = np.sqrt(np.mean(degrees**2))
         dots = {"marker": "o", "ms": 3.5} if degrees.size <= 128 else {}
         axes.plot(pulse, degrees, dashes, color=colour, label=f"{name}, RMS {rms:.0f}°", **dots)  # type: ignore[arg-type]
-    axes.set(xlabel="pulse", ylabel="flip angle [deg]", title="Flip angles", ylim=(0, None))
+    top = 1.06 * max(deg_from_rad(float(np.max(angles))) for _, angles, _, _ in trains if angles is not None)
+    axes.set(xlabel="pulse", ylabel="flip angle [deg]", title="Flip angles", ylim=(0, top or 1.0))
     axes.margins(x=0.02)
     axes.grid(axis="y")
     axes.legend()

@@ -53,5 +53,5 @@ def _check(app: Any, error: Exception | None) -> None:
 
 def setup(app: Any) -> dict[str, Any]:
     """Ends the build with what it found."""
-    app.connect("build-finished", _check)
+    app.connect("build-finished", _check, priority=900)  # once all others have put their files there
     return {"parallel_read_safe": True}
