@@ -39,6 +39,7 @@ sphinx_gallery_conf = {
 
 html_theme = "furo"
 html_title = f"acqdesign {release}"
+html_favicon = "images/icon.svg"
 
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_member_order = "bysource"

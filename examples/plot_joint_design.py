@@ -2,9 +2,9 @@ r"""
 Learn lines and flips together
 ==============================
 
-In a fast spin echo scan line :math:`s` is read at echo :math:`e(s)` of a train, so the flip angles :math:`\alpha` weight
-k-space, and the positions :math:`k` decide what each echo is used for. With maps :math:`\rho_c` of the tissues and their
-echo amplitudes :math:`m_c`,
+In a fast spin echo scan line :math:`s` is read at echo :math:`e(s)` of a train, so the flip angles :math:`\alpha`
+weight k-space, and the positions :math:`k` decide what each echo is used for. With maps :math:`\rho_c` of the tissues
+and their echo amplitudes :math:`m_c`,
 
 .. math:: y_s = \sum_c m_c[e(s)](\alpha) \, (A_{k_s} \rho_c) + \text{noise}, \qquad
           \min_{k, \alpha} \; \frac{\|x(k, \alpha) - x^*\|}{\|x^*\|},

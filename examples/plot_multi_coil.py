@@ -2,8 +2,8 @@ r"""
 Learn lines for many coils
 ==========================
 
-Receive coils see the head from different sides, and what one line leaves undetermined they tell apart. The operator then
-has a sensitivity :math:`S_c` for each coil and the image is the regularised least-squares one,
+Receive coils see the head from different sides, and what one line leaves undetermined they tell apart. The operator
+then has a sensitivity :math:`S_c` for each coil and the image is the regularised least-squares one,
 
 .. math:: y_c = A_k S_c f, \qquad
           x = \arg\min_x \sum_c \| A_k S_c x - y_c \|^2 + \lambda \|x\|^2,

@@ -89,7 +89,12 @@ for wave, name, colour, dashes in zip(waves, "xyz", COLOURS, ("-", "--", "-."), 
     played_t_per_m = wave[1] / GAMMA_HZ_PER_T
     axes.plot(1e3 * (wave[0] - excited), 1e3 * played_t_per_m, dashes, color=colour, lw=1.8, label=f"G{name}")
 first = 1e3 * (ECHOES - 3) * ESP
-axes.set(xlim=(first, first + 2.5e3 * ESP), xlabel="time after the excitation [ms]", ylabel="gradient [mT/m]")
+axes.set(
+    xlim=(first, first + 2.5e3 * ESP),
+    ylim=(-5, 9),
+    xlabel="time after the excitation [ms]",
+    ylabel="gradient [mT/m]",
+)
 axes.grid(axis="y", alpha=0.4)
 axes.legend(frameon=False)
 figure

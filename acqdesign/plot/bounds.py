@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from acqdesign._checks import bad
-from acqdesign.plot.signals import every
+from acqdesign.plot.signals import every, legend_above
 from acqdesign.plot.style import COLOURS, INK, MARKERS, MUTED, SEQUENCE_MAP, looks, new_figure, styled
 from acqdesign.units import deg_from_rad, ms_from_s
 
@@ -232,9 +232,9 @@ def plot_fingerprints(signals: ArrayLike, *, names: Sequence[str], start: ArrayL
     handles, _ = axes.get_legend_handles_labels()
     if start is not None:
         handles = [*handles, Line2D([], [], ls="--", color=INK, lw=1.0, label="start")]
-    axes.legend(handles=handles)
     axes.set(xlabel="pulse", ylabel="signal / $M_0$", title="Signal")
     axes.margins(x=0.02)
+    legend_above(axes, handles)
     axes.grid(axis="y")
     return figure
 

@@ -1,9 +1,11 @@
 """Curves: the loss, flip angles and echo amplitudes."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -16,6 +18,13 @@ from acqdesign.units import deg_from_rad, ms_from_s
 def every(points: int) -> int:
     """How many points of a curve go to one marker."""
     return max(1, points // 16)
+
+
+def legend_above(axes: Axes, handles: Sequence[Any]) -> None:
+    """A legend in one row over the curves, with room made for it."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.14 * (high - low))
+    axes.legend(handles=handles, loc="upper center", ncols=len(handles), columnspacing=1.2)
 
 
 @styled
@@ -48,17 +57,13 @@ def plot_loss(history: Mapping[str, ArrayLike], *, label: str = "loss") -> Figur
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
-    for x, y, side in ((step[0], loss[0], "left"), (step[-1], loss[-1], "right")):
+    rises = loss[-1] > loss[0]
+    for x, y, side, below in ((step[0], loss[0], "left", rises), (step[-1], loss[-1], "right", False)):
         axes.plot(x, y, "o", color=COLOURS[0], ms=6)
         axes.annotate(
-            f"{y:.3g}",
-            (x, y),
-            xytext=(0, 8),
-            textcoords="offset points",
-            ha=side,
-            color=INK,
-            fontsize="small",
-        )
+            f"{y:.3g}", (x, y), xytext=(0, -8 if below else 8), textcoords="offset points", ha=side,
+            va="top" if below else "bottom", color=INK, fontsize="small",
+        )  # fmt: skip
     axes.set(xlabel="step", ylabel=label, title="Learning")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(y=0.15)
@@ -132,8 +137,9 @@ def plot_echoes(
     handles, _ = axes.get_legend_handles_labels()
     if start is not None:
         handles = [*handles, Line2D([], [], ls="--", color=INK, lw=1.2, label="start")]
-    axes.legend(handles=handles)
-    axes.set(xlabel="echo time [ms]", ylabel="echo amplitude / $M_0$", title="Echo train", ylim=(0, None))
+    axes.set(xlabel="echo time [ms]", ylabel="echo amplitude / $M_0$", title="Echo train")
+    legend_above(axes, handles)
+    axes.set_ylim(0, None)
     axes.margins(x=0.02)
     axes.grid(axis="y")
     return figure
