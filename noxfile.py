@@ -70,6 +70,23 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def notebooks(session: nox.Session) -> None:
+    """The notebooks that the built documentation offers, run as downloaded, with few iterations; needs `nox -s docs`."""
+    session.install("-e", ".[notebook,nifti,pulseq]", "nbclient>=0.10")
+    few = {"ACQDESIGN_EXAMPLE_STEPS": os.environ.get("ACQDESIGN_EXAMPLE_STEPS", "3")}
+    session.run("python", "tools/run_notebooks.py", "docs/_build/html", *session.posargs, env=few)
+
+
+@nox.session
+def pages(session: nox.Session) -> None:
+    """The built pages in a headless Chromium at two widths; needs `nox -s docs` and a Chromium, Debian's say."""
+    session.install("playwright>=1.50")
+    session.run(
+        "python", "tools/check_pages.py", "docs/_build/html", "--out", "docs/_build/shots", *session.posargs
+    )
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """The source distribution, and the wheel from it, into dist/."""
     session.install("build>=1.2")

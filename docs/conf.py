@@ -6,6 +6,7 @@ from pathlib import Path
 
 project = "acqdesign"
 author = "The acqdesign developers"
+copyright = author
 release = metadata.version("acqdesign")
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
@@ -28,6 +29,7 @@ sphinx_gallery_conf = {
     "gallery_dirs": "examples",
     "filename_pattern": "/plot_",
     "image_scrapers": ("figure_scraper.figures",),
+    "within_subsection_order": "figure_scraper.ReadingOrder",
     # A figure that ends a block is saved above; its text says nothing.
     "capture_repr": (),
     "first_notebook_cell": "%matplotlib inline",

@@ -1,4 +1,4 @@
-"""What sphinx-gallery takes from a block of an example: its figure and its animations."""
+"""The gallery: what is taken from a block of an example, its figure and its animations, and the order of examples."""
 
 import shutil
 from pathlib import Path
@@ -22,3 +22,20 @@ def figures(block, block_vars, gallery_conf):
         saved.append(str(Path(next(paths)).with_suffix(".gif")))
         shutil.move(animation, saved[-1])
     return figure_rst(saved, gallery_conf["src_dir"])
+
+
+ORDER = (
+    "straight_lines autodiff_epg t2_train mrf_schedule joint_design robustness multi_coil own_nifti own_objective"
+    " pulseq_export many_devices"
+).split()
+
+
+class ReadingOrder:
+    """Sorts examples as one would read them."""
+
+    def __init__(self, folder: str):
+        pass
+
+    def __call__(self, filename: str) -> int:
+        """The place of an example in the gallery."""
+        return ORDER.index(Path(filename).stem.removeprefix("plot_"))
