@@ -71,7 +71,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def notebooks(session: nox.Session) -> None:
-    """The notebooks that the built documentation offers, run as downloaded, with few iterations; needs `nox -s docs`."""
+    """The notebooks of the built documentation, run as downloaded, with few iterations; needs `nox -s docs`."""
     session.install("-e", ".[notebook,nifti,pulseq]", "nbclient>=0.10")
     few = {"ACQDESIGN_EXAMPLE_STEPS": os.environ.get("ACQDESIGN_EXAMPLE_STEPS", "3")}
     session.run("python", "tools/run_notebooks.py", "docs/_build/html", *session.posargs, env=few)

@@ -25,9 +25,17 @@ def figures(block, block_vars, gallery_conf):
 
 
 ORDER = (
-    "straight_lines autodiff_epg t2_train mrf_schedule joint_design robustness multi_coil own_nifti own_objective"
-    " pulseq_export many_devices"
-).split()
+    *(
+        "straight_lines",
+        "autodiff_epg",
+        "t2_train",
+        "mrf_schedule",
+        "joint_design",
+        "robustness",
+        "multi_coil",
+    ),
+    *("many_devices", "own_nifti", "own_objective", "pulseq_export"),
+)
 
 
 class ReadingOrder:
