@@ -37,6 +37,13 @@ def tests_slow(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Mutated files for every reader: 100,000, or as many as `-- --files 2000` says."""
+    session.install("-e", ".[test]")
+    session.run("python", "tests/campaigns/fuzz.py", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Ruff: rules and formatting."""
     session.install(*group("lint"))

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from acqdesign._checks import bad
 from acqdesign._files import plain
+from acqdesign._untrusted import parsing, read_text
 
 Options = TypeVar("Options")
 
@@ -44,13 +45,9 @@ def read_config(kind: type[Options], path: Path | str, *, ignored: Collection[st
         ValueError: the file is missing or not such JSON; a key is unknown (the nearest known one is named) or
             its value of the wrong type.
     """
-    try:
-        size = Path(path).stat().st_size
-        if size > _MAX_BYTES:
-            raise ValueError(f"{size} bytes, more than {_MAX_BYTES}")
-        content = json.loads(Path(path).read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise bad("config", f"{path} ({error})", "a readable JSON file") from None
+    path = Path(path)
+    with parsing("config", path, "a readable JSON file"):
+        content = json.loads(read_text("config", path, _MAX_BYTES))
     flat = content.get("options", content) if isinstance(content, dict) else None
     if not isinstance(flat, dict):
         raise bad("config", f"{path} without an object of options", "the config.json of a run")

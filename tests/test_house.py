@@ -13,7 +13,9 @@ MAX_LINES = 400
 
 # Imports go to a lower rank, or stay in their own room; rooms of one rank don't know each other.
 RANKS = {
-    **dict.fromkeys(("_checks", "_config", "_files", "_flags", "_mesh", "_types", "units", "hardware"), 0),
+    **dict.fromkeys(
+        ("_checks", "_config", "_files", "_flags", "_mesh", "_types", "_untrusted", "units", "hardware"), 0
+    ),
     "scene": 1,
     **dict.fromkeys(("signal", "encoding"), 2),
     "recon": 3,

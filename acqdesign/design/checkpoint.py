@@ -9,7 +9,6 @@ import hashlib
 import json
 import re
 import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +20,11 @@ import numpy as np
 from acqdesign._checks import bad, check_count, printable
 from acqdesign._files import plain, sync_folder, write_json, write_npz
 from acqdesign._types import PyTree
+from acqdesign._untrusted import parsing, read_npz, read_text
 
 FORMAT = "acqdesign-checkpoint"
 VERSION = 1
+_MAX_RECORD = 2**24
 
 
 class Checkpoint(NamedTuple):
@@ -84,7 +85,7 @@ def load_checkpoint(directory: Path | str) -> Checkpoint:
     for stem in reversed(checkpoint_steps(directory)):
         try:
             found = _read(directory / stem)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError) as error:
             damage.append(f"{stem}: {error}")
             continue
         if damage:
@@ -143,17 +144,23 @@ def _digest(body: Mapping[str, Any]) -> str:
 
 
 def _read(stem: Path) -> Checkpoint:
-    record = json.loads(stem.with_suffix(".json").read_bytes())
+    npz, path = stem.with_suffix(".npz"), stem.with_suffix(".json")
+    with parsing("checkpoint", path, "a readable JSON file"):
+        record = json.loads(read_text("checkpoint", path, _MAX_RECORD))
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ValueError("not a checkpoint")
     if record.get("version") != VERSION:
         raise ValueError(f"format version {record.get('version')}, this program reads {VERSION}")
+    if not {"step", "sha256", "meta", "body_sha256"} <= record.keys():
+        raise ValueError(f"only {', '.join(record)} in it")
     body = {name: record[name] for name in ("step", "sha256", "meta")}
     if _digest(body) != record["body_sha256"]:
         raise ValueError("the JSON does not match its checksum")
-    content = stem.with_suffix(".npz").read_bytes()
-    if hashlib.sha256(content).hexdigest() != body["sha256"]:
-        raise ValueError("the npz does not match its checksum")
-    with np.load(stem.with_suffix(".npz"), allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    return Checkpoint(int(body["step"]), arrays, body["meta"], stem.with_suffix(".json"))
+    if not isinstance(body["meta"], dict):
+        raise ValueError("metadata that are no object")
+    if type(body["step"]) is not int or f"step-{body['step']:08d}" != stem.name:
+        raise ValueError(f"step {body['step']!r} under another name")
+    with npz.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != body["sha256"]:
+            raise ValueError("the npz does not match its checksum")
+    return Checkpoint(body["step"], read_npz("checkpoint", npz), body["meta"], path)

@@ -1,5 +1,6 @@
 """BART trajectories (`.cfl` and `.hdr`): complex64 `(3, samples, lines)`, in cycles per field of view."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,12 @@ import numpy as np
 
 from acqdesign._checks import bad, check_shape
 from acqdesign._files import atomic_write
+from acqdesign._untrusted import check_memory, read_text
 from acqdesign.export.straight import MAX_BYTES, need, straight_lines, trajectory
 
 _DIMS = 16
 _OURS = "# acqdesign"
+_MAX_HEADER, _MAX_MATRIX = 2**16, 2**15
 
 
 def write_bart(path: Path | str, design: Mapping[str, Any]) -> None:
@@ -57,10 +60,8 @@ def read_bart(path: Path | str, shape: Sequence[int] | None = None) -> dict[str,
         OSError: one cannot be read.
     """
     cfl, hdr = _names(path)
-    if hdr.stat().st_size > 2**16:
-        raise bad("cfl", f"{hdr}: {hdr.stat().st_size} bytes", "a BART header of a few lines")
     try:
-        lines = [line.strip() for line in hdr.read_bytes().decode("utf-8").splitlines()]
+        lines = [line.strip() for line in read_text("cfl", hdr, _MAX_HEADER).decode("utf-8").splitlines()]
     except UnicodeDecodeError as error:
         raise bad("cfl", f"{hdr}: byte {error.start} is no text", "a BART header") from None
     try:
@@ -81,15 +82,21 @@ def read_bart(path: Path | str, shape: Sequence[int] | None = None) -> dict[str,
             f"{expected} for the dimensions in {hdr.name}",
             "It is truncated, or another's.",
         )
-    held = _comment(lines, "shape") if shape is None else list(shape)
+    check_memory("cfl", cfl, 4 * expected)
+    held = _comment(lines, "shape") if shape is None else check_shape("shape", shape, dims=(3,))
     if held is None:
         raise bad("cfl", f"{hdr}: no matrix", "a trajectory written by write_bart, or the argument shape")
-    matrix = np.array(check_shape("shape", tuple(int(n) for n in held), dims=(3,)))
+    matrix = np.array(held)
+    if matrix.shape != (3,) or (matrix % 1 != 0).any() or matrix.min() < 1 or matrix.max() > _MAX_MATRIX:
+        raise bad("cfl", f"{hdr}: matrix {matrix.tolist()}", "three positive integers")
+    matrix = matrix.astype(int)
     data = np.fromfile(cfl, "<c8").reshape(sizes[2], sizes[1], 3)
     if (data.imag != 0).any():
         raise bad("cfl", f"{cfl}: complex positions", "a trajectory, which is real")
     design = straight_lines("cfl", str(cfl), data.real.astype(float) / matrix)
     fov = _comment(lines, "fov_m")
+    if fov is not None and (len(fov) != 3 or not all(0 < f < math.inf for f in fov)):
+        raise bad("cfl", f"{hdr}: fov_m {fov}", "three positive lengths")
     return design | {"shape": matrix} | ({} if fov is None else {"fov_m": np.array(fov)})
 
 

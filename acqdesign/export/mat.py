@@ -1,7 +1,10 @@
 """MATLAB files (`.mat`, level 5): a design's arrays by their names."""
 
 import io
-from collections.abc import Mapping
+import math
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,16 @@ import scipy.io
 
 from acqdesign._checks import bad
 from acqdesign._files import atomic_write
-from acqdesign.export.npz import DESIGN_KEYS, _cast, _check
+from acqdesign._untrusted import parsing
+from acqdesign.export.npz import DESIGN_KEYS, cast_entry, check_design
 from acqdesign.export.straight import MAX_BYTES
 
+_HEADER, _MATRIX, _COMPRESSED, _COMPLEX = 128, 14, 15, 0x800
+_SLACK = 2**25  # beside the file, for what is compressed in it
+# The format's numbers for classes of variables, and for how they are stored.
+_CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
+_OTHERS = {1: "cell", 2: "struct", 3: "object", 4: "char", 5: "sparse", 16: "function", 17: "opaque"}
+_STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 # In place of SciPy's own first text, which holds the time.
 _TITLE = b"MATLAB 5.0 MAT-file, an acquisition design of acqdesign".ljust(116)
 
@@ -55,39 +65,88 @@ def read_mat(path: Path | str) -> dict[str, np.ndarray]:
         OSError: it cannot be read.
     """
     path = Path(path)
-    if path.stat().st_size > MAX_BYTES:
-        raise bad("mat", f"{path}: {path.stat().st_size} bytes", f"at most {MAX_BYTES}")
-    try:
-        sizes = {
-            name: (shape, kind) for name, shape, kind in scipy.io.whosmat(str(path)) if name in DESIGN_KEYS
-        }
-    except Exception as error:  # SciPy's parser raises many kinds on a damaged file
-        raise _unreadable(path, error) from error
-    for name, (shape, kind) in sizes.items():
-        if np.prod(shape, dtype=float) * 8 > MAX_BYTES:
-            raise bad("mat", f"{path}: {name} of shape {shape}", f"at most {MAX_BYTES} bytes")
-        if kind in ("cell", "struct", "object", "function", "opaque", "char", "sparse", "unknown"):
-            raise bad("mat", f"{path}: {name}, a {kind}", "real numbers")
-    if not sizes:
+    found = {}
+    with parsing("mat", path, "a readable MATLAB file of level 5"):
+        for name, matrix in _variables(path):
+            if name in found:
+                raise bad("mat", f"{path}, with two variables named {name}", "one of each name")
+            if name in DESIGN_KEYS:
+                found[name] = cast_entry(f"mat {path}", name, _plain(name, _numbers(path, name, *matrix)))
+    if not found:
         raise bad("mat", f"{path} without any of a design's arrays", "some of " + ", ".join(DESIGN_KEYS))
-    try:
-        held = scipy.io.loadmat(str(path), variable_names=list(sizes))
-    except Exception as error:
-        raise _unreadable(path, error) from error
-    found = {name: _cast(f"mat {path}", name, _plain(path, name, held[name])) for name in sizes}
-    _check(f"mat {path}", found)
+    check_design(f"mat {path}", found)
     if "points" in found:
         found.setdefault("learned", np.ones(len(found["points"]), bool))
     return found
 
 
-def _unreadable(path: Path, error: Exception) -> ValueError:
-    return bad("mat", f"{path} ({type(error).__name__}: {error})", "a readable MATLAB file of level 5")
+def _variables(path: Path) -> Iterator[tuple[str, tuple[str, list[tuple[int, bytes]]]]]:
+    """Name, byte order and parts of each variable, unpacked to no more than the memory that the file is worth.
+
+    By hand: SciPy's reader takes memory for what a damaged file claims, and can crash on it.
+    """
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise bad("mat", f"{path}: {size} bytes", f"at most {MAX_BYTES}")
+    data, at = path.read_bytes(), _HEADER
+    order = {b"IM": "<", b"MI": ">"}.get(data[_HEADER - 2 : _HEADER])
+    if order is None:
+        raise bad(
+            "mat", f"{path}: bytes 126 and 127 are {data[126:128]!r}", "those of a MATLAB file, level 5"
+        )
+    left = size + _SLACK
+    while at < size:
+        kind, length, body = _part(path, data, at, order)
+        if kind == _COMPRESSED:
+            unpacker = zlib.decompressobj()
+            body = unpacker.decompress(body, max(1, left))
+            if not unpacker.eof and len(body) >= left:
+                got = f"{path}, which unpacks to over {size + _SLACK} bytes"
+                raise bad("mat", got, "less", "Save it uncompressed: with -v6.")
+            kind, _, body = _part(path, body, 0, order)
+        if kind != _MATRIX:
+            raise bad("mat", f"{path}: a part of type {kind} at byte {at}", "a variable")
+        left, at = left - len(body), at + length
+        parts, inner = [], 0
+        while inner < len(body):
+            kind, length, content = _part(path, body, inner, order)
+            parts.append((kind, content))
+            inner += length
+        if len(parts) < 3:
+            raise bad("mat", f"{path}: a variable of {len(parts)} parts", "flags, sizes, a name and numbers")
+        yield parts[2][1].decode("ascii"), (order, parts)
 
 
-def _plain(path: Path, name: str, array: np.ndarray) -> np.ndarray:
+def _part(path: Path, data: bytes, at: int, order: str) -> tuple[int, int, bytes]:
+    """Type, length with tag and padding, and content of the part of a file that begins at a byte."""
+    if len(data) < at + 8:
+        raise bad("mat", f"{path}: cut off within the tag of a part", "the whole file")
+    kind, count = struct.unpack_from(order + "II", data, at)
+    begin, length = at + 8, 8 + count + (0 if kind == _COMPRESSED else -count % 8)
+    if kind >> 16:  # up to four bytes within the tag itself
+        kind, count, begin, length = kind & 0xFFFF, kind >> 16, at + 4, 8
+    if begin + count > len(data) or (length == 8 and count > 4):
+        what = f"{path}: a part of {count} bytes where {len(data) - begin} are left"
+        raise bad("mat", what, "the whole file")
+    return kind, length, data[begin : begin + count]
+
+
+def _numbers(path: Path, name: str, order: str, parts: list[tuple[int, bytes]]) -> np.ndarray:
+    """The array that a variable's parts hold: flags, sizes, name, real and perhaps imaginary parts."""
+    flags = np.frombuffer(parts[0][1], order + "u4")
+    kind = _CLASSES.get(int(flags[0]) & 0xFF)
+    if kind is None or int(flags[0]) & _COMPLEX or len(parts) != 4:
+        word = _OTHERS.get(int(flags[0]) & 0xFF, f"class {int(flags[0]) & 0xFF}, or complex")
+        raise bad("mat", f"{path}: {name}, a {word}", "real numbers")
+    sizes = np.frombuffer(parts[1][1], order + "i4")
+    stored = np.frombuffer(parts[3][1], order + _STORED[parts[3][0]])
+    if sizes.size < 2 or sizes.min() < 0 or math.prod(sizes.tolist()) != stored.size:
+        raise bad("mat", f"{path}: {name} of sizes {sizes.tolist()[:9]}", f"those of {stored.size} numbers")
+    with np.errstate(over="ignore", invalid="ignore"):
+        return stored.astype(kind).reshape(sizes.tolist(), order="F")
+
+
+def _plain(name: str, array: np.ndarray) -> np.ndarray:
     """A MATLAB matrix with the number of axes that its name asks for."""
-    if array.dtype.kind not in "biuf":
-        raise bad(f"mat {path}: {name}", array, "real numbers")
     axes = DESIGN_KEYS[name][1]
     return array.reshape([n for n in array.shape if n > 1] if axes == 0 else -1) if axes < 2 else array

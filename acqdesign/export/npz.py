@@ -1,6 +1,5 @@
 """`design.npz`: a learned design as plain arrays, loadable without this package and without pickle."""
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 
 from acqdesign._checks import bad
 from acqdesign._files import write_npz
+from acqdesign._untrusted import read_npz
 
 # Name: dtype and number of axes of what a design may hold.
 DESIGN_KEYS: Mapping[str, tuple[type, int]] = {
@@ -29,10 +29,9 @@ DESIGN_KEYS: Mapping[str, tuple[type, int]] = {
     "esp_s": (np.float32, 0),
     "dwell_s": (np.float32, 0),
 }
-_MAX_BYTES = 2**30
 
 
-def _check(where: str, design: Mapping[str, np.ndarray]) -> None:
+def check_design(where: str, design: Mapping[str, np.ndarray]) -> None:
     """Raises unless the arrays are finite, of the right number of axes, and agree on the number of lines."""
     for name, array in design.items():
         if array.ndim != DESIGN_KEYS[name][1]:
@@ -50,7 +49,7 @@ def _check(where: str, design: Mapping[str, np.ndarray]) -> None:
         raise bad(f"{where}: phases_rad", phases, f"one entry for each of {len(flips)} pulses")
 
 
-def _cast(where: str, name: str, array: np.ndarray) -> np.ndarray:
+def cast_entry(where: str, name: str, array: np.ndarray) -> np.ndarray:
     """In the dtype of its key; floats that do not fit become infinite, integers and booleans must be exact."""
     dtype = DESIGN_KEYS[name][0]
     with np.errstate(over="ignore", invalid="ignore"):
@@ -76,8 +75,8 @@ def write_design(path: Path | str, design: Mapping[str, Any]) -> None:
         if name not in DESIGN_KEYS:
             raise bad("design", f"the key {name!r}", "keys out of " + ", ".join(DESIGN_KEYS))
     given = {name: np.asarray(value) for name, value in design.items() if value is not None}
-    arrays = {name: _cast("design", name, value) for name, value in given.items()}
-    _check("design", arrays)
+    arrays = {name: cast_entry("design", name, value) for name, value in given.items()}
+    check_design("design", arrays)
     write_npz(path, arrays)
 
 
@@ -95,26 +94,16 @@ def read_design(path: Path | str) -> dict[str, np.ndarray]:
         ValueError: what is wrong with the file, by name; no pickle is ever loaded.
     """
     path = Path(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(info.file_size for info in archive.infolist())
-        found = {}
-        if size <= _MAX_BYTES:
-            with np.load(path, allow_pickle=False) as npz:
-                found = {name: npz[name] for name in npz.files if name in DESIGN_KEYS}
-    except Exception as error:  # zipfile, zlib and NumPy's parser raise many kinds on a damaged file
-        raise bad("design", f"{path} ({error})", "a readable design.npz") from error
-    if size > _MAX_BYTES:
-        raise bad("design", f"{path}, which unpacks to {size} bytes", f"at most {_MAX_BYTES}")
+    found = read_npz("design", path, DESIGN_KEYS)
     for name, array in found.items():
         if array.dtype.kind not in "biuf":
             raise bad(f"design {path}: {name}", array, "real numbers")
-        found[name] = _cast(f"design {path}", name, array)
+        found[name] = cast_entry(f"design {path}", name, array)
     if not {"points", "flips_rad"} & set(found):
         raise bad(
             "design", f"{path} without a design", "an array named points (lines, 2) or flips_rad (pulses,)"
         )
-    _check(f"design {path}", found)
+    check_design(f"design {path}", found)
     if "points" in found:
         found.setdefault("learned", np.ones(len(found["points"]), bool))
     return found

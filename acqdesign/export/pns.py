@@ -1,8 +1,11 @@
 """Peripheral nerve stimulation of a plan, predicted by pypulseq's SAFE model (Hebrank & Gebhardt, ISMRM 2000)."""
 
+import contextlib
 import dataclasses
 import importlib
+import io
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ from acqdesign.hardware import min_echo_spacing
 
 # The model's filters forget within four of its longest time constants, 12 ms.
 _ECHOES, _MEMORY_S = 8, 15e-3
+_MAX_BYTES = 2**22
 
 
 def predict_pns(plan: Plan, hardware: Any = None) -> float:
@@ -33,7 +37,39 @@ def predict_pns(plan: Plan, hardware: Any = None) -> float:
     """
     if hardware is None:
         hardware = importlib.import_module("pypulseq.utils.safe_pns_prediction").safe_example_hw()
+    elif isinstance(hardware, (str, Path)):
+        hardware = read_hardware(hardware)
     return max(_pns(part, hardware) for part in _hardest(plan))
+
+
+def read_hardware(path: Path | str) -> Any:
+    """The model's parameters from a Siemens `.asc` file, trusting nothing in it.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        What pypulseq's `calculate_pns` takes.
+
+    Raises:
+        ValueError: what is wrong with the file.
+        OSError: it cannot be read.
+    """
+    path = Path(path)
+    size = path.stat().st_size
+    if size > _MAX_BYTES:
+        raise bad("asc", f"{path}: {size} bytes", f"at most {_MAX_BYTES}")
+    siemens = [importlib.import_module(f"pypulseq.utils.siemens.{name}") for name in ("readasc", "asc_to_hw")]
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # a warning of scale factors, told by the numbers
+            hardware = siemens[1].asc_to_hw(siemens[0].readasc(str(path))[0])
+        axes = [vars(getattr(hardware, axis)) for axis in "xyz"]
+        numbers = np.array([list(axis.values()) for axis in axes], float)
+    except Exception as error:  # pypulseq's parser raises many kinds on a damaged file
+        raise bad("asc", f"{path} ({type(error).__name__}: {error})", "a scanner's .asc file") from error
+    if not (np.isfinite(numbers).all() and (numbers >= 0).all()):
+        raise bad("asc", f"{path}: parameters {numbers.tolist()}", "finite numbers >= 0")
+    return hardware
 
 
 def passing_slew(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from acqdesign._checks import bad
+from acqdesign._untrusted import parsing
 from acqdesign.export.sequence import pypulseq
 from acqdesign.units import GAMMA_HZ_PER_T, cycles_from_per_m
 
@@ -36,7 +37,8 @@ def read_pulseq(path: Path | str) -> dict[str, np.ndarray]:
         OSError: it cannot be read.
     """
     path = Path(path)
-    _check_text(path)
+    with parsing("seq", path, "a Pulseq file, which is text"):
+        _check_text(path)
     pp = pypulseq()
     seq = pp.Sequence(pp.Opts(gamma=GAMMA_HZ_PER_T))
     fault = ""
@@ -50,11 +52,11 @@ def read_pulseq(path: Path | str) -> dict[str, np.ndarray]:
             fault = f"{type(error).__name__}: {error}"
     if fault:
         raise _wrong(path, f"not readable by pypulseq ({fault})")
-    _check_size(path, seq)
-    try:
+    # References to what the file doesn't hold, and shapes that don't unpack, come to light only here.
+    with parsing("seq", path, "a consistent Pulseq file of straight lines"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _check_size(path, seq)
         return _design(path, seq)
-    except (KeyError, IndexError, TypeError) as error:  # references to what the file doesn't hold
-        raise _wrong(path, f"inconsistent ({type(error).__name__}: {error})") from error
 
 
 def _wrong(

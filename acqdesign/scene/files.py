@@ -2,27 +2,22 @@
 
 import gzip
 import importlib.util
-import lzma
 import math
 import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from acqdesign._checks import bad
+from acqdesign._untrusted import check_memory, npy_header, npz_headers, parsing, read_member
 from acqdesign.scene.tissue import TISSUES
 
 MAX_VOXELS = 512**3
 """Largest volume that is read: 0.5 GiB in float32."""
 
 _MAX_NIFTI_OFFSET = 2**24
-_NPY_HEADER_READERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
 
 
 class Volume(NamedTuple):
@@ -54,35 +49,46 @@ def _check_header(path: Path, shape: Sequence[int], dtype: np.dtype) -> None:
         raise _wrong(path, f"which claims {math.prod(shape):.3g} voxels", f"at most {MAX_VOXELS:.3g}")
 
 
-def _check_values(path: Path, raw: np.ndarray) -> np.ndarray:
-    """`raw` in working precision, once its values are usable."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        data = np.asarray(raw).astype(np.complex64 if raw.dtype.kind == "c" else np.float32)
-    wrong = int((~np.isfinite(data)).sum())
+def _copied(
+    path: Path, raw: np.ndarray, out: np.ndarray, slope: float = 1.0, intercept: float = 0.0
+) -> np.ndarray:
+    """`slope * raw + intercept` into `out`, in working precision, once its values are usable.
+
+    One plane at a time: beside a large volume there may be no room for another copy of it.
+    """
+    wrong = 0
+    for plane, values in zip(out, raw, strict=True):
+        with np.errstate(over="ignore", invalid="ignore"):
+            plane[...] = values if (slope, intercept) == (1.0, 0.0) else values * slope + intercept
+        wrong += int((~np.isfinite(plane)).sum())
     if wrong:
         raise _wrong(path, f"which holds {wrong} values that are NaN or beyond float32", "finite values")
-    return data
+    return out
 
 
-def _image(path: Path, raw: np.ndarray, voxel_size_m: tuple[float, ...] | None) -> Volume:
-    data = _check_values(path, raw)
-    largest = max(np.abs(data.real).max(), np.abs(data.imag).max())
+def _image(
+    path: Path,
+    raw: np.ndarray,
+    voxel_size_m: tuple[float, ...] | None,
+    slope: float = 1.0,
+    intercept: float = 0.0,
+) -> Volume:
+    data = _copied(path, raw, np.empty(raw.shape, _working(raw.dtype)), slope, intercept)
+    largest = max(max(np.abs(plane.real).max(), np.abs(plane.imag).max()) for plane in data)
     if largest == 0:
         raise _wrong(path, "which holds nothing but zeros", "an image")
-    data = data / largest  # twice, as a complex magnitude may overflow where its parts do not
-    return Volume(data / np.abs(data).max(), voxel_size_m)
+    data /= largest  # twice, as a complex magnitude may overflow where its parts do not
+    data /= max(np.abs(plane).max() for plane in data)
+    return Volume(data, voxel_size_m)
 
 
-def _npy_header(path: Path, file: Any) -> tuple[tuple[int, ...], np.dtype, int]:
-    """Shape, dtype and header length of an `.npy` stream."""
-    try:
-        version = np.lib.format.read_magic(file)
-        if version not in _NPY_HEADER_READERS:
-            raise ValueError(f"format version {version}")
-        shape, _, dtype = _NPY_HEADER_READERS[version](file)
-    except Exception as error:  # NumPy's parser raises many kinds on a damaged header
-        raise _wrong(path, f"which has no sound .npy header ({error})", "a NumPy array") from error
-    return shape, dtype, file.tell()
+def _working(dtype: np.dtype) -> np.dtype:
+    return np.dtype(np.complex64 if dtype.kind == "c" else np.float32)
+
+
+def _memory(shape: Sequence[int], dtype: np.dtype) -> int:
+    """What a volume takes while it is read: as it is in the file, and in working precision [bytes]."""
+    return math.prod(shape) * (dtype.itemsize + _working(dtype).itemsize)
 
 
 def read_npy(path: Path) -> Volume:
@@ -98,23 +104,13 @@ def read_npy(path: Path) -> Volume:
         ValueError: what is wrong with the file.
     """
     with path.open("rb") as file:
-        shape, dtype, offset = _npy_header(path, file)
+        shape, dtype, offset = npy_header("phantom", path, file)
     _check_header(path, shape, dtype)
+    check_memory("phantom", path, _memory(shape, dtype))
     want = offset + math.prod(shape) * dtype.itemsize
     if path.stat().st_size < want:
         raise _wrong(path, f"which is cut off at {path.stat().st_size} of {want} bytes", "the whole file")
     return _image(path, np.load(path, allow_pickle=False), None)
-
-
-def _npz_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
-    """One array of an archive, decompressed only once its header has told a sound size."""
-    with archive.open(info) as file:
-        shape, dtype, offset = _npy_header(path, file)
-    _check_header(path, shape, dtype)
-    if info.file_size != offset + math.prod(shape) * dtype.itemsize:
-        raise _wrong(path, f"whose {info.filename} is {info.file_size} bytes", "what its header claims")
-    with archive.open(info) as file:
-        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def read_npz(path: Path) -> Volume:
@@ -130,34 +126,31 @@ def read_npz(path: Path) -> Volume:
     Raises:
         ValueError: what is wrong with the file.
     """
-    expected = "one array, one named image, or gm, wm and csf"
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = {i.filename.removesuffix(".npy"): i for i in archive.infolist()}
-            if set(TISSUES) <= members.keys():
-                arrays = [_npz_member(path, archive, members[name]) for name in TISSUES]
-            elif "image" in members or len(members) == 1:
-                only = members.get("image") or next(iter(members.values()))
-                return _image(path, _npz_member(path, archive, only), None)
-            else:
-                raise _wrong(path, f"which holds {', '.join(members) or 'nothing'}", expected)
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        lzma.LZMAError,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:
-        raise _wrong(path, f"which is no sound archive ({error})", "an .npz file") from error
+    with parsing("phantom", path, "an .npz file"), zipfile.ZipFile(path) as archive:
+        headers = npz_headers("phantom", path, archive)
+        is_maps = set(TISSUES) <= headers.keys()
+        names = TISSUES if is_maps else ("image",) if "image" in headers else tuple(headers)
+        if not is_maps and len(names) != 1:
+            expected = "one array, one named image, or gm, wm and csf"
+            raise _wrong(path, f"which holds {', '.join(headers) or 'nothing'}", expected)
+        for name in names:
+            _check_header(path, *headers[name])
+        check_memory("phantom", path, sum(_memory(*headers[name]) for name in names))
+        arrays = [read_member(archive, name) for name in names]
+        return _maps(path, arrays) if is_maps else _image(path, arrays[0], None)
+
+
+def _maps(path: Path, arrays: list[np.ndarray]) -> Volume:
     if len({a.shape for a in arrays}) != 1 or any(a.dtype.kind == "c" for a in arrays):
         raise _wrong(path, f"whose maps have shapes {[a.shape for a in arrays]}", "real maps of one shape")
-    maps = np.stack([_check_values(path, a) for a in arrays])
-    if maps.min() < -1e-3 or maps.sum(axis=0).max() > 1 + 1e-3:
+    maps = np.empty((len(arrays), *arrays[0].shape), np.float32)
+    for out, array in zip(maps, arrays, strict=True):
+        _copied(path, array, out)
+    if maps.min() < -1e-3 or max(plane.sum(axis=0).max() for plane in np.moveaxis(maps, 1, 0)) > 1 + 1e-3:
         raise _wrong(path, "whose maps leave [0, 1]", "volume fractions that sum to at most one")
     if not maps.any():
         raise _wrong(path, "which holds nothing but zeros", "tissue")
-    return Volume(np.clip(maps, 0.0, 1.0), None)
+    return Volume(np.clip(maps, 0.0, 1.0, out=maps), None)
 
 
 def to_scanner_axes(data: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, tuple[float, ...]]:
@@ -184,7 +177,7 @@ def to_scanner_axes(data: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, t
     voxel = [0.0, 0.0, 0.0]
     for axis, target in enumerate(turn[:, 0].astype(int)):
         voxel[target] = float(sizes[axis]) * 1e-3
-    return np.ascontiguousarray(orientations.apply_orientation(data, turn)), tuple(voxel)
+    return np.asarray(orientations.apply_orientation(data, turn)), tuple(voxel)
 
 
 class _NiftiHeader(NamedTuple):
@@ -241,28 +234,26 @@ def read_nifti(path: Path) -> Volume:
         raise bad("phantom", f"{path}, a NIfTI file", "the package nibabel to be installed", remedy)
     with path.open("rb") as raw_file:
         zipped = raw_file.read(2) == b"\x1f\x8b"
-    try:
-        with gzip.open(path) if zipped else path.open("rb") as file:
-            start = file.read(540)
-            header = _nifti_header(path, start)
-            _check_header(path, header.shape, header.dtype)
-            if not 0 < header.offset <= _MAX_NIFTI_OFFSET:
-                raise _wrong(path, f"whose data would begin at byte {header.offset}", "a .nii file")
-            want = header.offset + math.prod(header.shape) * header.dtype.itemsize
-            content = start + file.read(max(want - len(start), 0))
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise _wrong(path, f"which is cut off or damaged ({error})", "the whole file") from error
-    if len(content) < want:
-        raise _wrong(path, f"which is cut off at {len(content)} of {want} bytes", "the whole file")
-    data = np.frombuffer(content, header.dtype, math.prod(header.shape), header.offset)
-    data = data.reshape(header.shape, order="F")
-    if (header.slope, header.intercept) != (1.0, 0.0):
-        with np.errstate(over="ignore", invalid="ignore"):
-            data = data * header.slope + header.intercept
+    with (
+        parsing("phantom", path, "a whole .nii or .nii.gz file"),
+        gzip.open(path) if zipped else path.open("rb") as file,
+    ):
+        header = _nifti_header(path, file.read(540))
+        _check_header(path, header.shape, header.dtype)
+        if not 0 < header.offset <= _MAX_NIFTI_OFFSET:
+            raise _wrong(path, f"whose data would begin at byte {header.offset}", "a .nii file")
+        count = math.prod(header.shape)
+        check_memory("phantom", path, _memory(header.shape, header.dtype))
+        file.seek(header.offset)
+        content = file.read(count * header.dtype.itemsize)
+    if len(content) < count * header.dtype.itemsize:
+        got = f"which is cut off after {len(content)} of {count * header.dtype.itemsize} bytes of data"
+        raise _wrong(path, got, "the whole file")
+    data = np.frombuffer(content, header.dtype).reshape(header.shape, order="F")
     try:
         turned, voxel = to_scanner_axes(data, header.affine_mm)
     except (ValueError, np.linalg.LinAlgError) as error:
         raise _wrong(
             path, f"whose voxels have no place in space ({error})", "an invertible affine"
         ) from error
-    return _image(path, turned, voxel)
+    return _image(path, turned, voxel, header.slope, header.intercept)

@@ -228,7 +228,7 @@ def test_bart_trajectory_is_in_cycles_per_field_of_view(tmp_path):
         ("# Dimensions\nthree\n", "no sizes after"),
         ("nothing", "no sizes after"),
         ("# Dimensions\n3 32 12\n", "no matrix"),
-        ("# Dimensions\n3 32 12\n# acqdesign shape 0 1 2\n", "shape: got"),
+        ("# Dimensions\n3 32 12\n# acqdesign shape 0 1 2\n", r"matrix \[0.0, 1.0, 2.0\]"),
     ],
 )
 def test_bart_headers_that_do_not_fit_are_refused(tmp_path, text, message):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from acqdesign.export import npz, read_design, read_positions, write_design
+from acqdesign import _untrusted
+from acqdesign.export import read_design, read_positions, write_design
 
 POINTS = np.linspace(-0.5, 0.5, 12).reshape(6, 2)
 DESIGN = {
@@ -116,7 +117,7 @@ def test_a_wrong_design_is_not_written_and_the_old_one_stays(tmp_path, change, m
         ({"points": POINTS, "shape": np.array([2**40, 1, 1])}, "shape: got.*values that int32 holds"),
         ({"points": POINTS, "learned": np.ones(4, bool)}, "learned: got.*each of 6 lines"),
         ({"points": POINTS, "esp_s": np.ones(2)}, "esp_s: got.*expected 0 axes"),
-        ({"points": np.array([[{}, {}]], object)}, r"x.npz \(Object arrays cannot be loaded"),
+        ({"points": np.array([[{}, {}]], object)}, r"x.npz \(ValueError: dtype object"),
     ],
 )
 def test_a_wrong_file_is_named_with_its_key(tmp_path, arrays, message):
@@ -150,7 +151,7 @@ def test_no_file_is_a_named_error(tmp_path, name):
 
 def test_a_bomb_is_refused_before_it_unpacks(tmp_path, monkeypatch):
     """By the sizes in the directory of the archive."""
-    monkeypatch.setattr(npz, "_MAX_BYTES", 10_000)
+    monkeypatch.setattr(_untrusted, "_SLACK", 10_000)
     np.savez_compressed(tmp_path / "x.npz", points=np.zeros((5000, 2)))
-    with pytest.raises(ValueError, match=r"which unpacks to \d+ bytes, expected at most 10000"):
+    with pytest.raises(ValueError, match=r"which takes 2.4e\+05 bytes of memory, expected at most"):
         read_design(tmp_path / "x.npz")

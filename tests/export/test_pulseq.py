@@ -301,7 +301,7 @@ def test_stimulation_over_the_limit_warns_with_the_slew_that_passes(tmp_path):
 
 def test_a_scanner_file_that_cannot_be_read_is_refused(tmp_path):
     (tmp_path / "scanner.asc").write_text("nothing of use")
-    with pytest.raises(ValueError, match=r"pns_hardware: got .*scanner.asc"):
+    with pytest.raises(ValueError, match=r"asc: got .*scanner.asc"):
         write_pulseq(tmp_path / "design.seq", DESIGN, pns_hardware=str(tmp_path / "scanner.asc"))
     assert not (tmp_path / "design.seq").exists()
 

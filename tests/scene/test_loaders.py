@@ -197,7 +197,8 @@ def test_sizes_are_checked_before_memory_is_taken(tmp_path):
     with gzip.open(tmp_path / "c.nii.gz", "wb") as file:
         file.write(header.binaryblock + bytes(10**7))
     for name in ("a.npy", "b.npz", "c.nii.gz"):
-        with pytest.raises(ValueError, match=rf"{name}.*1e\+12 voxels"):
+        reason = "whose image has 10000128 bytes" if name == "b.npz" else r"1e\+12 voxels"
+        with pytest.raises(ValueError, match=rf"{name}.*{reason}"):
             load_image(str(tmp_path / name))
     assert MAX_VOXELS < 10**9
     header["vox_offset"] = 1e9
@@ -210,7 +211,7 @@ def test_sizes_are_checked_before_memory_is_taken(tmp_path):
 def test_an_archive_member_shorter_than_its_header_claims_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("image.npy", npy_header((100, 100, 100)) + bytes(40))
-    with pytest.raises(ValueError, match=r"a\.npz.*image\.npy"):
+    with pytest.raises(ValueError, match=r"a\.npz, whose image has 168 bytes"):
         load_image(str(tmp_path / "a.npz"))
 
 
