@@ -101,6 +101,19 @@ def build(session: nox.Session) -> None:
 
 
 @nox.session
+def cuda(session: nox.Session) -> None:
+    """JAX for the NVIDIA GPU here, with the CUDA half of jax-finufft built for it, checked; Python 3.12 or newer.
+
+    Ends with what is missing where there is no GPU or no CUDA compiler. Use the environment afterwards as
+    `.nox/cuda/bin/python`; `-- --arch 90` builds for another machine's GPU.
+    """
+    session.run("python", "tools/build_cuda_finufft.py", "--look", *session.posargs)
+    session.install("-e", ".[cuda13]", "cmake>=3.24", "ninja", "nanobind>=2.9")
+    session.run("python", "tools/build_cuda_finufft.py", *session.posargs)
+    session.run("python", "-m", "acqdesign.doctor", *([] if session.posargs else ["--gpu"]))
+
+
+@nox.session
 def peers(session: nox.Session) -> None:
     """The environment of the packages that the benchmarks compare with; runs what follows `--` in it.
 

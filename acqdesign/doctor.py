@@ -1,8 +1,10 @@
 """What this machine offers and how to have what it lacks: `python -m acqdesign.doctor`."""
 
 import argparse
+import math
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from importlib import metadata, util
@@ -27,13 +29,13 @@ _POINTS, _SHAPE, _TOLERANCE = 60, (12, 10), 1e-5
 
 
 def check_backend(backend: str) -> float:
-    """Relative error of a small transform there and back against the exact sum, with its gradient in the points.
+    """Relative error of a small transform against the exact sum: value, adjoint, gradient in the points, and batch.
 
     Args:
         backend: `finufft` or `dft`.
 
     Returns:
-        The largest of the three relative errors in Euclidean norm.
+        The largest of the four relative errors in Euclidean norm.
     """
     rng = np.random.default_rng(0)
     points = rng.uniform(-0.5, 0.5, (_POINTS, 2))
@@ -51,8 +53,30 @@ def check_backend(backend: str) -> float:
         lambda k: nufft_adjoint(jnp.asarray(samples, jnp.complex64), k, _SHAPE, backend=backend)
     )
     gradient = jax.jit(jax.grad(lambda k: jnp.sum(jnp.abs(forward(k)) ** 2)))
+    # Two images, each at points of its own.
+    batch = jax.jit(jax.vmap(lambda f, k: nufft_forward(f, k, backend=backend)))
+    batched = batch(jnp.stack([f, 2j * f]), jnp.stack([k, k[::-1]]))
     pairs = ((forward(k), samples), (adjoint(k), back), (gradient(k), slope))
+    pairs += ((batched, np.stack([samples, 2j * samples[::-1]])),)
     return max(float(np.linalg.norm(found - want) / np.linalg.norm(want)) for found, want in pairs)
+
+
+def nvidia_gpus() -> list[str]:
+    """Names of the NVIDIA GPUs that the driver sees, whether JAX can use them or not."""
+    call = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(call, capture_output=True, text=True, check=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return found.stdout.strip().splitlines()
+
+
+def _host_memory_gib() -> float:
+    """Memory of this machine [GiB]; NaN where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    except (AttributeError, ValueError, OSError):
+        return math.nan
 
 
 def _report() -> Iterator[tuple[str, bool]]:
@@ -64,25 +88,33 @@ def _report() -> Iterator[tuple[str, bool]]:
         True,
     )
     cache = jax.config.values["jax_compilation_cache_dir"]
-    hint = "none; JAX_COMPILATION_CACHE_DIR=DIR keeps compiled programs between processes"
+    hint = "none; --cache-dir DIR, or JAX_COMPILATION_CACHE_DIR, keeps compiled programs between runs"
     yield f"compilation cache: {cache or hint}", True
     for device in jax.devices():
         stats = device.memory_stats() or {}
         memory = f", {stats['bytes_limit'] / 2**30:.1f} GiB for JAX" if "bytes_limit" in stats else ""
-        yield f"device: {device.platform} {device.device_kind}{memory}", True
+        yield f"device {device.id}: {device.platform} {device.device_kind}{memory}", True
+    yield f"memory of this machine: {_host_memory_gib():.1f} GiB", True
+    if jax.device_count() > 1:
+        yield f"several devices: --mesh lines={jax.device_count()}, say, splits a run over them", True
     if jax.default_backend() == "cpu":
-        yield (
-            'no GPU in use; with an NVIDIA one: pip install "acqdesign[cuda13]" (Python 3.12 or newer)',
-            True,
-        )
+        gpus = nvidia_gpus()
+        if gpus:
+            install = 'pip install "acqdesign[cuda13]" (Python 3.12 or newer; cuda12 for older drivers)'
+            yield f"{', '.join(gpus)}: not used, JAX has no CUDA here; nox -s cuda, or {install}", True
+        else:
+            yield (
+                "no NVIDIA GPU found here by nvidia-smi; on a machine with one: nox -s cuda",
+                True,
+            )
     for backend, missing in available_backends().items():
         if missing:
-            remedy = "build jax-finufft from its sdist with CUDA; until then --backend auto takes dft"
+            remedy = "nox -s cuda builds them; until then --backend auto takes dft"
             yield f"backend {backend}: {missing}; {remedy}", True
             continue
         error = check_backend(backend)
         yield (
-            f"backend {backend}: value, adjoint and gradient within {error:.1e} of the sum",
+            f"backend {backend}: value, adjoint, gradient and batch within {error:.1e} of the sum",
             error < _TOLERANCE,
         )
     for module, what in EXTRAS.items():
@@ -95,19 +127,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prints the report.
 
     Args:
-        argv: the command's arguments, of which there are none but `--help`; the process's own unless given.
+        argv: the command's arguments; the process's own unless given.
 
     Returns:
-        0, or 3 where a backend computes something else than the sum.
+        0, or 3 where a backend computes something else than the sum, or what `--gpu` asks for is missing.
     """
     about = (
         "Print devices, NUFFT backends checked against the exact sum, versions, precision and missing extras."
     )
-    argparse.ArgumentParser(prog="python -m acqdesign.doctor", description=about).parse_args(argv)
+    parser = argparse.ArgumentParser(prog="python -m acqdesign.doctor", description=about)
+    parser.add_argument(
+        "--gpu", action="store_true", help="fail unless a GPU is in use, with every backend running on it"
+    )
+    strict = parser.parse_args(argv).gpu
     sound = True
     for line, good in _report():
         print(line if good else f"WRONG: {line}, expected {_TOLERANCE:g} or less")
         sound &= good
+    missing = [why for why in available_backends().values() if why]
+    if strict and (jax.default_backend() == "cpu" or missing):
+        print("WRONG: " + "; ".join(["no GPU in use"] if jax.default_backend() == "cpu" else missing))
+        return 3
     return 0 if sound else 3
 
 

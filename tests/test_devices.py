@@ -133,6 +133,7 @@ def test_a_lost_process_ends_the_other_within_a_minute(tmp_path, lost, how):
     finally:
         for process in processes:
             process.kill()
+            process.communicate()
     print(
         f"ended after {time.monotonic() - begun:.1f} s, code {processes[1 - lost].returncode}: {error[-600:]}"
     )

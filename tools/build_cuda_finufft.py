@@ -1,0 +1,98 @@
+"""Builds the CUDA half of the installed jax-finufft from its source distribution and puts it beside the CPU half.
+
+PyPI's wheels of jax-finufft hold the CPU half alone. This takes the matching source from PyPI, compiles what runs on
+the GPU with the CUDA compiler found here (no FFTW, no network but for the source), and copies the module into the
+installed package. Minutes on many cores; then `python -m acqdesign.doctor` checks it. `nox -s cuda` does it all.
+
+    python tools/build_cuda_finufft.py [--arch 90]
+"""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+def architecture() -> str:
+    """The first GPU's compute capability as CMake names it, `90` say."""
+    call = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(call, capture_output=True, text=True, check=True).stdout.split()
+    except (OSError, subprocess.CalledProcessError):
+        found = []
+    if not found:
+        sys.exit(
+            "No NVIDIA GPU here (nvidia-smi is missing or finds none), so nothing was built. On a machine with one "
+            "run this again; to build for another machine's GPU give its compute capability, as in --arch 90. "
+            "Without the CUDA half everything runs on a GPU through --backend dft."
+        )
+    return found[0].replace(".", "")
+
+
+def compiler() -> str:
+    """The CUDA compiler: on the path, in CUDA_HOME or where CUDA usually lies."""
+    places = [os.environ.get("CUDA_HOME", ""), "/usr/local/cuda"]
+    for place in (shutil.which("nvcc"), *(f"{place}/bin/nvcc" for place in places if place)):
+        if place and Path(place).exists():
+            return place
+    sys.exit(
+        "No CUDA compiler (nvcc): install the CUDA toolkit of JAX's major version (NVIDIA's packages, or conda install "
+        "-c nvidia cuda-toolkit), or say where it is with CUDA_HOME."
+    )
+
+
+def run(*call: str) -> None:
+    """One step, shown."""
+    print("+", " ".join(call), flush=True)
+    subprocess.run(call, check=True)
+
+
+def main() -> None:
+    """Downloads, compiles, copies."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--arch", help="compute capability to build for, 90 say (default: that of the GPU here)"
+    )
+    parser.add_argument("--look", action="store_true", help="only look whether a GPU and a compiler are here")
+    args = parser.parse_args()
+    arch, nvcc = args.arch or architecture(), compiler()
+    if args.look:
+        return
+    version = importlib.metadata.version("jax-finufft")
+    package = importlib.util.find_spec("jax_finufft")
+    assert package is not None
+    assert package.origin is not None
+    with tempfile.TemporaryDirectory() as folder:
+        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", "jax-finufft"]
+        run(*pip, "--dest", folder, f"jax-finufft=={version}")
+        with tarfile.open(next(Path(folder).glob("*.tar.gz"))) as archive:
+            archive.extractall(folder, filter="data")
+        source = next(path for path in Path(folder).iterdir() if path.is_dir())
+        build = f"{folder}/build"
+        settings = {
+            "SDIST": str(source),
+            "CMAKE_CUDA_COMPILER": nvcc,
+            "CMAKE_CUDA_ARCHITECTURES": arch,
+            "Python_EXECUTABLE": sys.executable,
+        }
+        defined = [f"-D{name}={value}" for name, value in settings.items()]
+        run("cmake", "-S", str(HERE / "cuda_finufft"), "-B", build, "-G", "Ninja", *defined)
+        run("cmake", "--build", build)
+        module = next(Path(build).glob("jax_finufft_gpu*.so"))
+        target = Path(package.origin).parent / module.name
+        shutil.copy2(module, target)
+    print(f"built for sm_{arch}: {target}")
+
+
+if __name__ == "__main__":
+    main()
