@@ -172,3 +172,10 @@ def test_a_device_out_of_memory_says_what_would_fit(capsys):
 def test_other_errors_of_the_runtime_are_not_explained_away():
     assert explain(jax.errors.JaxRuntimeError("INTERNAL: a bug")) is None
     assert explain(ValueError("out of memory")) is None
+
+
+def test_compiled_programs_are_kept_where_asked(tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(jax.config, "update", seen.__setitem__)
+    DeviceOptions(cache_dir=tmp_path).start()
+    assert seen == {"jax_compilation_cache_dir": str(tmp_path)}

@@ -1,6 +1,7 @@
 """The one compiled step that every fit is made of."""
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -87,10 +88,16 @@ def compile_step(
 
     # On a mesh what goes in again has to come out as it went in: whole on every device.
     where: dict[str, Any] = {} if mesh is None else {"out_shardings": NamedSharding(mesh, PartitionSpec())}
+
+    @functools.cache
+    def number(count: int) -> Any:
+        # Kept on the device: nothing is sent there from one step to the next.
+        return jax.device_put(np.int32(count), where.get("out_shardings"))
+
     with contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh):
         jitted = jax.jit(program, donate_argnums=2, **where)
-        compiled = jitted.lower(arrays, key, state, np.int32(0)).compile()
-    return lambda key, state, count: compiled(arrays, key, state, np.int32(count))
+        compiled = jitted.lower(arrays, key, state, number(0)).compile()
+    return lambda key, state, count: compiled(arrays, key, state, number(count))
 
 
 def _evaluate(loss: Loss, params: PyTree, key: PRNGKey) -> tuple[Any, dict[str, Any]]:

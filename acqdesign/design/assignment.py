@@ -51,7 +51,7 @@ def exchange_step(
         before, change = slope(objective, params, none, key)
         held = by_echo[:, objective.echo]
         # cost[s, t]: line s moved to the slot, and so to the echo, of line t.
-        cost = np.array(jnp.einsum("cs,ct->st", change, held), np.float64)
+        cost = np.array(jnp.einsum("cs,ct->st", change, held, precision="highest"), np.float64)
         cost -= np.diag(cost)[:, None]
         away = np.asarray(jnp.sum((held[:, :, None] - held[:, None, :]) ** 2, axis=0), np.float64)
         unit = np.abs(cost).sum() / max(away.sum(), np.finfo(np.float64).tiny)

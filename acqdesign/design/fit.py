@@ -327,7 +327,7 @@ def _next(done: int, every: int, offset: int) -> int:
 
 def _copy(tree: PyTree) -> PyTree:
     """A copy on the host that outlives the donated buffers."""
-    return jax.tree.map(lambda leaf: np.array(leaf, copy=True), tree)
+    return jax.tree.map(lambda leaf: np.array(jax.device_get(leaf), copy=True), tree)
 
 
 def _local(mesh: Mesh | None, tree: PyTree) -> PyTree:

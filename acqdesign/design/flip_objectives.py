@@ -76,7 +76,8 @@ class Schedule(eqx.Module):
         """Flip angles [rad]."""
         if self.basis is None:
             return params["flips"]
-        return self.basis.astype(params["control"].dtype) @ params["control"]
+        control = params["control"]
+        return jnp.matmul(self.basis.astype(control.dtype), control, precision="highest")
 
     def times(self, params: PyTree) -> tuple[Array, Array | None]:
         """Repetition times `()` or `(n,)` and inversion time `()` [s]."""

@@ -6,6 +6,7 @@ with ideal spin-echo contrast.
 """
 
 import dataclasses
+import functools
 import math
 
 import equinox as eqx
@@ -35,6 +36,8 @@ SPLIT = {
 }
 """How an objective's arrays lie on a mesh, for `split_over`; lines are split as a step begins."""
 
+# In full float32 on every device.
+_dot = functools.partial(jnp.matmul, precision="highest")
 # Of the mean power of the image, where nothing is known of the noise.
 _LEAST_RIDGE = 1e-6
 
@@ -174,7 +177,9 @@ class JointObjective(eqx.Module):
 
     def target(self, maps: Array | None = None) -> Float[Array, "anatomies nx ny nz"]:
         """Ideal spin-echo images at the effective echo time."""
-        return jnp.einsum("c,caxyz->axyz", self.contrast(), self.maps if maps is None else maps)
+        return jnp.einsum(
+            "c,caxyz->axyz", self.contrast(), self.maps if maps is None else maps, precision="highest"
+        )
 
     def encoding(self, params: PyTree) -> EchoTrainEncoding:
         """The operator of a design."""
@@ -183,8 +188,8 @@ class JointObjective(eqx.Module):
 
     def reference(self, amplitudes: Float[Array, "classes echoes"]) -> Float[Array, " echoes"]:
         """By echo, how much of the target image is in the echo's: least squares over the expected anatomy."""
-        wanted = self.root.T @ self.contrast()
-        return wanted @ self.root.T @ amplitudes / jnp.sum(wanted**2)
+        wanted = _dot(self.root.T, self.contrast())
+        return _dot(_dot(wanted, self.root.T), amplitudes) / jnp.sum(wanted**2)
 
     def components(self, amplitudes: Float[Array, "classes echoes"]) -> tuple[Array, Array]:
         """What is solved for: images of unit power `u_k` in `y_s = Σ_k b_k[e(s)] A_s u_k`, the target `Σ_k g_k u_k`.
@@ -193,17 +198,17 @@ class JointObjective(eqx.Module):
             `b` `(K, E)` and `g` `(K,)`: one image with the amplitudes of the reference, or the leading subspace of
             the echoes' images, white in the expected anatomy.
         """
-        wanted, echoes = self.root.T @ self.contrast(), self.root.T @ amplitudes
+        wanted, echoes = _dot(self.root.T, self.contrast()), _dot(self.root.T, amplitudes)
         if self.settings.reconstruction == "image":
             power = jnp.sqrt(jnp.sum(wanted**2))
-            return (wanted @ echoes / power)[None], power[None]
+            return (_dot(wanted, echoes) / power)[None], power[None]
         turn = signal_basis(echoes.T, self.settings.rank)
-        return turn @ echoes, turn @ wanted
+        return _dot(turn, echoes), _dot(turn, wanted)
 
     def _ridge(self, known: "JointObjective") -> Array:
         """Noise variance of a sample, for components of unit power."""
         settings, lines = self.settings, self.lines
-        power = jnp.sum((known.root.T @ known.contrast()) ** 2)
+        power = jnp.sum(_dot(known.root.T, known.contrast()) ** 2)
         if settings.ridge is not None:
             return settings.ridge * power * lines.samples_per_line / lines.shape[0]
         return jnp.maximum(self._deviation() ** 2, _LEAST_RIDGE * power)

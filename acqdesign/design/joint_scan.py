@@ -83,7 +83,7 @@ class Scan(eqx.Module):
         def solve(rhs: Image) -> Image:
             how = {"ridge": self.ridge, "iterations": self.iterations, "dims": 4}
             found = posterior_mean(gram, rhs, self.prior, **how)  # type: ignore[arg-type]
-            return jnp.einsum("k,akxyz->axyz", self.mix, found)
+            return jnp.einsum("k,akxyz->axyz", self.mix, found, precision="highest")
 
         return solve
 

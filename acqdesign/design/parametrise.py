@@ -140,7 +140,7 @@ def _with_power(
     def nearest(x: Array) -> Array:
         """The nearest point of the ellipsoid: `(1 + λ BᵀB)⁻¹ x` with the least λ >= 0 that is enough."""
         weights, axes = jnp.asarray(values, x.dtype), jnp.asarray(vectors, x.dtype)
-        modes = axes.T @ x
+        modes = jnp.matmul(axes.T, x, precision="highest")
         # Newton's method on the inverse root of the power, concave in λ, climbs to the root from below.
         damping = jnp.zeros((), x.dtype)
         for _ in range(12):
@@ -149,12 +149,14 @@ def _with_power(
             slope = jnp.sum(shrunk * weights / (1 + damping * weights))
             step = power / jnp.where(slope > 0, slope, 1.0) * (jnp.sqrt(power / limit) - 1)
             damping = damping + jnp.where(power > limit, step, 0.0)
-        return jnp.where(damping > 0, axes @ (modes / (1 + damping * weights)), x)
+        return jnp.where(
+            damping > 0, jnp.matmul(axes, modes / (1 + damping * weights), precision="highest"), x
+        )
 
     def project(x: Array) -> Array:
         z = dykstra(x, [nearest, within_bounds], iterations=500)
         # The largest t in [0, 1] at which the way from `quiet` to z is within the limit: a quadratic equation.
-        flips = jnp.asarray(basis, x.dtype) @ z
+        flips = jnp.matmul(jnp.asarray(basis, x.dtype), z, precision="highest")
         across = flips - quiet
         square, cross = jnp.sum(across**2), quiet * jnp.sum(across)
         room = jnp.maximum(limit - flips.size * quiet**2, 0.0)

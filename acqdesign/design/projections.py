@@ -158,7 +158,7 @@ def project_bend(x: Float[Array, " n"], rms: float) -> Float[Array, " n"]:
         return x
     values, vectors = (jnp.asarray(a, x.dtype) for a in _bend_modes(x.shape[0]))
     limit = (x.shape[0] - 2) * rms**2
-    modes = vectors.T @ x
+    modes = jnp.matmul(vectors.T, x, precision="highest")
 
     def bend(damping: Any) -> Any:
         return jnp.sum(values * (modes / (1 + damping * values)) ** 2)
@@ -171,7 +171,7 @@ def project_bend(x: Float[Array, " n"], rms: float) -> Float[Array, " n"]:
 
     damping = jax.lax.fori_loop(0, 30, newton, jnp.zeros((), x.dtype))
     # A sequence inside the set comes back as it is, to the bit.
-    return jnp.where(damping > 0, vectors @ (modes / (1 + damping * values)), x)
+    return jnp.where(damping > 0, jnp.matmul(vectors, modes / (1 + damping * values), precision="highest"), x)
 
 
 @functools.lru_cache(maxsize=16)

@@ -75,7 +75,7 @@ def gram_spectrum(
             dirichlet(points[:, d, None] - jnp.arange(p, dtype=points.dtype)[None] / p, 2 * n - 1)
             for d, (n, p) in enumerate(zip(shape, padded, strict=True))
         )
-        weighted = jnp.einsum("...s,sy->...sy", weights, ky)
+        weighted = weights[..., None] * jnp.broadcast_to(ky, (*weights.shape, padded[0]))
         return total(jnp.einsum("...sy,sz->...yz", weighted, kz, precision="highest"), "lines")
     kernel = nufft_adjoint(weights, points, doubled, eps=eps, backend=backend)
     # Difference zero goes first and negative differences wrap around.

@@ -106,5 +106,8 @@ def match_t2(
     """
     entries = jnp.einsum("de,ke->dk", signals, basis, precision="highest")
     entries = entries / jnp.linalg.norm(entries, axis=1, keepdims=True)
-    correlation = jnp.abs(jnp.einsum("dk,kxyz->dxyz", entries.astype(coefficients.dtype), coefficients))
+    matched = jnp.einsum(
+        "dk,kxyz->dxyz", entries.astype(coefficients.dtype), coefficients, precision="highest"
+    )
+    correlation = jnp.abs(matched)
     return t2[jnp.argmax(correlation, axis=0)]

@@ -21,7 +21,14 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Inexact
 
 from acqdesign._checks import bad, check_count
-from acqdesign.signal._arguments import check_flips, check_times, decay, in_one_precision, precession_phase
+from acqdesign.signal._arguments import (
+    check_flips,
+    check_times,
+    decay,
+    in_one_precision,
+    precession_phase,
+    scan_unroll,
+)
 from acqdesign.signal.sequence import check_relaxation
 
 WINDOWS = 8
@@ -220,7 +227,7 @@ def train(
                 x = x | {"cos": jnp.cos(angle), "sin": jnp.sin(angle)}
                 # One angle a tissue: reverse mode then sums over orders in the scan and over tissues after it.
                 x["angle"] = jnp.broadcast_to(angle, (segment, tissues))
-                return lax.scan(period, state, x)
+                return lax.scan(period, state, x, unroll=scan_unroll())
 
             state = State(*(_resize(rows, orders) for rows in state))
             part = {name: x[first : first + segments] for name, x in xs.items()}

@@ -128,4 +128,4 @@ def simulate(
     weights = slice_profile.weights
     spread = jax.tree.map(lambda field: field[..., None], tissue)
     spread = eqx.tree_at(lambda t: t.b1, spread, spread.b1 * slice_profile.b1)
-    return jnp.einsum("...pn,p->...n", sequence(spread), weights)
+    return jnp.einsum("...pn,p->...n", sequence(spread), weights, precision="highest")

@@ -228,3 +228,13 @@ def test_errors_name_the_setting():
         JointSettings(esp_s=5e-3, te_echo=3, weight_noise=1.0)
     with pytest.raises(ValueError, match=r"weight_nrmse: got 0\.0"):
         JointSettings(esp_s=5e-3, te_echo=3, weight_nrmse=0.0)
+
+
+def test_every_product_of_a_step_is_in_full_precision():
+    """GPUs would take TF32, of ten bits, for products that do not ask for more."""
+    for change in (ALL, {"reconstruction": "subspace"}):
+        objective, params = make(coils=2, **change)
+        step = jax.jit(jax.grad(lambda p, o=objective: o(p, jax.random.key(0))[0]))
+        products = [line for line in step.lower(params).as_text().splitlines() if "dot_general" in line]
+        assert len(products) > 10
+        assert all("HIGHEST" in line for line in products)
