@@ -9,6 +9,7 @@ from pathlib import Path
 import nox
 
 PROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = ["3.11", "3.12", "3.13"]
 PEERS_ENV = "ACQDESIGN_PEERS_PYTHON"
 
 nox.needs_version = ">=2025.2.9"
@@ -29,6 +30,29 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", *session.posargs)
 
 
+@nox.session(python=PYTHONS)
+def pythons(session: nox.Session) -> None:
+    """The tests that take seconds, on every supported Python: `nox -s pythons-3.13 -- tests/signal`."""
+    session.install("-e", ".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """The tests on the lowest versions that pyproject.toml allows."""
+    session.install("uv")
+    session.run("uv", "pip", "install", "--resolution", "lowest-direct", "-e", ".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def newest(session: nox.Session) -> None:
+    """The tests on the newest versions there are."""
+    session.install("uv")
+    session.run("uv", "pip", "install", "--upgrade", "-e", ".[test]")
+    session.run("pytest", *session.posargs)
+
+
 @nox.session
 def tests_slow(session: nox.Session) -> None:
     """The tests that take minutes, and the others as users compile: with all of XLA's optimisations."""
@@ -41,6 +65,37 @@ def fuzz(session: nox.Session) -> None:
     """Mutated files for every reader: 100,000, or as many as `-- --files 2000` says."""
     session.install("-e", ".[test]")
     session.run("python", "tests/campaigns/fuzz.py", *session.posargs)
+
+
+@nox.session
+def kill(session: nox.Session) -> None:
+    """Runs killed at random moments and resumed: 100, or as many as `-- --kills 10` says."""
+    session.install("-e", ".[test]")
+    session.run("python", "tests/campaigns/kill.py", *session.posargs)
+
+
+@nox.session
+def endurance(session: nox.Session) -> None:
+    """Ten thousand steps: memory, compilations and the time of a step."""
+    session.install("-e", ".[test]")
+    session.run("python", "tests/campaigns/endurance.py", *session.posargs)
+
+
+@nox.session
+def properties(session: nox.Session) -> None:
+    """The algebra on many values: 200 a law."""
+    session.install("-e", ".[test]")
+    few = ("tests/test_properties.py", "--hypothesis-profile", "many", "-m", "")
+    session.run("pytest", *few, *session.posargs)
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """What is installed: whether it fits together, its licences, and known vulnerabilities (needs the network)."""
+    session.install(".[nifti,pulseq,mrd]", "pip-audit")
+    session.run("pip", "check")
+    session.run("python", "tools/licences.py", "--check", "docs/licences.md")
+    session.run("pip-audit", "--skip-editable", *session.posargs)
 
 
 @nox.session

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import tyro
 
+from acqdesign._config import flat_options
+
 Options = TypeVar("Options")
 
 
@@ -26,6 +28,9 @@ def read_flags(
         ValueError: a flag that is unknown or cannot be read.
         SystemExit: after `--help`.
     """
+    # A flag that is set already has no second form: saying it again, as on resuming, changes nothing.
+    held = {} if default is None else flat_options(default)
+    args = [arg for arg in args if held.get(arg.removeprefix("--").replace("-", "_")) is not True]
     settings, said = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff), io.StringIO()
     more: dict[str, Any] = {} if default is None else {"default": default}
     try:

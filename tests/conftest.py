@@ -6,12 +6,21 @@ import jax
 import jaxtyping
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 jax.config.update("jax_enable_x64", True)
 # Hundreds of small programs: compiling them is most of the suite's time, and a third less at XLA's lowest level. The
 # laws are the same; `JAX_DISABLE_MOST_OPTIMIZATIONS=0`, as in `nox -s tests_slow`, tests what users run.
 if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
     jax.config.update("jax_disable_most_optimizations", True)
+
+# The same few examples every time, as all tests are repeatable; `--hypothesis-profile many` looks further.
+for name, count in (("few", 10), ("many", 200)):
+    settings.register_profile(
+        name, max_examples=count, deadline=None, derandomize=name == "few", database=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )  # fmt: skip
+settings.load_profile("few")
 
 
 @pytest.fixture

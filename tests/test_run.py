@@ -174,6 +174,13 @@ def test_folders_that_lead_out_of_the_run_are_refused(name, tmp_path, capsys):
     assert sorted((tmp_path / "other" / "checkpoint").iterdir()) == before
 
 
+def test_flags_that_the_run_has_may_be_said_again_on_resuming(tmp_path):
+    """`--resume DIR --deterministic` of a deterministic run was an unrecognised option."""
+    command("--out", tmp_path, "--steps", 2, "--deterministic", "--no-figures")
+    assert command("--resume", tmp_path, "--steps", 3, "--deterministic", "--no-figures") == 0
+    assert command("--resume", tmp_path, "--steps", 3) == 0
+
+
 def test_a_link_under_a_final_name_is_replaced_and_not_followed(tmp_path):
     (tmp_path / "mine").write_text("mine")
     (tmp_path / "run").mkdir()
