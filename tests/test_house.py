@@ -31,6 +31,7 @@ RANKS = {
             "learn_flips",
             "learn_joint",
             "devices",
+            "merge",
             "doctor",
             "export.__main__",
         ),
