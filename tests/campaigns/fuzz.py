@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import platform
 import random
 import re
 import resource
@@ -27,6 +28,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -484,6 +486,12 @@ def campaign(count: int, seed: int, only: list[str], kept: Path) -> dict[str, ob
         }
 
 
+def versions() -> dict[str, str]:
+    """What the result was found with."""
+    names = ("jax", "numpy", "scipy", "h5py", "pypulseq", "nibabel")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--files", type=int, default=100_000)
@@ -495,6 +503,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="where to write the result")
     options = parser.parse_args()
     result = campaign(options.files, options.seed, options.only, options.kept)
+    result["versions"] = versions()
     text = json.dumps(result, indent=2)
     print(text)
     if options.json:

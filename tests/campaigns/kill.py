@@ -12,6 +12,7 @@ those of the operating system's calls, which are watched from here: the package 
 import argparse
 import json
 import os
+import platform
 import random
 import shutil
 import signal
@@ -20,6 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -289,6 +291,12 @@ def export_trial(rng: random.Random, form: str, source: Path, work: Path) -> dic
     return record
 
 
+def versions() -> dict[str, str]:
+    """What the result was found with."""
+    names = ("jax", "numpy", "scipy", "h5py", "pypulseq", "nibabel")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=100)
@@ -332,6 +340,7 @@ def main() -> int:
         "commands": dict(Counter(one["command"] for one in trials)),
         "seconds": round(time.monotonic() - begun),
     }
+    result["versions"] = versions()
     text = json.dumps(result, indent=2)
     print(text)
     if options.json:
