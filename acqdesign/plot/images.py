@@ -45,7 +45,7 @@ def plot_images(
     ratios = [view(target).shape[1] / view(target).shape[0] for view in planes]
     columns = len(images) + 1
     # So wide that text is still read where a page shows the figure whole.
-    width = min(2.5, (10.0 if on_paper() else 14.0) / (sum(ratios) * columns))
+    width = min(2.5, (9.5 if on_paper() else 14.0) / (sum(ratios) * columns))
     figure = new_figure(width * sum(ratios) * columns + 1.0, 2 * width + 0.9)
     grid = figure.subplots(2, columns * len(planes), squeeze=False, width_ratios=ratios * columns)
     for axes in grid.flat:
