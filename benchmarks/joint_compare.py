@@ -48,7 +48,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "volume": {
         "options": {"scene": {"shape": (48, 48, 32), "coils": 4}},
         "every": 6,
-        "grids": COARSE,
+        "grids": {"points": (8e-3, 1.6e-2), "flips": (6e-2, 1.2e-1, 2.4e-1)},
         "tuning_seeds": (100,),
         "seeds": (0, 1),
     },

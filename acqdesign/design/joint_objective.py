@@ -128,7 +128,7 @@ class JointObjective(eqx.Module):
         louder: factor on the noise of the settings.
 
     Raises:
-        ValueError: anatomies that differ in their classes.
+        ValueError: anatomies that differ in their classes; a rank above their number.
     """
 
     lines: StraightLineEncoding
@@ -156,6 +156,9 @@ class JointObjective(eqx.Module):
         self.lines, self.echo, self.settings = lines, jnp.asarray(echo), settings
         if not anatomies or any(a.maps.shape != anatomies[0].maps.shape for a in anatomies):
             raise bad("anatomies", len(anatomies), "one or more, with maps of one shape")
+        classes = len(anatomies[0].maps)
+        if settings.reconstruction == "subspace" and settings.rank > classes:
+            raise bad("rank", settings.rank, f"at most {classes}, the number of tissue classes")
         self.scene, self.known, self.poses = anatomies[0], known, poses
         self.maps = jnp.stack([a.maps for a in anatomies], axis=1)
         self.louder = jnp.asarray(louder, self.maps.dtype)

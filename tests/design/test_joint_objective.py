@@ -228,6 +228,8 @@ def test_errors_name_the_setting():
         JointSettings(esp_s=5e-3, te_echo=3, weight_noise=1.0)
     with pytest.raises(ValueError, match=r"weight_nrmse: got 0\.0"):
         JointSettings(esp_s=5e-3, te_echo=3, weight_nrmse=0.0)
+    with pytest.raises(ValueError, match=r"rank: got 4, expected at most 3, the number of tissue classes"):
+        make(reconstruction="subspace", rank=4)
 
 
 def test_every_product_of_a_step_is_in_full_precision():
