@@ -83,7 +83,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--steps", type=int, default=2, help="steps timed in each case (default: 2)")
-    parser.add_argument("--quick", action="store_true", help="a small volume, to try the script; writes nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="a small volume, to try the script; writes nothing"
+    )
     parser.add_argument("--only", nargs="+", choices=tuple(CASES), help="some of the cases")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -7,8 +7,9 @@ The fit loop knows nothing of MRI. An objective is any function ``loss(params, k
 allowed. Both are a few lines. This example maximises the contrast between fluid and grey matter over the echoes of a
 train,
 
-.. math:: \max_\alpha \; \operatorname{mean}_n \frac{|m_\text{csf}[n](\alpha) - m_\text{gm}[n](\alpha)|}{\sigma}
-          \quad\text{with}\quad \alpha \text{ constant in blocks of four pulses, RMS } \le 60°.
+.. math:: \max_\alpha \; \operatorname{mean}_n \frac{|m_\text{csf}[n](\alpha) - m_\text{gm}[n](\alpha)|}{\sigma},
+
+with the angles :math:`\alpha` constant in blocks of four pulses and their root mean square at most 60°.
 """
 
 # %%

@@ -1,12 +1,16 @@
 """Documentation is true: its Python runs, its figures were measured, its API page is whole, its links lead on."""
 
 import re
+import shlex
 import sys
 from pathlib import Path
 
 import jax
 import pytest
 from jaxtyping import Array, Float
+
+from acqdesign import learn_flips, learn_joint, learn_traj
+from acqdesign._flags import read_flags
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs" / "_ext"))
@@ -30,6 +34,39 @@ def test_block_runs(name):
         assert scope["result"].final_loss < scope["result"].initial_loss
     else:
         assert jax.numpy.isfinite(scope["gradient"]).all()
+
+
+COMMANDS = {
+    "learn_traj": learn_traj.TrajOptions,
+    "learn_flips": learn_flips.FlipOptions,
+    "learn_joint": learn_joint.JointOptions,
+}
+TEXTS = {page: page.read_text() for page in [*PAGES, ROOT / "benchmarks" / "README.md"]}
+LINES = sorted(
+    {
+        line.split("#")[0].strip()
+        for text in TEXTS.values()
+        for line in re.findall(r"python -m acqdesign\.(learn_[^`\n]*)", text)
+    }
+)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_command_line_is_read(line):
+    name, *arguments = shlex.split(line)
+    read_flags(COMMANDS[name], arguments, name)
+
+
+def test_sessions_that_are_named_exist():
+    there = set(re.findall(r"@nox\.session.*\ndef (\w+)", (ROOT / "noxfile.py").read_text()))
+    named = {
+        name
+        for text in TEXTS.values()
+        for found in re.findall(r"nox -s ([\w ]+)", text)
+        for name in found.split()
+    }
+    assert named
+    assert named <= there
 
 
 def test_figures_in_the_readme_are_those_of_the_results():
