@@ -80,6 +80,7 @@ def test_compare_learns_every_design_and_resumes(tmp_path):
         np.testing.assert_array_equal(same["flips_rad"], design["flips_rad"])
 
 
+@pytest.mark.slow
 def test_every_step_is_within_every_limit():
     """Flip range, power, steps, smoothness and the scanner's box together, to 1e-6, from far outside."""
     flags = (

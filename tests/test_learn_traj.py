@@ -299,7 +299,7 @@ def test_seeds_give_other_starts_and_other_poses(arguments):
 BAD = {
     "absent phantom": (["--phantom", "absent.npy"], "phantom: got absent.npy, which is no file"),
     "unknown phantom": (["--phantom", "brian"], "phantom: got 'brian', expected brain, brainweb:SUBJECT"),
-    "unreadable phantom": (["--phantom", "junk.npy"], "junk.npy, which has no sound .npy header"),
+    "unreadable phantom": (["--phantom", "junk.npy"], "got junk.npy (ValueError: EOF: reading magic string"),
     "flat phantom": (["--phantom", "flat.npy"], "flat.npy, which holds 2 axes (5, 6), expected three"),
     "broken phantom": (["--phantom", "nan.npy"], "nan.npy, which holds 60 values that are NaN"),
     "broken image to hold out": (["--holdout", "nan.npy"], "nan.npy, which holds 60 values"),

@@ -30,7 +30,7 @@ def test_images_are_stacked_on_the_grid_in_the_precision_asked_for(rng, tmp_path
     assert SceneOptions(shape=SHAPE).images(np.float32).dtype == np.float32
 
 
-@pytest.mark.parametrize("shape", [SHAPE, (1, 8, 7)])
+@pytest.mark.parametrize("shape", [pytest.param(SHAPE, marks=pytest.mark.slow), (1, 8, 7)])
 def test_two_poses_of_every_phantom_are_held_out(rng, tmp_path, shape):
     """They are near the images learned on, but neither those nor each other."""
     scene = SceneOptions(phantom=("brain", phase_image(tmp_path / "a.npy", rng)), shape=shape)

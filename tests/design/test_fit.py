@@ -384,7 +384,7 @@ def test_callers_arrays_survive_and_nothing_warns():
     [
         (ScheduleLimits(0.0, 2.5), np.float32),
         (ScheduleLimits(0.2, 3.0, rms=1.5), np.float64),
-        (ScheduleLimits(0.0, 9.0, step=0.5), np.float64),
+        pytest.param(ScheduleLimits(0.0, 9.0, step=0.5), np.float64, marks=pytest.mark.slow),
     ],
     ids=["range", "power", "step"],
 )

@@ -192,6 +192,7 @@ def test_poses_turn_all_tissues_together_and_anew_for_each_key():
     assert not np.allclose(maps, poses(jax.random.key(1)))
 
 
+@pytest.mark.slow
 def test_exchange_lowers_the_loss_and_moves_moments():
     """Positions and the optimiser's moments move together, only where that lowers the loss; starts by themselves."""
     objective, params = make()

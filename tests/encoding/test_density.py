@@ -118,7 +118,9 @@ def derivatives(function, points, along, gains, names):
     return jax.jit(lambda k: {name: kinds[name](k) for name in names})(points)
 
 
-@pytest.mark.parametrize("limit", [10**6, 0], ids=["dense", "transforms"])
+@pytest.mark.parametrize(
+    "limit", [10**6, pytest.param(0, marks=pytest.mark.slow)], ids=["dense", "transforms"]
+)
 @pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32])
 @pytest.mark.parametrize("method", METHODS)
 def test_derivatives_are_those_of_the_exact_kernel(rng, monkeypatch, method, dtype, limit):

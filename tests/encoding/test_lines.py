@@ -157,7 +157,7 @@ def test_replacing_a_leaf_leaves_nothing_stale(rng):
     assert _exact.error(new, old) > 1e-3
 
 
-@pytest.mark.parametrize("backend", ["dft", "finufft"])
+@pytest.mark.parametrize("backend", [pytest.param("dft", marks=pytest.mark.slow), "finufft"])
 def test_derivatives_of_gram_are_those_of_adjoint_of_forward(rng, backend):
     """In points, image, maps, weights and readout positions; Hessian-vector products too; and the exact ones."""
     shape, readout = (3, 4, 5), inclusive(5)
@@ -211,7 +211,7 @@ def blob(shape):
     return (1.5 + x + 2 * y * z) * (radius < 0.16) - (np.hypot(y - 0.1, z) < 0.08) * (radius < 0.16)
 
 
-@pytest.mark.parametrize("shape", [(23, 28, 23), (24, 28, 20)])
+@pytest.mark.parametrize("shape", [pytest.param((23, 28, 23), marks=pytest.mark.slow), (24, 28, 20)])
 def test_reference_loss_has_its_own_gradient(shape):
     """The whole reference loss, density recomputed and differentiated: the exact DFT's gradient, odd and even.
 

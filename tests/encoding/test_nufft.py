@@ -319,6 +319,7 @@ for argument in (0, 1):
 """
 
 
+@pytest.mark.slow
 def test_gradients_are_summed_over_devices():
     """Images split over two devices by `shard_map`: the points' gradient is that of one device."""
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}

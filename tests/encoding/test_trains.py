@@ -38,7 +38,7 @@ def gap(a, b):
 
 
 @pytest.mark.parametrize("coils", [0, 2])
-@pytest.mark.parametrize("shape", [(1, 6, 7), (4, 6, 5)])
+@pytest.mark.parametrize("shape", [pytest.param((1, 6, 7), marks=pytest.mark.slow), (4, 6, 5)])
 def test_encoding_laws(rng, shape, coils):
     """Forward is the weighted sum of each class's lines; adjoint, Gram and matched equations follow from it."""
     encoding = make(rng, shape, coils)
