@@ -16,6 +16,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from acqdesign._checks import bad
 from acqdesign._types import PRNGKey, PyTree, Scalar
 
+# How far, of the parameters' size, is looked along a gradient for what constraints make of it.
+_NUDGE = 1e-2
+
 Loss = Callable[[PyTree, PRNGKey], tuple[Scalar, dict[str, Scalar]]]
 
 
@@ -65,7 +68,9 @@ def compile_step(
         if wants_project:
             extra["project"] = lambda trial: constrain(trial, params)
         tool = optax.with_extra_args_support(optimizer)
-        updates, memory = tool.update(grads, state.optimizer, params, **extra)
+        # Those that know of the constraints take the gradient as it is.
+        steer = grads if wants_project else within(constrain, params, grads)
+        updates, memory = tool.update(steer, state.optimizer, params, **extra)
         moved = constrain(optax.apply_updates(params, updates), params)
         finite = {"loss": jnp.isfinite(scalar)} | _finite("gradient", grads) | _finite("update", moved)
         sound = moves & jnp.all(jnp.stack(list(finite.values())))
@@ -148,6 +153,23 @@ def _finite(what: str, tree: PyTree) -> dict[str, Any]:
         f"{what} of {path}" if path else what: jnp.all(jnp.isfinite(leaf))
         for path, (_, leaf) in zip(paths, named, strict=True)
     }
+
+
+def within(constrain: Callable[[PyTree, PyTree], PyTree], params: PyTree, grads: PyTree) -> PyTree:
+    """The part of a gradient that constraints let the parameters follow: `g - (P(x - h g) - (x - h g)) / h`, h small.
+
+    On a limit of power nearly all of a gradient points outwards; scaled entry by entry, as Adam does, that part would
+    move the design although no step along it is allowed. The gradient mapping of projected-gradient methods: Beck,
+    "First-Order Methods in Optimization" (2017), section 10.3. Where nothing is projected it is the gradient itself.
+    """
+
+    def length(x: Any, g: Any) -> Any:
+        size, slope = (jnp.sqrt(jnp.mean(leaf**2)) for leaf in (x, g))
+        return _NUDGE * jnp.where(size > 0, size, 1) / jnp.where(slope > 0, slope, 1)
+
+    h = jax.tree.map(length, params, grads)
+    moved = jax.tree.map(lambda x, g, h: x - h * g, params, grads, h)
+    return jax.tree.map(lambda g, to, at, h: g - (to - at) / h, grads, constrain(moved, params), moved, h)
 
 
 def check_masks(learned: PyTree | None, params: PyTree) -> PyTree | None:

@@ -45,6 +45,26 @@ def run(loss=bowl, params=None, **options):
 
 
 @both_dtypes
+def test_adam_finds_the_best_point_of_a_power_limit(dtype):
+    """Of all x of one root mean square, c·x is largest at x ∝ c; entry-wise scaling alone would end at equal ones."""
+    slopes = jnp.arange(1, 6, dtype=dtype)
+    project = schedule_projection(ScheduleLimits(0.0, 9.0, rms=1.0), 5)
+    result = run(
+        lambda params, key: (-jnp.sum(slopes * params["x"]), {}),
+        start(dtype),
+        steps=200,
+        optimizer=make_optimizer("adam", 0.05, steps=200, schedule="cosine"),
+        project=lambda params: {"x": project(params["x"])},
+    )
+    np.testing.assert_allclose(result.params["x"], slopes / jnp.sqrt(jnp.mean(slopes**2)), rtol=2e-3)
+
+
+def test_constraints_that_do_not_bind_change_nothing():
+    free, boxed = run(), run(project=lambda params: {"x": jnp.clip(params["x"], -9, 9)})
+    np.testing.assert_array_equal(free.params["x"], boxed.params["x"])
+
+
+@both_dtypes
 def test_equals_the_plain_optax_loop(dtype):
     result = run(params=start(dtype), steps=8)
     params, tool = start(dtype), optax.adam(0.05)
