@@ -8,7 +8,8 @@ head, tissues and noise that were not. The settings:
     plane    the command's own: one plane of 48 x 48, 768 lines, 96 echoes of 5 ms, RMS flip 45 degrees, noise 0.06
     volume   48 x 48 x 32 with 4 coils, the rest as in the plane; learned on every sixth plane across the fully sampled
              readout, along which planes are problems of their own, and judged on all of them
-    ordered  the plane from a centre-out ordering, which gives flips little left to do
+    ordered  the plane from a centre-out ordering
+    power    the plane without a limit on power, from flips of 180 degrees, which leaves flips little to gain
 
     python benchmarks/joint_compare.py tune [--setting plane]       # learning rates: results/joint_tuning_plane.json
     python benchmarks/joint_compare.py compare [--setting plane]    # the comparison: results/joint_compare_plane.json
@@ -55,6 +56,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "ordered": {
         "options": {"train": {"ordering": "centre-out"}},
+        "grids": COARSE,
+        "tuning_seeds": (100,),
+        "seeds": (0, 1),
+    },
+    "power": {
+        "options": {"train": {"rms_flip_deg": 180.0}},
         "grids": COARSE,
         "tuning_seeds": (100,),
         "seeds": (0, 1),
