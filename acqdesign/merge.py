@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from acqdesign._checks import bad
+from acqdesign._checks import bad, printable
 from acqdesign._files import atomic_write
+from acqdesign._untrusted import parsing, read_text
 from acqdesign.run import run_command
 
 COMMAND = "merge"
 # Where a run lies says nothing of what it is.
 _PLACES = ("out", "config", "overwrite", "resume")
+_MAX_BYTES = 2**24
 
 
 def merge_runs(folder: Path | str) -> list[dict[str, Any]]:
@@ -35,13 +37,9 @@ def merge_runs(folder: Path | str) -> list[dict[str, Any]]:
     rows = []
     for path in sorted(Path(folder).rglob("config.json")):
         summary = path.with_name("summary.json")
-        try:
-            options = json.loads(path.read_bytes())["options"]
-            numbers = json.loads(summary.read_bytes()) if summary.exists() else {}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise bad(
-                "run", f"{path.parent} ({type(error).__name__}: {error})", "files that a run wrote"
-            ) from None
+        with parsing("run", path.parent, "files that a run wrote"):
+            options = json.loads(read_text("run", path, _MAX_BYTES))["options"]
+            numbers = json.loads(read_text("run", summary, _MAX_BYTES)) if summary.exists() else {}
         rows.append((str(path.parent.relative_to(folder)), options, dict(_numbers("", numbers))))
     if not rows:
         raise bad("folder", str(folder), "a folder with runs in it")
@@ -75,7 +73,7 @@ def _main(argv: Sequence[str] | None) -> int:
     table.writeheader()
     table.writerows(rows)
     if args.out is None:
-        print(text.getvalue(), end="")
+        print("\n".join(map(printable, text.getvalue().splitlines())))
     else:
         with atomic_write(args.out) as file:
             file.write(text.getvalue().encode())

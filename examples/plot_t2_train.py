@@ -44,7 +44,7 @@ constant = jnp.full(ECHOES, rad_from_deg(60.0))
 # ----------------------
 # The landscape has many minima. A train of strong pulses with weak ones between them stores magnetisation along z, and
 # is a start that smooth trains do not find; both are learned side by side, and the better one is kept. L-BFGS with the
-# projection suits a loss without noise; Adam would stop short of where the projected gradient vanishes.
+# projection suits a loss without noise.
 comb = jnp.where(jnp.arange(ECHOES) % 4 == 0, 2.0, 0.5) * constant
 result = fit(
     objective,

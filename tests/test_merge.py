@@ -41,6 +41,15 @@ def test_a_table_has_what_differs_and_what_came_of_it(tmp_path, capsys):
     assert "b/deep,1,0.25,2" in capsys.readouterr().out
 
 
+def test_what_files_hold_is_printed_without_terminal_sequences(tmp_path, capsys):
+    write_run(tmp_path / "a", {"phantom": "\x1b[2Jhead"}, None)
+    write_run(tmp_path / "b", {"phantom": "brain"}, None)
+    assert main([str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "head" in printed
+    assert "\x1b" not in printed
+
+
 def test_no_runs_and_broken_runs_are_named(tmp_path, capsys):
     assert main([str(tmp_path)]) == 2
     assert "folder: got" in capsys.readouterr().err

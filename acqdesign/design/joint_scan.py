@@ -81,8 +81,9 @@ class Scan(eqx.Module):
         gram = self.lines.normal(self.weights[0] ** 2) if len(self.weights) == 1 else small.normal()
 
         def solve(rhs: Image) -> Image:
-            how = {"ridge": self.ridge, "iterations": self.iterations, "dims": 4}
-            found = posterior_mean(gram, rhs, self.prior, **how)  # type: ignore[arg-type]
+            found = posterior_mean(
+                gram, rhs, self.prior, ridge=self.ridge, iterations=self.iterations, dims=4
+            )
             return jnp.einsum("k,akxyz->axyz", self.mix, found, precision="highest")
 
         return solve

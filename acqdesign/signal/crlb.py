@@ -71,6 +71,7 @@ def variances(fisher: Float[Array, "... params params"], keep: int | None = None
     size = fisher.shape[-1]
     least = 16 * size * jnp.finfo(fisher.dtype).eps
     diagonal = jnp.diagonal(fisher, axis1=-2, axis2=-1)
+    # Below this the slope of the inverse root, its power -3/2, would overflow.
     known = diagonal > jnp.finfo(fisher.dtype).tiny ** 0.6
     scale = jnp.where(known, 1 / jnp.sqrt(jnp.where(known, diagonal, 1)), 0)
     unit = fisher * scale[..., :, None] * scale[..., None, :]
