@@ -253,10 +253,11 @@ def fit(
             done += count
             bar.update(count)
             logs = (done - 1) % log_every == 0
-            due = checkpoint is not None and done % checkpoint.every == 0
-            saves = due or (save_minutes is not None and time.perf_counter() - written > 60 * save_minutes)
+            due = save_minutes is not None and time.perf_counter() - written > 60 * save_minutes
             late = logs and max_minutes is not None and time.perf_counter() - begun > 60 * max_minutes
-            stopped = agreed(received[0] if received else "time" if late else "finished")
+            # All processes look at the same steps: one that stopped alone, at a NaN, would leave the others waiting.
+            stopped, due = agreed(received[0] if received else "time" if late else "finished", due)
+            saves = due or (checkpoint is not None and done % checkpoint.every == 0)
             if logs or saves or done == steps or stopped != "finished":
                 row, sound = look(record, "")
                 jax.block_until_ready(state)

@@ -139,9 +139,9 @@ def leads() -> bool:
     return jax.process_index() == 0
 
 
-def agreed(end: str) -> str:
-    """One of `ENDS` for all processes: the last of theirs."""
+def agreed(end: str, due: bool) -> tuple[str, bool]:
+    """One of `ENDS` for all processes, the last of theirs, and whether a save is due, by the clock of the first."""
     if jax.process_count() == 1:
-        return end
-    ends = multihost_utils.process_allgather(np.int32(ENDS.index(end)))
-    return ENDS[int(np.max(ends))]
+        return end, due
+    found = multihost_utils.process_allgather(np.array([ENDS.index(end), due], np.int32))
+    return ENDS[int(found[:, 0].max())], bool(found[0, 1])

@@ -13,21 +13,20 @@ import pytest
 
 from acqdesign.design.mesh import agreed, device_mesh, leads, mesh_sizes
 
-WORKER = Path(__file__).with_name("_mesh_worker.py")
 ROOT = Path(__file__).resolve().parents[2]
 LENGTHS = {"anatomies": 2, "coils": 6, "lines": 253}
 TOLERANCE = {"double": 1e-8, "single": 1e-3}
 
 
-def start(*args, devices=8, **env):
-    """The worker in a process of its own, on virtual devices of the CPU."""
+def start(*args, devices=8, worker="_mesh_worker.py", **env):
+    """A worker in a process of its own, on virtual devices of the CPU."""
     settings = {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "PYTHONPATH": str(ROOT),
     }
-    call = [sys.executable, str(WORKER), *args]
+    call = [sys.executable, str(Path(__file__).with_name(worker)), *args]
     return subprocess.Popen(
         call, env=os.environ | settings | env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -105,6 +104,24 @@ def test_two_processes_equal_one_device(precision):
         check_equal(one, wanted, precision)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("hasty", [0, 1])
+def test_the_first_process_s_clock_says_when_all_save_and_look(tmp_path, hasty):
+    """One process's clock is due at every step, the other's never: each once looked, and stopped at a NaN, alone."""
+    address = f"localhost:{free_port()}"
+    minutes = [1e-12 if n == hasty else 1e9 for n in (0, 1)]
+    both = [
+        start(str(tmp_path), str(minutes[n]), worker="_clock_worker.py", devices=1, COORDINATOR=address, PROCESS=str(n))
+        for n in (0, 1)
+    ]  # fmt: skip
+    found = [results(process) for process in both]
+    assert found[0] == found[1]
+    assert found[0] == {
+        "saved": [3, 4, 5] if hasty == 0 else [5],
+        "calls until the NaN": 2 if hasty == 0 else 5,
+    }
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
@@ -140,4 +157,4 @@ def test_what_would_fit_uses_the_devices_there_are(monkeypatch):
 def test_one_process_leads_and_agrees_with_itself():
     assert mesh_sizes("anatomies=2, coils=4") == {"anatomies": 2, "coils": 4}
     assert leads()
-    assert agreed("SIGTERM") == "SIGTERM"
+    assert agreed("SIGTERM", True) == ("SIGTERM", True)
