@@ -35,9 +35,10 @@ TEXTS = {
 }  # fmt: skip
 LINES = sorted(
     {
-        line.split("#")[0].strip().rstrip('."')
+        line.split("#")[0].strip().rstrip(".")
         for text in TEXTS.values()
-        for line in re.findall(rf"python -m acqdesign\.((?:{'|'.join(COMMANDS)})\b[^`"\n]*)", text)
+        for line in re.findall(r"python -m acqdesign\.(\w+ [^`\"\n]*)", text)
+        if re.match(r"\w+", line)[0] in COMMANDS
     }
 )
 
