@@ -7,8 +7,10 @@ import sys
 import numpy as np
 import pytest
 
-from acqdesign.export import PulseqOptions, plan, pulseq, pulseq_read, read_pulseq, with_samples, write_pulseq
+from acqdesign.export import PulseqOptions, plan, pulseq, pulseq_text, read_pulseq, with_samples, write_pulseq
 from acqdesign.export.pns import passing_slew, predict_pns
+from acqdesign.export.pulseq_play import play
+from acqdesign.export.pulseq_text import read_tables
 from acqdesign.export.sequence import build_sequence
 from acqdesign.export.settle import make_plan
 from acqdesign.hardware import EchoShape, min_echo_spacing, system_limits
@@ -387,9 +389,17 @@ def resigned(text):
         (lambda t: resigned(t.replace("ImgSize 16 20 15", "ImgSize 16 20")), "definition ImgSize"),
         (lambda t: resigned(t.replace("FOV ", "Fov ")), "definition FOV"),
         (lambda t: resigned(t.replace("num_samples 2", "num_samples 99999999", 1)), "a shape of 99999999 samples"),
-        (lambda t: resigned(t.replace("[BLOCKS]", "[BLOCKS]\nnot numbers")), "not readable by pypulseq"),
+        (lambda t: resigned(t.replace("[BLOCKS]", "[BLOCKS]\nnot numbers")), "requires 8 columns but 2 were found"),
+        (lambda t: resigned(t.replace("[BLOCKS]", "[BLOCKS]\n9999 100 99 0 0 0 0 0")), "event 99, which is not in it"),
+        (lambda t: resigned(t.replace("[TRAP]", "[TRAP]\n 9999 nan 10 10 10 0")), "not finite in .TRAP."),
+        (lambda t: resigned(t.replace("[TRAP]", "[TRAP]\n 9999 1 10 -10 10 0")), "negative or long"),
+        (lambda t: resigned(t.replace("extension LABELSET 1", "extension ROTATIONS 1")), "extension ROTATIONS"),
+        (lambda t: resigned(t.replace("[EXTENSIONS]", "[EXTENSIONS]\n 9999 1 1 9999")), "perhaps in a circle"),
+        (lambda t: resigned(t.replace("[SHAPES]", "[SHAPES]\n\nshape_id 99\nnum_samples 9\n0\n0\n99\n")), "shape 99"),
+        (lambda t: resigned(t.replace("[SHAPES]", "[SHAPING]")), r"section \[SHAPING\]"),
     ],
-    ids=["truncated", "edited", "version", "foreign", "binary", "matrix", "fov", "oversized shape", "garbled"],
+    ids=["truncated", "edited", "version", "foreign", "binary", "matrix", "fov", "oversized shape", "garbled",
+         "dangling", "nan", "negative", "rotation", "circle", "false shape", "section"],
 )  # fmt: skip
 def test_damaged_files_are_refused_by_name_and_reason(written, tmp_path, damage, message):
     path = tmp_path / "damaged.seq"
@@ -399,8 +409,102 @@ def test_damaged_files_are_refused_by_name_and_reason(written, tmp_path, damage,
     assert "damaged.seq" in str(caught.value)
 
 
+LIMITS = pp.Opts(max_grad=32, grad_unit="mT/m", max_slew=130, slew_unit="T/m/s", gamma=GAMMA_HZ_PER_T)
+
+
+def foreign(path, version_1_4=False):
+    """What other programs put into files: shaped pulses and gradients, inversions, triggers, labels, odd delays."""
+    seq, make = pp.Sequence(LIMITS), {"system": LIMITS}
+    common = {"duration": 2e-3, "apodization": 0.5, "time_bw_product": 4, **make}
+    excite, slab, back = pp.make_sinc_pulse(
+        1.5, slice_thickness=3e-3, use="excitation", return_gz=True, **common
+    )
+    refocus = pp.make_sinc_pulse(2.5, use="refocusing", phase_offset=0.4, delay=1e-4, **common)
+    invert = pp.make_block_pulse(np.pi, duration=1e-3, use="inversion", **make)
+    read = pp.make_trapezoid("x", flat_area=64, flat_time=1.6e-3, **make)
+    adc = pp.make_adc(16, duration=1.6e-3, delay=read.rise_time, **make)
+    before = pp.make_trapezoid("x", area=0.5 * read.area + 2, duration=1e-3, **make)
+    bump = 2e5 * np.sin((np.arange(60) + 0.5) / 60 * np.pi)
+    spoil = pp.make_arbitrary_grad("y", waveform=bump, first=0, last=0, **make)
+    for n in range(4):
+        if not version_1_4:  # which cannot tell it from refocusing
+            seq.add_block(invert)
+        seq.add_block(pp.make_trigger("physio1", duration=1e-3))
+        seq.add_block(excite, slab)
+        seq.add_block(before, back, pp.make_label("LIN", "SET", n), pp.make_label("SLC", "INC", 1))
+        for m in range(2):
+            wind = pp.make_trapezoid("y", area=4.0 * (n - m), duration=1e-3, **make)
+            seq.add_block(refocus, pp.make_delay(3e-3))
+            seq.add_block(wind)
+            noise = n == 3 and m == 1
+            seq.add_block(read, adc, pp.make_label("NOISE", "SET", int(noise)))
+            seq.add_block(pp.scale_grad(wind, -1))
+        seq.add_block(spoil, pp.make_label("NOISE", "SET", 0))
+    seq.set_definition("FOV", [0.25, 0.25, 0.02])
+    seq.set_definition("ImgSize", [16, 16, 4])
+    seq.write(str(path), create_signature=True, v141_compat=version_1_4)
+    if not version_1_4:
+        seq = pp.Sequence(LIMITS)
+        seq.read(str(path))
+    k, _, excited, refocused, times = seq.calculate_kspace()
+    return k.reshape(3, 8, 16)[:, :7], np.sort(np.concatenate([excited, refocused])), times.reshape(8, 16)[:7]
+
+
+@pytest.mark.parametrize("version_1_4", [False, True])
+def test_k_space_and_pulses_of_other_programs_are_what_pypulseq_plays(tmp_path, version_1_4):
+    """`calculate_kspace` without noise; cells are 4/m. Of 1.4, pypulseq 1.5.0 takes every pulse to excite."""
+    k, pulsed, times = foreign(tmp_path / "a.seq", version_1_4)
+    pulses, found = play(read_tables(tmp_path / "a.seq"))
+    lines = found.start[:, :, None] + found.kinds[found.kind]
+    np.testing.assert_allclose(lines, k.transpose(1, 0, 2), atol=5e-3 if version_1_4 else 1e-9)
+    np.testing.assert_allclose(found.time, times[:, 0], atol=1e-9)
+    np.testing.assert_allclose(pulses.time, pulsed, atol=1e-9)
+    assert "".join(pulses.use) == "err" * 4
+    np.testing.assert_allclose(pulses.flip, np.tile([1.5, 2.5, 2.5], 4), rtol=1e-4)
+    np.testing.assert_allclose(pulses.phase, np.tile([0.0, 0.4, 0.4], 4), atol=1e-5)
+
+
+def test_a_scan_takes_no_more_memory_than_the_file_allows(tmp_path):
+    """A file of 20,000 lines was once read in 200 times its size; now in less than four, the same line each time."""
+    import re
+    import tracemalloc
+
+    write_pulseq(tmp_path / "a.seq", single_design(), PulseqOptions(dummies=0, noise_scan=False))
+    text = (tmp_path / "a.seq").read_text()
+    blocks, lobes = (re.search(rf"\[{name}\]\n((?:[ \d].*\n)+)", text) for name in ("BLOCKS", "TRAP"))
+    rows = [line.split() for line in blocks.group(1).splitlines()]
+    traps = [line.split() for line in lobes.group(1).splitlines()]
+    scans, most = 3400, 1 + max(int(row[0]) for row in traps)
+    known = {row[0] for row in traps}
+    many = "".join(
+        f"{n * len(rows) + int(row[0]):6d} "
+        + " ".join(
+            str(n * most + int(word)) if 3 <= c <= 5 and word in known else word
+            for c, word in enumerate(row[1:], 1)
+        )
+        + "\n"
+        for n in range(scans)
+        for row in rows
+    )
+    more = "".join(
+        f"{n * most + int(row[0]):6d} {' '.join(row[1:])}\n" for n in range(scans) for row in traps
+    )
+    text = text.replace(blocks.group(1), many).replace(lobes.group(1), more)
+    (tmp_path / "b.seq").write_text(resigned(text))
+    tracemalloc.start()
+    found = read_pulseq(tmp_path / "b.seq")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found["points"]) == 6 * scans > 20_000
+    wanted = read_pulseq(tmp_path / "a.seq")["points"]
+    np.testing.assert_allclose(
+        found["points"].reshape(scans, 6, 2), np.broadcast_to(wanted, (scans, 6, 2)), atol=1e-9
+    )
+    assert peak < 4 * (tmp_path / "b.seq").stat().st_size
+
+
 def test_oversized_files_are_refused_before_they_are_read(written, monkeypatch):
-    monkeypatch.setattr(pulseq_read, "_MAX_BYTES", 100)
+    monkeypatch.setattr(pulseq_text, "_MAX_BYTES", 100)
     with pytest.raises(ValueError, match="expected at most 100"):
         read_pulseq(written[0])
 
