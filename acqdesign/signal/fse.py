@@ -77,8 +77,8 @@ def fse(
             state of repeated trains. Left out, the train starts from equilibrium.
         spoiling: what is lost between trains. `transverse` magnetisation only: all that is stored along z lasts,
             dephased or not, as it does when crushers are the same in every train. `complete`: also what is stored
-            dephased, as when motion or changing crushers destroy it; 2 to 5 times faster for one tissue, 30 to 40
-            for many, and up to 1 % of M0 off where it does last.
+            dephased, as when motion or changing crushers destroy it; faster, most of all for many tissues, and up
+            to 1 % of M0 off where it does last.
         diffusivity: diffusion coefficient [m²/s]; needs `order_moment`.
         order_moment: dephasing by the gradients of half an echo spacing [rad/m].
         n_states: orders of one parity kept; left out, all that reach an echo, which is exact.
