@@ -74,8 +74,9 @@ def _longitudinal(train: Train) -> tuple[Array, Array]:
         return jnp.real(out / unit)
 
     dtype = train.pulses.angle.dtype
-    like = jax.ShapeDtypeStruct(train.batch, dtype), jax.ShapeDtypeStruct((n, *train.batch), dtype)
-    by_start, by_recovered = jax.linear_transpose(after, *like)(jnp.ones(train.batch, dtype))
+    # At zero, as anywhere: JAX before 0.10 cannot take `linear_transpose` of a scan.
+    _, transposed = jax.vjp(after, jnp.zeros(train.batch, dtype), jnp.zeros((n, *train.batch), dtype))
+    by_start, by_recovered = transposed(jnp.ones(train.batch, dtype))
     fed = (1 - train.half_e1) * by_start + (1 - train.half_e1**2) * by_recovered.sum(axis=0)
     return fed, train.cos * train.half_e1 * by_start
 
