@@ -41,7 +41,7 @@ def pythons(session: nox.Session) -> None:
 def lowest(session: nox.Session) -> None:
     """The tests on the lowest versions that pyproject.toml allows."""
     session.install("uv")
-    session.run("uv", "pip", "install", "--resolution", "lowest-direct", "-e", ".[test]")
+    session.run_install("uv", "pip", "install", "--resolution", "lowest-direct", "-e", ".[test]")
     # Old releases use of each other what is deprecated by now.
     session.run("pytest", "-W", "default::DeprecationWarning", *session.posargs)
 
@@ -50,7 +50,7 @@ def lowest(session: nox.Session) -> None:
 def newest(session: nox.Session) -> None:
     """The tests on the newest versions there are."""
     session.install("uv")
-    session.run("uv", "pip", "install", "--upgrade", "-e", ".[test]")
+    session.run_install("uv", "pip", "install", "--upgrade", "-e", ".[test]")
     session.run("pytest", *session.posargs)
 
 
