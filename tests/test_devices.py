@@ -59,7 +59,7 @@ def check_equal(found, wanted):
 @pytest.mark.parametrize(
     ("command", "mesh"),
     [
-        (f"learn_joint --starts 2 {JOINT[11:]}", "coils=2,lines=4"),
+        (f"learn_joint --starts 2 --exchange-every 5 {JOINT[11:]}", "coils=2,lines=4"),
         (
             f"learn_traj --shape 4 10 10 --phantom brain brain --coils 2 --lines 40 --noise 0.02 {SMALL}",
             "anatomies=2,coils=2,lines=2",

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from acqdesign.design.assignment import exchange_step
 from acqdesign.design.fit import fit
 from acqdesign.design.joint_objective import SPLIT, JointObjective, JointSettings, Poses
 from acqdesign.design.mesh import device_mesh, split_over
@@ -57,10 +58,10 @@ def mesh_of(text, lines=16):
     )
 
 
-def learn(text, dtype, **more):
+def learn(text, dtype, exchange_every=0, **more):
     """Twenty steps: the parameters and every loss."""
     objective, params = problem(dtype, **more)
-    mesh = mesh_of(text)
+    mesh, between = mesh_of(text), exchange_step(objective, jax.random.key(2)) if exchange_every else None
     if mesh is not None:
         objective = split_over(mesh, objective, SPLIT)
     result = fit(
@@ -69,6 +70,8 @@ def learn(text, dtype, **more):
         optimizer=optax.adam(4e-3),
         steps=STEPS,
         key=jax.random.key(1),
+        between=between,
+        between_every=exchange_every or 1,
         progress=False,
         mesh=mesh,
     )

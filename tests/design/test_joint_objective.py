@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acqdesign.design.assignment import exchange_step
+from acqdesign.design.assignment import exchange_step, exchanged
 from acqdesign.design.joint_objective import TERMS, JointObjective, JointSettings, Poses, main_lobe
 from acqdesign.encoding import StraightLineEncoding, order_views
 from acqdesign.recon import nrmse, posterior_mean, spectral_prior
@@ -218,6 +218,45 @@ def test_exchange_lowers_the_loss_and_moves_moments():
     moved_both, state = exchange(2, both, {"mu": both["points"] * 10})
     np.testing.assert_array_equal(moved_both["points"][0], moved["points"])
     np.testing.assert_array_equal(state["mu"], moved_both["points"] * 10)
+
+
+def test_an_exchange_moves_positions_to_their_echoes_and_no_others():
+    """Whatever line of an echo the assignment names, the same one is taken."""
+    rng = np.random.default_rng(0)
+    echo = rng.permutation(np.arange(24) % 6)
+    for _ in range(20):
+        slot = rng.permutation(24)
+        source = exchanged(slot, echo)
+        np.testing.assert_array_equal(np.sort(source), np.arange(24))
+        np.testing.assert_array_equal(echo[np.argsort(source)], echo[slot])
+        stay = echo[slot] == echo
+        np.testing.assert_array_equal(source[stay], np.arange(24)[stay])
+        # Slots of one echo shuffled among themselves.
+        other = np.arange(24)
+        for e in range(6):
+            other[np.flatnonzero(echo == e)] = rng.permutation(np.flatnonzero(echo == e))
+        np.testing.assert_array_equal(exchanged(other[slot], echo), source)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tied", [False, True], ids=["lines of an echo", "mirrored lines too"])
+def test_exchange_does_not_follow_rounding(tied):
+    """Parameters changed by their last digits exchange alike; also where lines of an echo lie at k and -k."""
+    objective, params = make(**({"noise": 0.0, "ridge": 1e-2} if tied else {}))
+    if tied:
+        pairs = jnp.asarray(np.random.default_rng(2).uniform(-0.4, 0.4, (4, 2)))
+        own = jnp.array([[0.0, 0.0], [-0.5, 0.0], [0.0, -0.5], [-0.5, -0.5]])
+        params = {"points": jnp.concatenate([pairs, -pairs, own]), "flips": jnp.linspace(0.5, 1.2, 4)}
+        objective = eqx.tree_at(lambda o: o.echo, objective, jnp.arange(12) % 4)
+    exchange, rng, moved = exchange_step(objective, jax.random.key(7)), np.random.default_rng(0), 0
+    for step in range(1 if tied else 3):
+        wanted = exchange(step, params, {})[0]["points"]
+        moved += not np.array_equal(wanted, params["points"])
+        for _ in range(10 if tied else 4):
+            near = {k: v * (1 + 1e-14 * rng.normal(size=v.shape)) for k, v in params.items()}
+            np.testing.assert_allclose(exchange(step, near, {})[0]["points"], wanted, rtol=1e-12)
+        params = {**params, "points": wanted}
+    assert moved
 
 
 def test_errors_name_the_setting():

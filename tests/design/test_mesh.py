@@ -83,6 +83,16 @@ def test_every_mesh_equals_one_device(options, precision):
 
 
 @pytest.mark.slow
+def test_lines_exchange_alike_on_every_mesh():
+    """Echoes exchanged four times in 20 steps: still 1e-8 in float64, and another design than without."""
+    found = results(start(";".join(("none", *TOGETHER)), "double", "exchange_every=4"))
+    for mesh in TOGETHER:
+        check_equal(found[mesh], found["none"], "double")
+    kept = results(start("none", "double"))["none"]
+    assert not np.allclose(found["none"]["points"], kept["points"], atol=0.1)
+
+
+@pytest.mark.slow
 def test_messages_of_the_compiled_program_do_not_grow_with_lines():
     """All kinds of messages, once XLA has added its own."""
     found = results(start(";".join(MESHES), "single", "messages", "compiled"))
