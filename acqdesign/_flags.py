@@ -1,8 +1,11 @@
 """Options from the command line, with tyro; a mistake is one line rather than a box of usage."""
 
 import contextlib
+import inspect
 import io
 import itertools
+import shutil
+import textwrap
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -11,6 +14,22 @@ import tyro
 from acqdesign._config import flat_options
 
 Options = TypeVar("Options")
+
+
+def description(kind: type) -> str:
+    """The docstring of a class of options for a terminal: words whole, examples further in, a line each."""
+    width = min(80, shutil.get_terminal_size().columns)
+    found = []
+    for paragraph in (inspect.getdoc(kind) or "").split("\n\n"):
+        # Lines that begin with a space are those that tyro leaves as they are.
+        indent = "    " if paragraph.startswith("python -m") else " "
+        hanging = 2 * indent if len(indent) > 1 else indent
+        found.append(
+            textwrap.fill(
+                paragraph, width, initial_indent=indent, subsequent_indent=hanging, break_on_hyphens=False
+            )
+        )
+    return "\n".join(found)
 
 
 def read_flags(
@@ -35,7 +54,9 @@ def read_flags(
     more: dict[str, Any] = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(kind, prog=prog, args=args, config=settings, **more)
+            return tyro.cli(
+                kind, prog=prog, args=args, description=description(kind), config=settings, **more
+            )
     except SystemExit as stop:
         if not stop.code:
             raise

@@ -79,7 +79,21 @@ class DeviceOptions:
             remedy = "Start all of them, with one --coordinator that each can reach."
             raise bad("--coordinator", f"{self.coordinator} ({error})", "every process", remedy) from error
 
-    def devices(self, lengths: Mapping[str, int]) -> Mesh | None:
+    def note(self) -> str | None:
+        """What to say beforehand of what JAX will print that this run need not heed; None where nothing is."""
+        if (
+            self.cache_dir is None
+            or jax.default_backend() != "cpu"
+            or not any(self.cache_dir.glob("*-cache"))
+        ):
+            return None
+        # https://github.com/openxla/xla/issues/44565; JAX's key of a program holds the processor's features.
+        return (
+            "--cache-dir: where XLA says that +prefer-no-gather or +prefer-no-scatter is not supported, nothing is "
+            "wrong: those are preferences of its compiler, and programs come only from processors like this one."
+        )
+
+    def mesh_over(self, lengths: Mapping[str, int]) -> Mesh | None:
         """The mesh asked for, or None; see `device_mesh`."""
         return None if self.mesh is None else device_mesh(self.mesh, lengths)
 

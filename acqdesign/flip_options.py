@@ -152,8 +152,8 @@ class TissueOptions:
     b1: tuple[float, ...] = (1.0,)
     """Transmit fields relative to nominal that every tissue is seen at."""
     objective: str | None = None
-    """Relative Cramér–Rao bound of t2 (T1 known), t1 (T2 known) or t1t2 (their sum), M0 and its phase unknown; t2
-    for fse, t1t2 for mrf and bssfp unless given."""
+    """Relative Cramér–Rao bound of t2 (T1 known), t1 (T2 known) or t1t2 (their sum), M0 and its phase unknown.
+    Unless given, t2 for fse, t1t2 for mrf and bssfp."""
     ensemble: Literal["mean", "worst"] = "mean"
     """Over tissues and B1: mean, or worst case (a smooth maximum)."""
 
@@ -207,9 +207,10 @@ class LimitOptions:
     spline: int | None = None
     """Learn this many B-spline control points in place of free flips."""
     start: str | None = None
-    """Flips to start from: constant (at the RMS), sinusoid, random (smooth), comb (a strong pulse every few), or of
-    fse those whose echoes settle at a level (pss) or decay with twice the T2 (exponential); constant for fse,
-    sinusoid for mrf and bssfp unless given. Further --starts are combs for fse, random for mrf and bssfp."""
+    """Flips to start from: constant (at the RMS), sinusoid, random (smooth) or comb (a strong pulse every few).
+    For fse also those whose echoes settle at a level (pss) or decay with twice the T2 (exponential).
+    Unless given, constant for fse, sinusoid for mrf and bssfp.
+    Further --starts are combs for fse, random for mrf and bssfp."""
 
     def check(self) -> None:
         """Raises `ValueError` where options are wrong or exclude each other; called once they are all read."""

@@ -131,7 +131,7 @@ def _main(argv: Sequence[str] | None) -> int:
     run = options.run
     objective, params, project, limits = _problem(options)
     many = run.starts > 1
-    mesh = run.devices({"tissues": len(objective.t1)})
+    mesh = run.device.mesh_over({"tissues": len(objective.t1)})
     with run_directory(COMMAND, options) as out:
         result = fit(
             objective if mesh is None else split_over(mesh, objective, SPLIT),

@@ -125,7 +125,7 @@ def build(options: JointOptions, run_seed: int) -> Problem:
         begin[0] if count == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *begin),
         project,
         None if count == 1 else count,
-        options.run.devices(lengths),
+        options.run.device.mesh_over(lengths),
     )
 
 

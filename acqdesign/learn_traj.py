@@ -179,7 +179,7 @@ def _main(argv: Sequence[str] | None) -> int:
     fov_m = scene.fov_m()
     # What is held out is split as what is learned on.
     anatomies = math.gcd(len(images), len(held_out))
-    mesh = run.devices({"anatomies": anatomies, "coils": scene.coils, "lines": points.shape[1]})
+    mesh = run.device.mesh_over({"anatomies": anatomies, "coils": scene.coils, "lines": points.shape[1]})
 
     with run_directory(COMMAND, options) as out:
         result = fit(

@@ -15,6 +15,9 @@ from acqdesign._untrusted import parsing, read_text
 from acqdesign.run import run_command
 
 COMMAND = "merge"
+_ABOUT = (
+    "One table from many runs: a row each, with the options that differ and every number of summary.json."
+)
 # Where a run lies says nothing of what it is.
 _PLACES = ("out", "config", "overwrite", "resume")
 _MAX_BYTES = 2**24
@@ -63,7 +66,7 @@ def _numbers(prefix: str, value: Any) -> list[tuple[str, Any]]:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m acqdesign.merge", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m acqdesign.merge", description=_ABOUT)
     parser.add_argument("folder", type=Path, help="folder with the runs, at any depth")
     parser.add_argument("--out", type=Path, help="CSV file to write; standard output unless given")
     args = parser.parse_args(argv)

@@ -13,10 +13,11 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import jax
 import numpy as np
+import tyro
 
 from acqdesign._checks import bad, check_choice, check_count, check_positive, printable
 from acqdesign._config import flat_options, read_config
@@ -58,7 +59,7 @@ _HALF_WRITTEN = (".*.tmp", "checkpoint*/.*.tmp")
 
 
 @dataclasses.dataclass(frozen=True)
-class RunOptions(DeviceOptions):
+class RunOptions:
     """How the run is made and where its results go."""
 
     out: Path | None = None
@@ -72,8 +73,8 @@ class RunOptions(DeviceOptions):
     optimizer: str = "adam"
     """Optimiser: adam, adamw, nadam, amsgrad, radam, adabelief, lion, rmsprop, sgd, momentum or lbfgs."""
     lr: float | None = None
-    """Learning rate in units of what is learned [cycles/voxel, rad]; 1e-2 unless given. For lbfgs the largest
-    multiple of its own step, 1 unless given."""
+    """Learning rate in units of what is learned [cycles/voxel, rad]; 1e-2 unless given.
+    For lbfgs the largest multiple of its own step, 1 unless given."""
     schedule: str = "constant"
     """Learning rate over the run: constant, cosine, exponential (to 1 %), linear or warmup-cosine."""
     clip: float | None = None
@@ -98,9 +99,13 @@ class RunOptions(DeviceOptions):
     """Bit-identical results on one platform, for some loss of speed."""
     precision: Literal["single", "double"] = "single"
     """Arithmetic: float32 or float64."""
+    device: Annotated[DeviceOptions, tyro.conf.arg(prefix_name=False)] = dataclasses.field(
+        default_factory=DeviceOptions
+    )
 
     def check(self) -> None:
         """Raises `ValueError` where options are wrong or exclude each other; called once they are all read."""
+        self.device.check()
         check_count("--seed", self.seed, minimum=0, maximum=2**32 - 1)
         for name in ("steps", "starts", "checkpoint_every"):
             check_count("--" + name.replace("_", "-"), getattr(self, name))
@@ -156,13 +161,15 @@ def parse_options(kind: type[Options], argv: Sequence[str] | None, *, prog: str)
     jax.config.update("jax_enable_x64", run.precision == "double")
     if run.deterministic and "--xla_gpu_deterministic_ops" not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
-    run.start()
+    run.device.start()
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
         asked = os.environ.get("JAX_PLATFORMS", "")
         remedy = 'Unset JAX_PLATFORMS, or install JAX for it: pip install "acqdesign[cuda13]".'
         raise bad("device", f"JAX_PLATFORMS={asked}", "a device that JAX can reach", remedy) from error
+    if note := run.device.note():
+        print(f"{prog}: {note}", file=sys.stderr)
     return options
 
 

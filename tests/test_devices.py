@@ -115,8 +115,8 @@ def test_of_two_processes_only_the_first_writes(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("lost", "how"),
-    [(0, signal.SIGKILL), (1, signal.SIGKILL), (1, signal.SIGSTOP)],
-    ids=["0", "1", "1 hangs"],
+    [(0, signal.SIGKILL), (1, signal.SIGKILL), (0, signal.SIGSTOP), (1, signal.SIGSTOP)],
+    ids=["0", "1", "0 hangs", "1 hangs"],
 )
 def test_a_lost_process_ends_the_other_within_a_minute(tmp_path, lost, how):
     """With a message, and the last checkpoint whole: one process goes on from it."""
@@ -180,3 +180,12 @@ def test_compiled_programs_are_kept_where_asked(tmp_path, monkeypatch):
     monkeypatch.setattr(jax.config, "update", seen.__setitem__)
     DeviceOptions(cache_dir=tmp_path).start()
     assert seen == {"jax_compilation_cache_dir": str(tmp_path)}
+
+
+def test_a_false_alarm_of_xla_is_named_where_it_may_come(tmp_path):
+    """On a CPU, once programs are there to be read again."""
+    options = DeviceOptions(cache_dir=tmp_path)
+    assert DeviceOptions().note() is None
+    assert options.note() is None
+    (tmp_path / "jit_step-0123-cache").touch()
+    assert ("prefer-no-gather" in (options.note() or "")) == (jax.default_backend() == "cpu")

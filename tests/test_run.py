@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import inspect
 import json
 import os
 import signal
@@ -20,7 +21,10 @@ from matplotlib.figure import Figure
 
 from acqdesign._config import flat_options, read_config
 from acqdesign._files import write_history
+from acqdesign._flags import description
 from acqdesign.design import NonFiniteError, fit, make_optimizer
+from acqdesign.export.__main__ import ExportOptions
+from acqdesign.joint_options import JointOptions
 from acqdesign.run import (
     RunOptions,
     exit_code,
@@ -384,6 +388,17 @@ def test_help_teaches_flat_flags_with_units_and_defaults(capsys):
         assert f"--{name} " in text
     assert "--run." not in text
     assert "(default: 12)" in text
+    assert text.index("--precision") < text.index(" device options") < text.index("--mesh")
+
+
+@pytest.mark.parametrize("kind", [JointOptions, ExportOptions])
+def test_help_has_its_description_in_whole_words_and_an_example_a_line(kind, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = description(kind).splitlines()
+    assert max(map(len, lines)) <= 60
+    assert all(line.startswith(" ") for line in lines)
+    assert " ".join(" ".join(lines).split()) == " ".join(inspect.getdoc(kind).split())
+    assert sum(line.startswith("    python -m") for line in lines) >= 3
 
 
 def test_a_figure_that_fails_leaves_the_old_one(tmp_path):

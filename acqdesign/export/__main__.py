@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from acqdesign._checks import bad, check_choice, check_count, check_positive
+from acqdesign._flags import description
 from acqdesign.export.bart import write_bart
 from acqdesign.export.mat import write_mat
 from acqdesign.export.mrd import write_mrd
@@ -107,7 +108,8 @@ class ExportOptions:
 
 def _main(argv: Sequence[str] | None) -> int:
     prog, settings = "python -m acqdesign.export", (tyro.conf.FlagCreatePairsOff,)
-    options = tyro.cli(ExportOptions, prog=prog, args=argv, config=settings)
+    about = description(ExportOptions)
+    options = tyro.cli(ExportOptions, prog=prog, args=argv, description=about, config=settings)
     options.check()
     source = options.run_dir / "design.npz" if options.run_dir.is_dir() else options.run_dir
     if not source.exists():
