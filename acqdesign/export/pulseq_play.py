@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from acqdesign._untrusted import check_memory
 from acqdesign.export.pulseq_text import Tables, wrong
 
-_MAX_WORK = 2**26  # samples that are evaluated: thousands of readouts of different kinds
+_MAX_WORK = 2**24  # samples of shapes that are evaluated
 _FAT_SAT_S, _FAT_SAT_HZ, _EXCITES_RAD = 6e-3, 100.0, 0.5 * math.pi + 2e-4
 
 
@@ -63,29 +64,23 @@ def play(tables: Tables) -> tuple[Pulses, Readouts]:
         raise wrong(
             tables.path, f"readouts of {samples:g} samples, {dwell:g} s apart", "a whole number, and a time"
         )
-    played = np.column_stack([tables.blocks[lines, 1:4], np.unique(held[:, 2], return_inverse=True)[1]])
-    first = np.unique(held[:, 2])
+    delays, delay = np.unique(held[:, 2], return_inverse=True)
+    played = np.column_stack([tables.blocks[lines, 1:4], delay.reshape(-1)])
     unique, kind = np.unique(played, axis=0, return_inverse=True)
-    if len(unique) * samples > _MAX_WORK:
-        raise wrong(
-            tables.path,
-            f"{len(unique)} kinds of readouts of {samples:.0f} samples",
-            f"at most {_MAX_WORK} in all",
-        )
-    times = first[unique[:, 3], None] + (np.arange(int(samples)) + 0.5) * dwell
+    check_memory("seq", tables.path, (48 * len(unique) + 64) * samples)
     kinds = np.empty((len(unique), 3, int(samples)))
     start = np.empty((len(lines), 3))
     when = starts[lines] + held[:, 2] + 0.5 * dwell
     before = np.searchsorted(pulses.time, when) - 1
     if (before != np.searchsorted(pulses.time, when + (samples - 1) * dwell) - 1).any():
         raise wrong(tables.path, "a pulse within a readout", "pulses between readouts")
-    areas = _areas(tables)
+    areas, middles = _areas(tables), (np.arange(int(samples)) + 0.5) * dwell
     for axis in range(3):
         rows = tables.blocks[:, 1 + axis]
         moments = np.append(areas, 0.0)[rows]
         moments = np.cumsum(moments) - moments
         for k in range(len(unique)):
-            kinds[k, axis] = _moment(tables, int(unique[k, axis]), times[k])
+            kinds[k, axis] = _moment(tables, int(unique[k, axis]), delays[unique[k, 3]] + middles)
         middle = moments[at] + _moments(tables, rows[at], centres)
         origin, offset = _offsets(pulses.use, middle)
         none = before < 0
@@ -194,11 +189,12 @@ def _moments(tables: Tables, rows: np.ndarray, times: np.ndarray) -> np.ndarray:
 
 def _pulses(tables: Tables, starts: np.ndarray) -> tuple[Pulses, np.ndarray, np.ndarray]:
     """Excitations and refocusing pulses, with their centres in their blocks [s], and those blocks."""
-    columns = [0, 1, 2, 3] + ([4] if tables.version == 5 else [])
-    unique, index = np.unique(tables.pulses[:, columns], axis=0, return_inverse=True)
-    _check_work(tables, unique[:, 1])
-    made = np.array([_pulse(tables, *pulse[:4]) for pulse in unique], float).reshape(-1, 3)
-    flip, length, peak = made[index.reshape(-1)].T
+    # Many pulses differ by their size or phase alone.
+    unique, index = np.unique(tables.pulses[:, 1:4], axis=0, return_inverse=True)
+    _check_work(tables, unique[:, 0])
+    made = np.array([_pulse(tables, *shapes) for shapes in unique], float).reshape(-1, 3)
+    area, length, peak = made[index.reshape(-1)].T
+    flip = 2 * math.pi * np.abs(tables.pulses[:, 0]) * area
     if tables.version == 5:
         use, centre, delay, phase = tables.uses, tables.pulses[:, 4], tables.pulses[:, 5], tables.pulses[:, 9]
         use = np.where(np.isin(use, list("ripso")), use, "e")
@@ -214,19 +210,17 @@ def _pulses(tables: Tables, starts: np.ndarray) -> tuple[Pulses, np.ndarray, np.
     return Pulses(use[row], starts[at] + centres, flip[row], phase[row]), centres, at
 
 
-def _pulse(
-    tables: Tables, amplitude: float, magnitude: float, phase: float, times: float
-) -> tuple[float, ...]:
-    """Flip angle [rad], length [s], and where its largest magnitude lies [s]."""
+def _pulse(tables: Tables, magnitude: float, phase: float, times: float) -> tuple[float, ...]:
+    """Of a pulse of unit size: area [s], length [s], and where its largest magnitude lies [s]."""
     raster = float(tables.definitions["RadiofrequencyRasterTime"][0])
     size = _shape(tables, magnitude)
     turns = _shape(tables, phase) if phase else np.zeros(len(size))
     steps = _shape(tables, times) if times > 0 else np.arange(len(size)) + 0.5
     if not len(size) == len(turns) == len(steps):
         raise wrong(tables.path, "a pulse whose magnitude, phase and times are not equally long")
-    signal, t = amplitude * size * np.exp(2j * math.pi * turns), steps * raster
+    signal, t = size * np.exp(2j * math.pi * turns), steps * raster
     length = math.ceil(steps[-1] - 1e-9) * raster
     # A hard pulse by its two ends, or samples in the middle of equal intervals.
     area = (t[1] - t[0]) * signal.mean() if len(t) == 2 else signal.sum() * length / len(t)
     high = np.flatnonzero(np.abs(signal) >= 0.99999 * np.abs(signal).max())
-    return 2 * math.pi * abs(area), length, 0.5 * (t[high[0]] + t[high[-1]])
+    return abs(area), length, 0.5 * (t[high[0]] + t[high[-1]])

@@ -28,9 +28,13 @@ def read_pulseq(path: Path | str) -> dict[str, np.ndarray]:
         OSError: it cannot be read.
     """
     path = Path(path)
-    with parsing("seq", path, "a consistent Pulseq file of straight lines"):
+    with parsing("seq", path, "a consistent Pulseq file of straight lines"), np.errstate(all="ignore"):
         tables = read_tables(path)
-        return _design(tables, *play(tables))
+        design = _design(tables, *play(tables))
+        for name, values in design.items():
+            if not np.isfinite(values).all():
+                raise wrong(path, f"{name} beyond all numbers")
+        return design
 
 
 def _design(tables: Tables, pulses: Pulses, read: Readouts) -> dict[str, np.ndarray]:
@@ -39,22 +43,19 @@ def _design(tables: Tables, pulses: Pulses, read: Readouts) -> dict[str, np.ndar
     if (shape != np.round(shape)).any() or shape.max() > 2**15:
         raise wrong(path, f"ImgSize {shape.tolist()}", "three numbers of voxels")
     voxel = (fov / shape).tolist()
-    start = np.stack([cycles_from_per_m(read.start[:, d], voxel[d]) for d in range(3)], -1)
-    kinds = np.stack([cycles_from_per_m(read.kinds[:, d], voxel[d]) for d in range(3)], 1)
-    share = np.bincount(read.kind) / len(read.kind)
-    readout = start[:, 0].mean() + share @ kinds[:, 0]
-    points = start[:, 1:] + kinds.mean(-1)[read.kind, 1:]
+    start, kinds = read.start, read.kinds
+    for axis in range(3):  # in place: they may be large
+        start[:, axis] = cycles_from_per_m(start[:, axis], voxel[axis])
+        kinds[:, axis] = cycles_from_per_m(kinds[:, axis], voxel[axis])
+    readout = start[:, 0].mean() + np.bincount(read.kind) / len(read.kind) @ kinds[:, 0]
+    middle = kinds[:, 1:].mean(-1)
+    points = start[:, 1:] + middle[read.kind]
     # How far a line's samples leave the mean readout and the line's position: of each kind, and of each line.
-    off = kinds - np.concatenate(
-        [
-            np.broadcast_to(readout, (len(kinds), 1, samples)),
-            kinds[:, 1:].mean(-1)[:, :, None].repeat(samples, -1),
-        ],
-        1,
-    )
+    kinds[:, 0] -= readout
+    kinds[:, 1:] -= middle[..., None]
     along = start[:, 0]
-    low, high = off[:, 0].min(-1)[read.kind] + along, off[:, 0].max(-1)[read.kind] + along
-    spread = float(max(np.abs(low).max(), np.abs(high).max(), np.abs(off[:, 1:]).max()))
+    low, high = (kinds[:, 0].min(-1)[read.kind] + along).min(), (kinds[:, 0].max(-1)[read.kind] + along).max()
+    spread = float(np.abs([low, high, kinds[:, 1:].min(), kinds[:, 1:].max()]).max())
     if not spread <= _STRAIGHT:
         raise wrong(path, f"k-space lines that are not straight along x, by {spread:.2g} cycles/voxel")
     centre = float(np.interp(0.0, readout, np.arange(samples))) if samples > 1 else 0.0

@@ -14,7 +14,7 @@ from acqdesign._checks import bad
 from acqdesign._untrusted import check_memory
 
 _MAX_BYTES = 2**28
-_MAX_SHAPE, _MAX_RAMP_S, _MAX_CHAIN = 10**6, 1.0, 64
+_MAX_SHAPE, _MAX_RAMP_S, _MAX_CHAIN = 2**18, 1.0, 64  # samples: 0.26 s of a pulse, 2.6 s of a gradient
 _VERSIONS = ((1, 4), (1, 5))
 _SIGNATURE = b"\n[SIGNATURE]"
 _RASTERS = {"BlockDurationRaster": 1e-5, "GradientRasterTime": 1e-5, "RadiofrequencyRasterTime": 1e-6}

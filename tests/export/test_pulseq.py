@@ -396,10 +396,11 @@ def resigned(text):
         (lambda t: resigned(t.replace("extension LABELSET 1", "extension ROTATIONS 1")), "extension ROTATIONS"),
         (lambda t: resigned(t.replace("[EXTENSIONS]", "[EXTENSIONS]\n 9999 1 1 9999")), "perhaps in a circle"),
         (lambda t: resigned(t.replace("[SHAPES]", "[SHAPES]\n\nshape_id 99\nnum_samples 9\n0\n0\n99\n")), "shape 99"),
+        (lambda t: resigned(t.replace("[ADC]\n1 16 ", "[ADC]\n1 9000000 ")), "bytes of memory"),
         (lambda t: resigned(t.replace("[SHAPES]", "[SHAPING]")), r"section \[SHAPING\]"),
     ],
     ids=["truncated", "edited", "version", "foreign", "binary", "matrix", "fov", "oversized shape", "garbled",
-         "dangling", "nan", "negative", "rotation", "circle", "false shape", "section"],
+         "dangling", "nan", "negative", "rotation", "circle", "false shape", "long readout", "section"],
 )  # fmt: skip
 def test_damaged_files_are_refused_by_name_and_reason(written, tmp_path, damage, message):
     path = tmp_path / "damaged.seq"
