@@ -1,10 +1,12 @@
 """Documentation is true: its figures were measured, its API page is whole, its links lead on."""
 
+import inspect
 import re
 import shlex
 import sys
 from pathlib import Path
 
+import equinox as eqx
 import pytest
 from jaxtyping import Array, Float
 
@@ -83,7 +85,7 @@ def test_every_public_name_has_a_docstring_with_shapes_and_units():
     assert all_problems() == []
 
 
-def test_docstring_check_sees_what_is_missing():
+def test_docstring_check_sees_what_is_missing(monkeypatch):
     def bad(flips: Float[Array, "..."], esp: Array, t2: Float[Array, " tissues"]):
         """A signal.
 
@@ -104,8 +106,36 @@ def test_docstring_check_sees_what_is_missing():
             start: `flips` before learning.
         """
 
-    for function in (bad, bare, good):
-        function.__module__ = "acqdesign.made_up"
+    def answer(flips: Float[Array, " n"]) -> Array:
+        """Echoes.
+
+        Args:
+            flips: angles of the pulses [rad].
+
+        Returns:
+            What is heard.
+        """
+
+    def like(flips: Float[Array, " n"]) -> Float[Array, " n"]:
+        """Smoother `flips` [rad]."""
+
+    class Scan(eqx.Module):
+        """A scan."""
+
+        def forward(self, image: Array) -> Array:
+            """Samples."""
+
+        @property
+        def times(self) -> Float[Array, " n"]:
+            """When it is."""
+
+        @classmethod
+        def of(cls, image: Array) -> "Scan":
+            """From an image `(nx, ny)`."""
+
+    for value in (bad, bare, good, answer, like, Scan, Scan.forward, Scan.times.fget, Scan.of.__func__):
+        inspect.unwrap(value).__module__ = "acqdesign.made_up"
+    monkeypatch.setitem(sys.modules, "acqdesign.made_up", inspect.getmodule(like.__code__))
     assert problems("bad", bad) == [
         "bad, argument flips: no shape.",
         "bad, argument flips: no unit.",
@@ -114,6 +144,17 @@ def test_docstring_check_sees_what_is_missing():
     ]
     assert problems("bare", bare)[0] == "bare: no docstring."
     assert problems("good", good) == []
+    assert problems("answer", answer) == [
+        "answer, what it returns: no shape.",
+        "answer, what it returns: no unit.",
+    ]
+    assert problems("like", like) == []
+    assert problems("Scan", Scan) == [
+        "Scan.forward, argument image: an array that the docstring does not tell of.",
+        "Scan.forward, what it returns: no shape.",
+        "Scan.forward, what it returns: no unit.",
+        "Scan.times, what it returns: no unit.",
+    ]
 
 
 def test_link_check_sees_dead_links_and_anchors(tmp_path):

@@ -86,7 +86,14 @@ class Schedule(eqx.Module):
         return tr, ti
 
     def signal(self, params: PyTree, t1: Real, t2: Real, b1: Real) -> Inexact[Array, "... n"]:
-        """Echoes in units of M0, for tissues `t1`, `t2` [s] and transmit fields `b1` of any batch shape."""
+        """Echoes in units of M0.
+
+        Args:
+            params: what the schedule is completed by.
+            t1: longitudinal relaxation time [s]; this and the next two broadcast to a batch shape.
+            t2: transverse relaxation time [s].
+            b1: transmit field relative to nominal.
+        """
         flips, (tr, ti) = self.flips(params), self.times(params)
         if self.esp is not None:
             return fse(flips, self.esp, t1, t2, tr=tr, excitation=self.excitation, b1=b1)
@@ -175,6 +182,9 @@ def relative_bounds(
         t2: transverse relaxation time [s].
         b1: transmit field relative to nominal.
         target: `t2`, `t1` or `t1t2`.
+
+    Returns:
+        One relative bound for each of the batch shape, `(...)` [1].
     """
     rows = TARGETS[check_choice("target", target, TARGETS)]
     t1, t2 = jnp.asarray(t1), jnp.asarray(t2)

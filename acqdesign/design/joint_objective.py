@@ -170,16 +170,20 @@ class JointObjective(eqx.Module):
         self.prior = spectral_prior(plane, settings.prior, dtype=self.maps.dtype) if settings.prior else None
 
     def amplitudes(self, flips: Float[Array, " echoes"]) -> Float[Array, "classes echoes"]:
-        """Signal of each class at each echo, for unit proton density."""
+        """Signal of each class at each echo, in units of its proton density, for refocusing `flips` [rad]."""
         scene = self.scene
         return fse(flips, self.settings.esp_s, scene.t1, scene.t2, b1=scene.b1)
 
     def contrast(self) -> Float[Array, " classes"]:
-        """Ideal spin-echo signal of each class at the effective echo time."""
+        """Ideal spin-echo signal of each class at the effective echo time, in units of its proton density."""
         return jnp.exp(-(self.settings.te_echo + 1) * self.settings.esp_s / self.scene.t2)
 
     def target(self, maps: Array | None = None) -> Float[Array, "anatomies nx ny nz"]:
-        """Ideal spin-echo images at the effective echo time."""
+        """Ideal spin-echo images at the effective echo time.
+
+        Args:
+            maps: images of proton density `(classes, anatomies, nx, ny, nz)`; the scenes' own unless given.
+        """
         return jnp.einsum(
             "c,caxyz->axyz", self.contrast(), self.maps if maps is None else maps, precision="highest"
         )
@@ -190,12 +194,19 @@ class JointObjective(eqx.Module):
         return EchoTrainEncoding(lines, self.echo, self.amplitudes(params["flips"]))
 
     def reference(self, amplitudes: Float[Array, "classes echoes"]) -> Float[Array, " echoes"]:
-        """By echo, how much of the target image is in the echo's: least squares over the expected anatomy."""
+        """By echo, how much of the target image is in the echo's: least squares over the expected anatomy.
+
+        Args:
+            amplitudes: of each class at each echo, in units of proton density.
+        """
         wanted = _dot(self.root.T, self.contrast())
         return _dot(_dot(wanted, self.root.T), amplitudes) / jnp.sum(wanted**2)
 
     def components(self, amplitudes: Float[Array, "classes echoes"]) -> tuple[Array, Array]:
         """What is solved for: images of unit power `u_k` in `y_s = Σ_k b_k[e(s)] A_s u_k`, the target `Σ_k g_k u_k`.
+
+        Args:
+            amplitudes: of each class at each echo, in units of proton density.
 
         Returns:
             `b` `(K, E)` and `g` `(K,)`: one image with the amplitudes of the reference, or the leading subspace of
@@ -236,7 +247,7 @@ class JointObjective(eqx.Module):
         return self._evaluate(params, key, frozenset(TERMS))[1]
 
     def point_spread(self, params: PyTree) -> Image:
-        """Scan and reconstruction of a point of the target's contrast in the middle, `(ny, nz)` in its plane."""
+        """Scan and reconstruction of a point of the target's contrast in the middle: an image `(ny, nz)`."""
         return self._scan(params, self.maps, None).point_spread()
 
     def _scan(self, params: PyTree, maps: Array, noise: Array | None, change: Array | None = None) -> Scan:

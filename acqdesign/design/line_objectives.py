@@ -76,7 +76,7 @@ def line_psf(points: LinePoints, weights: Float[Array, " lines"], shape: tuple[i
         shape: `(nx, ny, nz)` of the image.
 
     Returns:
-        `(ny, nz)`, one at its centre voxel.
+        An image `(ny, nz)`, one at its centre voxel.
     """
     psf = toeplitz.nufft_adjoint(weights, points, shape[1:])
     return psf / jnp.sum(weights)
@@ -199,7 +199,13 @@ class AdjointObjective(eqx.Module):
         return across(combined, specs, SPLIT["images"])(kernel, spectra, self.encoding.smaps)
 
     def reconstruct(self, points: LinePoints, images: Images, key: PRNGKey) -> Image:
-        """Density-compensated adjoints `(n, nx, ny, nz)` of the k-space of `images`."""
+        """Density-compensated adjoints `(n, nx, ny, nz)` of the k-space of images.
+
+        Args:
+            points: `(S, 2)` in cycles per voxel.
+            images: `(n, nx, ny, nz)` true images.
+            key: for noise.
+        """
         return self._adjoint(self._kernel(points), self._spectra(images))
 
     def __call__(self, params: PyTree, key: PRNGKey) -> tuple[Scalar, dict[str, Scalar]]:
@@ -275,7 +281,13 @@ class IterativeObjective(eqx.Module):
         self.ridge, self.noise = float(ridge), float(noise)
 
     def reconstruct(self, points: LinePoints, images: Images, key: PRNGKey) -> Image:
-        """Images `(n, nx, ny, nz)` reconstructed from the noisy k-space of `images`."""
+        """Images `(n, nx, ny, nz)` reconstructed from the noisy k-space of images.
+
+        Args:
+            points: `(S, 2)` in cycles per voxel.
+            images: `(n, nx, ny, nz)` true images.
+            key: for noise.
+        """
         encoding, noise = _moved(self.encoding, points), None
         lead = () if encoding.smaps is None else encoding.smaps.shape[:1]
         if self.noise > 0:

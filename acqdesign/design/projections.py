@@ -38,6 +38,9 @@ def project_rms(x: Float[Array, "..."], rms: float) -> Float[Array, "..."]:
     Args:
         x: an array of any shape, in any units, such as flips [rad].
         rms: the limit, in the units of `x`.
+
+    Returns:
+        An array of the shape and in the units of `x`.
     """
     return optax.projections.projection_l2_ball(x, rms * math.sqrt(x.size))
 
@@ -47,6 +50,9 @@ def project_symmetric(x: Float[Array, " n"]) -> Float[Array, " n"]:
 
     Args:
         x: `(n,)` in any units.
+
+    Returns:
+        `(n,)` in the units of `x`.
     """
     return 0.5 * (x + x[::-1])
 
@@ -153,6 +159,9 @@ def project_bend(x: Float[Array, " n"], rms: float) -> Float[Array, " n"]:
     Args:
         x: `(n,)` sequence, n at least 3, in any units.
         rms: largest root mean square of `x_{i-1} - 2 x_i + x_{i+1}`, in the units of x.
+
+    Returns:
+        `(n,)` in the units of `x`.
     """
     if x.shape[0] < 3:
         return x
@@ -192,6 +201,9 @@ def project_within_rms(project: Projection, x: Float[Array, " n"], rms: float) -
         project: projection onto a closed convex set.
         x: `(n,)` in any units.
         rms: limit, no less than the root mean square of the set's element nearest to zero.
+
+    Returns:
+        `(n,)` in the units of `x`.
     """
     norm = float(rms) * math.sqrt(x.size)
     close = -8 * float(jnp.finfo(x.dtype).eps) * norm

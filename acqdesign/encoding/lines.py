@@ -59,7 +59,7 @@ class LineGram(eqx.Module):
         return total(self.local(image), "coils")
 
     def local(self, image: Image) -> Image:
-        """The share of the coils that this device holds, where a mesh splits them."""
+        """Of an image `(..., nx, ny, nz)`, the share of the coils that this device holds, where a mesh splits them."""
         check_trailing("image", image, self.shape)
         coils, readout = promote(spread(image, self.smaps, 3), self.readout)
         if readout.ndim:
@@ -165,9 +165,9 @@ class StraightLineEncoding(eqx.Module):
         """`Aᴴ W y`: samples `(..., [coils,] lines, samples)` to an image `(..., nx, ny, nz)`.
 
         Args:
-            kspace: samples, as `forward` returns them.
-            weights: `(lines,)` real, such as a density; ones by default.
-            readout_weights: `(samples,)` real; ones by default.
+            kspace: samples `(..., [coils,] lines, samples)` of k-space, as `forward` returns them.
+            weights: `(lines,)` real weights of the lines, such as a density; ones by default.
+            readout_weights: `(samples,)` real weights of the samples of each line; ones by default.
         """
         lines, samples = self.points.shape[0], self.samples_per_line
         check_trailing("kspace", kspace, sample_shape(self.smaps, lines, samples))
@@ -185,7 +185,14 @@ class StraightLineEncoding(eqx.Module):
     def readout_gram(
         self, readout_weights: Float[Array, " samples"] | None = None
     ) -> Float[Array, ""] | Complex[Array, "nx nx"]:
-        """`Fᴴ D F / nx`: a number where the readout is uniform and no coarser than Nyquist, else a matrix."""
+        """`Fᴴ D F / nx`: a number where the readout is uniform and no coarser than Nyquist, else a matrix.
+
+        Args:
+            readout_weights: `(samples,)` real weights `D` of the samples of each line; ones by default.
+
+        Returns:
+            `()` or `(nx, nx)` [1].
+        """
         check_weights("readout_weights", readout_weights, self.samples_per_line)
         nx = self.shape[0]
         if self.positions is None and readout_weights is None and self.samples_per_line >= nx:
@@ -199,7 +206,12 @@ class StraightLineEncoding(eqx.Module):
         weights: Float[Array, " lines"] | None = None,
         readout_weights: Float[Array, " samples"] | None = None,
     ) -> LineGram:
-        """`Aᴴ W A` as an object to apply repeatedly, in conjugate gradients say."""
+        """`Aᴴ W A` as an object to apply repeatedly, in conjugate gradients say.
+
+        Args:
+            weights: `(lines,)` real weights of the lines, such as a density; ones by default.
+            readout_weights: `(samples,)` real weights of the samples of each line; ones by default.
+        """
         check_weights("weights", weights, self.points.shape[0])
         ones = jnp.ones(self.points.shape[0], self.points.dtype) if weights is None else weights
         spectrum = toeplitz.gram_spectrum(
@@ -211,7 +223,10 @@ class StraightLineEncoding(eqx.Module):
         )
 
     def seen(self, array: Array) -> Array:
-        """An array that every coil is to use: its gradient is summed over a mesh once, not at every use."""
+        """An array, of any shape and in any units, that every coil is to use, as it is.
+
+        Its gradient is summed over a mesh once, not at every use.
+        """
         return array if self.smaps is None else vary(array, varying(self.smaps))
 
     def gram(
@@ -220,6 +235,12 @@ class StraightLineEncoding(eqx.Module):
         weights: Float[Array, " lines"] | None = None,
         readout_weights: Float[Array, " samples"] | None = None,
     ) -> Image:
-        """`Aᴴ W A f`, equal to `adjoint(forward(f))` and cheaper."""
+        """`Aᴴ W A f`, an image `(..., nx, ny, nz)`, equal to `adjoint(forward(f))` and cheaper.
+
+        Args:
+            image: `f`, an image `(..., nx, ny, nz)`.
+            weights: `(lines,)` real weights of the lines, such as a density; ones by default.
+            readout_weights: `(samples,)` real weights of the samples of each line; ones by default.
+        """
         check_trailing("image", image, self.shape)
         return self.normal(weights, readout_weights)(image)

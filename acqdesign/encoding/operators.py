@@ -32,7 +32,7 @@ class Encoding(Protocol):
         """`Aᴴ y`."""
 
     def gram(self, image: Any) -> Any:
-        """`Aᴴ A f`."""
+        """`Aᴴ A f`: image `(..., *shape)` to image."""
 
 
 def check_smaps(smaps: Any, shape: tuple[int, ...]) -> None:
@@ -135,7 +135,12 @@ class NUFFTEncoding(eqx.Module):
         return samples / math.sqrt(math.prod(self.shape))
 
     def adjoint(self, kspace: Samples, weights: Float[Array, " points"] | None = None) -> Image:
-        """`Aᴴ w y`: samples `(..., [coils,] M)` to an image `(..., *shape)`; `weights` are real, or ones."""
+        """`Aᴴ w y`: samples to an image `(..., *shape)`.
+
+        Args:
+            kspace: samples `(..., [coils,] M)` of k-space.
+            weights: `(M,)` real weights of the samples, such as a density; ones by default.
+        """
         check_trailing("kspace", kspace, sample_shape(self.smaps, self.points.shape[0]))
         check_weights("weights", weights, self.points.shape[0])
         if weights is not None:
@@ -144,7 +149,12 @@ class NUFFTEncoding(eqx.Module):
         return combine(coils / math.sqrt(math.prod(self.shape)), self.smaps, len(self.shape))
 
     def gram(self, image: Image, weights: Float[Array, " points"] | None = None) -> Image:
-        """`Aᴴ w A f`."""
+        """`Aᴴ w A f`, an image `(..., *shape)`.
+
+        Args:
+            image: `f`, an image `(..., *shape)`.
+            weights: `(M,)` real weights of the samples, such as a density; ones by default.
+        """
         return self.adjoint(self.forward(image), weights)
 
 
@@ -193,14 +203,14 @@ class CartesianEncoding(eqx.Module):
         return self._masked(jnp.fft.fftshift(jnp.fft.fftn(coils, axes=axes, norm="ortho"), axes))
 
     def adjoint(self, kspace: Samples) -> Image:
-        """`Aᴴ y`: k-space `(..., [coils,] *shape)` to an image `(..., *shape)`."""
+        """`Aᴴ y`: `kspace` `(..., [coils,] *shape)` to an image `(..., *shape)`."""
         check_trailing("kspace", kspace, sample_shape(self.smaps, *self.shape))
         axes = self._axes()
         coils = jnp.fft.ifftn(jnp.fft.ifftshift(self._masked(kspace), axes), axes=axes, norm="ortho")
         return combine(jnp.fft.fftshift(coils, axes), self.smaps, len(self.shape))
 
     def gram(self, image: Image) -> Image:
-        """`Aᴴ A f`."""
+        """`Aᴴ A f`: image `(..., *shape)` to image."""
         return self.adjoint(self.forward(image))
 
 

@@ -57,11 +57,11 @@ class EchoTrainEncoding(eqx.Module):
         return (self.amplitudes.shape[0], *self.lines.shape)
 
     def at_lines(self, amplitudes: Float[Array, "*batch echoes"]) -> Float[Array, "*batch lines"]:
-        """Values by echo as values by line."""
+        """Values by echo, `amplitudes` in any units, as values by line, in the same units."""
         return amplitudes[..., self.echo]
 
     def forward(self, maps: Image) -> Samples:
-        """Maps `(..., C, nx, ny, nz)` to samples `(..., [coils,] lines, samples)`."""
+        """Images of classes, `maps` `(..., C, nx, ny, nz)`, to samples `(..., [coils,] lines, samples)` of k-space."""
         if maps.shape[maps.ndim - 4 :] != self.shape:
             raise bad("maps", maps, f"shape (..., {', '.join(map(str, self.shape))})")
         each = self.lines.forward(maps)
@@ -70,12 +70,12 @@ class EchoTrainEncoding(eqx.Module):
         return jnp.einsum(f"...c{coils}sr,cs->...{coils}sr", each, weights, precision="highest")
 
     def adjoint(self, kspace: Samples) -> Image:
-        """Samples `(..., [coils,] lines, samples)` to maps `(..., C, nx, ny, nz)`."""
+        """Samples `kspace`, `(..., [coils,] lines, samples)`, to images of classes `(..., C, nx, ny, nz)`."""
         weighted = jax.vmap(lambda w: self.lines.adjoint(kspace, w))(self.at_lines(self.amplitudes))
         return jnp.moveaxis(weighted, 0, -4)
 
     def gram(self, maps: Image) -> Image:
-        """`Aᴴ A` of maps `(..., C, nx, ny, nz)`, by one kernel a pair of classes."""
+        """`Aᴴ A` of images of classes, `maps` `(..., C, nx, ny, nz)`, by one kernel a pair of classes."""
         return self.normal()(maps)
 
     def normal(self) -> Callable[[Image], Image]:
@@ -89,7 +89,12 @@ class EchoTrainEncoding(eqx.Module):
         return gram
 
     def weighted_sum(self, weights: Float[Array, "classes lines"], maps: Image) -> Image:
-        """`Σ_c Aᴴ w_c A ρ_c`, line weights `(C, S)` and maps `(C, ..., nx, ny, nz)` to `(..., nx, ny, nz)`."""
+        """`Σ_c Aᴴ w_c A ρ_c`, an image `(..., nx, ny, nz)`.
+
+        Args:
+            weights: `(C, S)` real weights of the lines, for each class.
+            maps: `(C, ..., nx, ny, nz)` images of the classes.
+        """
         return self._apply(self._spectra(weights), maps)
 
     def _spectra(self, weights: Float[Array, "... lines"]) -> Array:
@@ -118,7 +123,7 @@ class EchoTrainEncoding(eqx.Module):
 
         Args:
             reference: `(E,)` amplitudes that the image is assumed to have.
-            maps: `(C, ..., nx, ny, nz)`.
+            maps: `(C, ..., nx, ny, nz)` images of the classes.
 
         Returns:
             The Gram and the right-hand side.

@@ -41,7 +41,7 @@ def nrmse(image: Image, truth: Image, dims: int = 3) -> Float[Array, "..."]:
         dims: how many trailing axes are one image.
 
     Returns:
-        One number an image.
+        One number an image, `(...)`.
 
     Raises:
         ValueError: on shapes that do not go together.
@@ -59,7 +59,7 @@ def psnr(image: Image, truth: Image, dims: int = 3) -> Float[Array, "..."]:
         dims: how many trailing axes are one image.
 
     Returns:
-        One number an image, infinite where it is the truth.
+        One number an image, `(...)` [dB], infinite where it is the truth.
 
     Raises:
         ValueError: on shapes that do not go together.
@@ -81,7 +81,7 @@ def ssim(image: Image, truth: Image) -> Float[Array, "..."]:
         truth: of the same shape, or of its trailing axes, in the units of `image`; not all zero.
 
     Returns:
-        One number an image, at most one.
+        One number an image, `(...)`, at most one.
 
     Raises:
         ValueError: on shapes that do not go together.

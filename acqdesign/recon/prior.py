@@ -24,8 +24,8 @@ def spectral_prior(
 ) -> Float[Array, "ny nz"]:
     """Amplitudes `s(k) ∝ (1 + |k|²)^(-exponent/4)` over a plane, their mean square one.
 
-    `|k|` counts steps of the longer side's grid. The power spectrum of natural images falls as `|k|^-2`, of a head
-    between grid steps 1 and 20 nearly as `|k|^-1.5` to `|k|^-2.5` by contrast.
+    `|k|` counts steps of the longer side's grid. The power spectrum of natural images falls as `|k|^-2`, that of a
+    head a little faster or slower, by contrast.
 
     Args:
         plane: `(ny, nz)`.
@@ -33,7 +33,7 @@ def spectral_prior(
         dtype: float32 or float64.
 
     Returns:
-        Real amplitudes, zero frequency first.
+        Real relative amplitudes `(ny, nz)`, zero frequency first.
 
     Raises:
         ValueError: on a negative exponent.
@@ -58,7 +58,7 @@ def shaped(image: Image, spectrum: Float[Array, "ny nz"] | None) -> Image:
         spectrum: relative amplitudes `(ny, nz)` from `spectral_prior`; None is the identity.
 
     Returns:
-        The image times the spectrum in k-space.
+        The image times the spectrum in k-space, of the same shape.
     """
     if spectrum is None:
         return image

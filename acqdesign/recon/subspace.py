@@ -28,7 +28,7 @@ def signal_basis(signals: Float[Array, "signals echoes"], rank: int) -> Float[Ar
         rank: dimensions to keep, at most `min(T, E)`.
 
     Returns:
-        `(rank, E)` orthonormal rows.
+        `(rank, E)` orthonormal rows [1].
 
     Raises:
         ValueError: on a rank that is too large.

@@ -155,7 +155,7 @@ def bssfp_steady(
         t2_prime: reversible transverse decay T2' [s].
 
     Returns:
-        Complex signal `(..., N)`, demodulated with the pulses' phases.
+        Complex signal `(..., N)` in the units of `m0`, demodulated with the pulses' phases.
 
     Raises:
         ValueError: for times that are not positive, T2 > 2 T1, TE > TR, or lengths that differ.

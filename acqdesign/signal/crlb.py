@@ -66,7 +66,7 @@ def variances(fisher: Float[Array, "... params params"], keep: int | None = None
         keep: how many leading parameters are of interest; the others are nuisances. All by default.
 
     Returns:
-        `(..., keep)` variances; gradients are finite wherever the variance is.
+        `(..., keep)` variances, in inverse units of `fisher`; gradients are finite wherever the variance is.
     """
     size = fisher.shape[-1]
     least = 16 * size * jnp.finfo(fisher.dtype).eps
@@ -212,7 +212,7 @@ def tissue_crlb(
         slice_profile: as for `simulate`.
 
     Returns:
-        `(..., params)` variances.
+        `(..., params)` variances, in squared units of the parameters, [1] where relative.
 
     Raises:
         ValueError: on an unknown name.
@@ -260,6 +260,9 @@ def weighted_trace(
         fisher: `(..., params, params)`, in inverse units of the variances.
         matrix: `W`, `(params, params)` relative weights.
         weight: of the whole [1], a number.
+
+    Returns:
+        A number for each Fisher matrix, `(...)`, in units of weighted variance.
     """
     return jnp.asarray(weight) * jnp.sum(variances(fisher) * jnp.diagonal(matrix), axis=-1)
 
@@ -274,6 +277,9 @@ def ensemble(
         over: `mean`, weighted where `weights` are given; or `worst`: the smooth maximum `‖b‖_8 = (Σ b⁸)^(1/8)`,
             at least the largest and at most `n^(1/8)` of it.
         weights: relative, of the shape of `bounds`, for `mean`.
+
+    Returns:
+        A number, in the units of `bounds`.
 
     Raises:
         ValueError: on an unknown name or weights of another shape.
@@ -295,5 +301,8 @@ def efficiency(variance: Float[Array, "..."], value: ArrayLike, duration: ArrayL
         variance: of the estimate, any shape, in squared units of the parameter.
         value: the parameter, in units of its own; this and the next broadcast.
         duration: of the acquisition [s].
+
+    Returns:
+        One value for each of the arguments' broadcast shape [s^-1/2].
     """
     return jnp.asarray(value) / jnp.sqrt(variance * jnp.asarray(duration))

@@ -21,7 +21,7 @@ def sinc_pulse(samples: int, time_bandwidth: float) -> Float[Array, " samples"]:
         time_bandwidth: duration times bandwidth; the number of zero crossings.
 
     Returns:
-        Envelope `(samples,)`.
+        Envelope `(samples,)` [1].
     """
     check_count("samples", samples, minimum=2)
     check_positive("time_bandwidth", time_bandwidth)

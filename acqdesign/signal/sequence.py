@@ -121,7 +121,7 @@ def simulate(
         slice_profile: where given, the signal is summed over the slice, `Σ_p w_p S(B1 · b1_p)`.
 
     Returns:
-        Signal `(..., n_echo)`, the leading axes being the tissue's batch shape.
+        Signal `(..., n_echo)` in the units of the tissue's `m0`, the leading axes being the tissue's batch shape.
     """
     if slice_profile is None:
         return sequence(tissue)

@@ -91,7 +91,7 @@ def spgr(
         n_states: orders kept; left out, all that reach an echo, which is exact.
 
     Returns:
-        Complex signal `(..., N)`, demodulated with the pulses' phases.
+        Complex signal `(..., N)` in the units of `m0`, demodulated with the pulses' phases.
 
     Zur, Wood & Neuringer, Magn Reson Med 21:251, 1991.
     """
@@ -149,7 +149,7 @@ def spgr_steady(
         t2_prime: reversible transverse decay T2' [s].
 
     Returns:
-        Complex signal `(..., N)`, demodulated with the pulses' phases.
+        Complex signal `(..., N)` in the units of `m0`, demodulated with the pulses' phases.
 
     Raises:
         ValueError: for times that are not positive, T2 > 2 T1, TE > TR, lengths that differ, or an increment

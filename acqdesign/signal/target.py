@@ -23,7 +23,7 @@ def pseudo_steady_state(echoes: int, level: ArrayLike) -> Float[Array, " echoes"
         level: amplitude that the train settles at, a number in units of M0, in (0, 1].
 
     Returns:
-        `(echoes,)` amplitudes, for `flips_for_echoes`.
+        `(echoes,)` amplitudes in units of M0, for `flips_for_echoes`.
 
     Raises:
         ValueError: a level outside (0, 1].
@@ -50,7 +50,7 @@ def exponential_decay(
         level: amplitude at time zero, a number in units of M0, in (0, 1].
 
     Returns:
-        `(echoes,)` amplitudes, for `flips_for_echoes`.
+        `(echoes,)` amplitudes in units of M0, for `flips_for_echoes`.
 
     Raises:
         ValueError: a time that is not positive, or a level outside (0, 1].

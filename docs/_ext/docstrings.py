@@ -1,8 +1,10 @@
-"""The API page is complete: every public name is documented, every array argument has a shape and a unit.
+"""The API page is complete: every public name is documented, every array that goes in or out has a shape and a unit.
 
 A shape may stand in the annotation (`Float[Array, "lines 2"]`) or in the text: a tuple in backticks, `a number`, or
 `broadcast`, which also holds for what follows. A unit is in brackets, `[s]`, `[1]` for pure numbers, or in words, as
-that of an index. An argument named in backticks lends its own.
+that of an index. An argument named in backticks lends its own. The same holds for the methods and properties of public
+classes. A single array argument may be told of in the first sentence, by its name; what is returned there, or under
+Returns.
 """
 
 import ast
@@ -20,7 +22,7 @@ ROOMS = ("units", "hardware", "scene", "signal", "encoding", "recon", "design", 
 
 SHAPE = re.compile(r"`\([^`]*\)`|\bscalars?\b|\ba number\b|\bshape\b|\bbroadcast")
 UNIT = re.compile(
-    r"\[(?:1|[^\]\d,][^\]]*)\]|\bin \[0, 1\]|\bin (?:any |the |inverse |squared )?units\b|\bunits of\b"
+    r"\[(?:1|[^\]\d,][^\]]*)\]|\bin \[0, 1\]|\bin (?:any |the same |the |inverse |squared )?units\b|\bunits of\b"
     r"|cycles per voxel|\brelative\b|\bbool\b|\bboolean\b|\bindex\b|\bfrom 0\b|\bimages?\b|\bk-space\b|\bweights?\b"
     r"|\bfractions?\b|\bsensitivit",
     re.IGNORECASE,
@@ -59,21 +61,41 @@ def problems(name: str, value: Any) -> list[str]:
     if not (inspect.isroutine(value) or inspect.isclass(value)) or value.__module__.split(".")[0] != PACKAGE:
         return []
     own = vars(value).get("__doc__") if inspect.isclass(value) else value.__doc__
-    found = [] if own else [f"{name}: no docstring."]
+    if not own:
+        return [f"{name}: no docstring."]
+    found = []
     for argument, text, annotation in _arguments(value):
         where = f"{name}, argument {argument}"
         if text is None:
             found.append(f"{where}: an array that the docstring does not tell of.")
-            continue
-        if not (_shaped(annotation) or SHAPE.search(text)):
-            found.append(f"{where}: no shape.")
-        if not UNIT.search(text):
-            found.append(f"{where}: no unit.")
-    if inspect.isclass(value):
-        for method, member in vars(value).items():
-            if not method.startswith("_") and callable(member) and not getattr(member, "__doc__", None):
-                found.append(f"{name}.{method}: no docstring.")
+        else:
+            found += _lacks(where, text, annotation)
+    if not inspect.isclass(value):
+        return found + _returned(name, value)
+    for method, member in vars(value).items():
+        inner = getattr(member, "fget", None) or getattr(member, "__func__", member)
+        function = inspect.unwrap(inner) if callable(inner) else inner
+        if not method.startswith("_") and inspect.isroutine(function):
+            found += problems(f"{name}.{method}", function)
     return found
+
+
+def _lacks(where: str, text: str, annotation: Any) -> list[str]:
+    """Whether what is said of an array lacks its shape, or its unit."""
+    shaped = _shaped(annotation) or SHAPE.search(text)
+    return [f"{where}: no shape."] * (not shaped) + [f"{where}: no unit."] * (not UNIT.search(text))
+
+
+def _returned(name: str, value: Any) -> list[str]:
+    """What is missing of the array that a function returns."""
+    annotation = _hints(value).get("return")
+    if not _is_array(annotation):
+        return []
+    doc = inspect.cleandoc(value.__doc__)
+    section = doc.partition("\nReturns:\n")[2].partition("\n\n")[0]
+    text, texts, hints = f"{doc.partition(chr(10) * 2)[0]} {section}", _texts(value), _hints(value)
+    lent = [texts[n] + " shape" * _shaped(hints.get(n)) for n in _NAMED.findall(section) if n in texts]
+    return _lacks(f"{name}, what it returns", " ".join([text, *lent]), annotation)
 
 
 def _arguments(value: Any) -> list[tuple[str, str | None, Any]]:
@@ -81,10 +103,14 @@ def _arguments(value: Any) -> list[tuple[str, str | None, Any]]:
     callable_ = value.__init__ if inspect.isclass(value) else value
     try:
         parameters = inspect.signature(callable_).parameters
-        hints = typing.get_type_hints(callable_) or typing.get_type_hints(value)
-    except (TypeError, ValueError, NameError):
+    except (TypeError, ValueError):
         return []
+    hints = _hints(callable_) or _hints(value)
     texts = _texts(value)
+    arrays = [name for name in parameters if name != "self" and _is_array(hints.get(name))]
+    first = inspect.cleandoc(value.__doc__ or "").partition("\n\n")[0]
+    if len(arrays) == 1 and not inspect.isclass(value) and re.search(rf"\b{arrays[0]}\b", first):
+        texts.setdefault(arrays[0], first)
     found, shared = [], ""
     for name in parameters:
         text = texts.get(name)
@@ -93,9 +119,17 @@ def _arguments(value: Any) -> list[tuple[str, str | None, Any]]:
             lent = [texts[other] + " shape" * _shaped(hints.get(other)) for other in named]
             text = " ".join([text, shared, *lent])
             shared = shared or "broadcast" * bool(_SHARED.search(text))
-        if name != "self" and _is_array(hints.get(name)):
+        if name in arrays:
             found.append((name, text, hints[name]))
     return found
+
+
+def _hints(value: Any) -> dict[str, Any]:
+    """Annotations, none where they cannot be read."""
+    try:
+        return typing.get_type_hints(value)
+    except (TypeError, NameError):
+        return {}
 
 
 def _texts(value: Any) -> dict[str, str]:
