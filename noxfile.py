@@ -144,6 +144,15 @@ def notebooks(session: nox.Session) -> None:
 
 
 @nox.session
+def lab(session: nox.Session) -> None:
+    """Two of these notebooks, or those named after `--`, and a progress bar in JupyterLab itself; needs a Chromium."""
+    session.install("-e", ".[notebook,nifti,pulseq]", "nbclient>=0.10", "playwright>=1.50")
+    few = {"ACQDESIGN_EXAMPLE_STEPS": os.environ.get("ACQDESIGN_EXAMPLE_STEPS", "3")}
+    tool = ("tools/run_in_jupyterlab.py", "docs/_build/html", *session.posargs)
+    session.run("python", *tool, "--out", "docs/_build/shots", env=few)
+
+
+@nox.session
 def pages(session: nox.Session) -> None:
     """The built pages in a headless Chromium at two widths; needs `nox -s docs` and a Chromium, Debian's say."""
     session.install("playwright>=1.50")
