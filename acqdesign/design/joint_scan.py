@@ -84,7 +84,8 @@ class Scan(eqx.Module):
             found = posterior_mean(
                 gram, rhs, self.prior, ridge=self.ridge, iterations=self.iterations, dims=4
             )
-            return jnp.einsum("k,akxyz->axyz", self.mix, found, precision="highest")
+            mix = self.mix.astype(found.dtype)  # JAX 0.8 warns of the gradient of mixed products
+            return jnp.einsum("k,akxyz->axyz", mix, found, precision="highest")
 
         return solve
 

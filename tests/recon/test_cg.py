@@ -148,7 +148,7 @@ def curved(rng):
     target, rhs = jnp.asarray(complex_normal(rng, 2, 8))
 
     def loss(x, iterations, gradient):
-        root = jnp.tensordot(x, roots, axes=1)
+        root = jnp.tensordot(x.astype(roots.dtype), roots, axes=1)
         gram = root @ root.conj().T
         found = conjugate_gradients(
             lambda v: gram @ v, rhs, ridge=1.0, iterations=iterations, dims=1, gradient=gradient
