@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec
 
 from acqdesign._types import Array
 
-AXES = ("anatomies", "tissues", "coils", "lines")
+AXES = ("anatomies", "tissues", "coils", "planes", "lines")
 """What may be split over the devices of a mesh."""
 
 
@@ -37,6 +37,14 @@ def total(array: Array, *axes: str) -> Array:
     """The sum over devices of local sums along these axes, as far as the array varies over them."""
     split = tuple(axis for axis in axes if axis in varying(array))
     return jax.lax.psum(array, split) if split else array
+
+
+def piece(length: int, axis: str, array: Array) -> tuple[int, Array | int]:
+    """How many of `length` this device has along an axis, and from which on: all where the array does not vary so."""
+    if axis not in varying(array):
+        return length, 0
+    mine = length // jax.lax.axis_size(axis)
+    return mine, mine * jax.lax.axis_index(axis)
 
 
 def across(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:

@@ -24,8 +24,8 @@ class DeviceOptions:
     """Where the work is done."""
 
     mesh: str | None = None
-    """Split the work over devices: AXIS=N[,AXIS=N...] of anatomies, tissues, coils and lines; one device unless
-    given. Also under srun, each process of which brings its devices."""
+    """Split the work over devices: AXIS=N[,AXIS=N...] of anatomies, tissues, coils, planes and lines.
+    One device unless given. Also under srun, each process of which brings its devices."""
     coordinator: str | None = None
     """HOST:PORT of the first of several processes; all of them get the same options but for --process-id."""
     num_processes: int | None = None

@@ -109,6 +109,9 @@ def build(options: JointOptions, run_seed: int) -> Problem:
     objective = JointObjective(encoding, echo, learned_on, settings, poses=poses)
     classes, anatomies = objective.maps.shape[:2]
     lengths = {"anatomies": anatomies, "tissues": classes, "coils": scene.coils, "lines": len(echo)}
+    if line.samples >= scene.shape[0]:
+        # Planes across the readout are problems of their own.
+        lengths["planes"] = scene.shape[0]
 
     def project(params: PyTree) -> PyTree:
         return {

@@ -29,9 +29,9 @@ TERMS = ("nrmse", "noise", "width", "side_lobes", "crlb_t2", "crlb_t1")
 """What a design may be learned for; see `JointSettings`."""
 
 SPLIT = {
-    "maps": P("tissues", "anatomies"),
+    "maps": P("tissues", "anatomies", "planes"),
     "fractions": P(None, "anatomies"),
-    "smaps": P("coils"),
+    "smaps": P("coils", "planes"),
     **dict.fromkeys(("scene.maps", "spread", "t1", "t2", "b1"), P("tissues")),
 }
 """How an objective's arrays lie on a mesh, for `split_over`; lines are split as a step begins."""

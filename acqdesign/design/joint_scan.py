@@ -1,8 +1,9 @@
 """The half of the joint loss that knows of k-space: a scan by echo trains and the images made of it.
 
-Everything about the spins has become numbers by line here, so lines, coils, tissues and anatomies can be split over the
-devices of a mesh, each piece by `_SPLIT`; what crosses devices are kernels (lines) and images (coils, tissues), as
-often as there are kernels and iterations, however many lines a device holds.
+Everything about the spins has become numbers by line here, so lines, coils, tissues, anatomies and, across a fully
+sampled readout, planes can be split over the devices of a mesh, each piece by `_SPLIT`; what crosses devices are
+kernels (lines), images (coils, tissues) and inner products (planes), as often as there are kernels and iterations,
+however many lines a device holds.
 """
 
 import dataclasses
@@ -21,11 +22,11 @@ from acqdesign.recon import posterior_mean
 
 _SPLIT = {
     "points": P("lines"),
-    "smaps": P("coils"),
+    "smaps": P("coils", "planes"),
     "through": P("tissues", "lines"),
     "weights": P(None, "lines"),
     "seen": P("lines"),
-    "maps": P("tissues", "anatomies"),
+    "maps": P("tissues", "anatomies", "planes"),
 }
 
 
@@ -60,13 +61,13 @@ class Scan(eqx.Module):
 
     def images(self, *, both: bool = False) -> tuple[Image, ...]:
         """The images `(anatomies, nx, ny, nz)`; with `both` those under the negative noise too."""
-        return self._across(lambda scan: scan._images(both), P("anatomies"))
+        return self._across(lambda scan: scan._images(both), P("anatomies", "planes"))
 
     def point_spread(self) -> Image:
         """Scan and reconstruction of a point of the target's contrast in the middle, `(ny, nz)` in its plane."""
-        # Anatomies and noise stay out of it, and whole.
+        # Anatomies and noise stay out of it, and planes whole.
         none = dataclasses.replace(self, maps=self.maps[:, :1], noise=None)
-        return none._across(Scan._point_spread, P(), {**_SPLIT, "maps": P("tissues")})
+        return none._across(Scan._point_spread, P(), {**_SPLIT, "maps": P("tissues"), "smaps": P("coils")})
 
     def _across(self, function: Callable, out: P, split: dict[str, P] = _SPLIT) -> Any:
         by_line = P("anatomies", *([] if self.lines.smaps is None else ["coils"]), "lines")
@@ -94,9 +95,9 @@ class Scan(eqx.Module):
         return EchoTrainEncoding(self.lines, jnp.arange(amplitudes.shape[1]), amplitudes)
 
     def _images(self, both: bool) -> tuple[Image, ...]:
-        # What anatomies share is made to vary with them here: its gradient is then summed over them once.
-        anatomies = varying(self.maps) & {"anatomies"}
-        scan = jax.tree.map(lambda leaf: vary(leaf, anatomies), self)
+        # What anatomies or planes share is made to vary with them here: its gradient is then summed over them once.
+        apart = varying(self.maps) & {"anatomies", "planes"}
+        scan = jax.tree.map(lambda leaf: vary(leaf, apart), self)
         encoding, solve = scan._encoding(scan.through), scan._solver()
         rhs = jnp.stack([encoding.weighted_sum(w * scan.through, scan.maps) for w in scan.weights], axis=1)
         if scan.noise is None:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Complex
 
 from acqdesign._checks import bad, check_count, check_finite, check_shape
-from acqdesign._mesh import total, vary, varying
+from acqdesign._mesh import piece, total, vary, varying
 from acqdesign._types import Array, Float, Image, LinePoints, Samples
 from acqdesign.encoding import toeplitz
 from acqdesign.encoding._backends import promote, voxel_coordinates, wrap
@@ -139,18 +139,26 @@ class StraightLineEncoding(eqx.Module):
             return uniform_readout(self.samples_per_line, self.points.dtype)
         return self.positions
 
+    @property
+    def here(self) -> tuple[int, int, int]:
+        """The shape of this device's piece of an image: some planes, where the points are marked to vary with them."""
+        nx, ny, nz = self.shape
+        return piece(nx, "planes", self.points)[0], ny, nz
+
     def _scale(self) -> float:
         return 1 / math.sqrt(math.prod(self.shape))
 
     def _along_readout(self) -> Complex[Array, "samples nx"]:
         readout = self.readout
-        cycles = readout[:, None] * voxel_coordinates(self.shape[0], readout.dtype)[None]
+        planes, first = piece(self.shape[0], "planes", self.points)
+        voxels = jax.lax.dynamic_slice_in_dim(voxel_coordinates(self.shape[0], readout.dtype), first, planes)
+        cycles = readout[:, None] * voxels[None]
         angle = -2 * math.pi * wrap(cycles)
         return jax.lax.complex(jnp.cos(angle), jnp.sin(angle))
 
     def forward(self, image: Image) -> Samples:
         """`A f`: image `(..., nx, ny, nz)` to samples `(..., [coils,] lines, samples)`."""
-        check_trailing("image", image, self.shape)
+        check_trailing("image", image, self.here)
         coils = spread(image, self.smaps, 3)
         planes = nufft_forward(coils, self.points, eps=self.eps, backend=self.backend)
         along, planes = promote(self._along_readout(), planes)
@@ -197,6 +205,9 @@ class StraightLineEncoding(eqx.Module):
         nx = self.shape[0]
         if self.positions is None and readout_weights is None and self.samples_per_line >= nx:
             return jnp.asarray(self.samples_per_line / nx, self.points.dtype)
+        if self.here != self.shape:
+            got = f"planes split with {self.samples_per_line} samples of a line"
+            raise bad("mesh", got, f"a uniform readout of {nx} or more", "Planes are apart only in that.")
         along = self._along_readout()
         weighted = along if readout_weights is None else weigh(along, readout_weights[:, None])
         return jnp.einsum("kx,ku->xu", jnp.conj(along), weighted, precision="highest") / nx
@@ -219,7 +230,7 @@ class StraightLineEncoding(eqx.Module):
         )
         scale = 1 / (self.shape[1] * self.shape[2])
         return LineGram(
-            self.seen(scale * spectrum), self.readout_gram(readout_weights), self.smaps, self.shape
+            self.seen(scale * spectrum), self.readout_gram(readout_weights), self.smaps, self.here
         )
 
     def seen(self, array: Array) -> Array:
@@ -242,5 +253,5 @@ class StraightLineEncoding(eqx.Module):
             weights: `(lines,)` real weights of the lines, such as a density; ones by default.
             readout_weights: `(samples,)` real weights of the samples of each line; ones by default.
         """
-        check_trailing("image", image, self.shape)
+        check_trailing("image", image, self.here)
         return self.normal(weights, readout_weights)(image)

@@ -110,7 +110,7 @@ class EchoTrainEncoding(eqx.Module):
         @jax.checkpoint
         def add(image: Image, part: tuple[Real, Image]) -> tuple[Image, None]:
             spectrum, rho = part
-            return image + LineGram(spectrum, readout, lines.smaps, lines.shape).local(rho), None
+            return image + LineGram(spectrum, readout, lines.smaps, lines.here).local(rho), None
 
         zero = jnp.zeros(maps.shape[1:], jnp.result_type(maps.dtype, jnp.complex64))
         zero = alike(zero, spectra, maps)[0]

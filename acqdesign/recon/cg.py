@@ -13,14 +13,15 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from acqdesign._checks import bad, check_choice, check_count, check_positive, is_concrete
-from acqdesign._mesh import alike
+from acqdesign._mesh import alike, total, vary, varying
 from acqdesign._types import Array, Image, Samples
 from acqdesign.encoding import Encoding
 
 
 def _inner(a: Array, b: Array, dims: int) -> Array:
     axes = tuple(range(-dims, 0))
-    return jnp.sum((jnp.conj(a) * b).real, axis=axes, keepdims=True)
+    here = jnp.sum((jnp.conj(a) * b).real, axis=axes, keepdims=True)
+    return vary(total(here, "planes"), varying(here))
 
 
 def _quotient(a: Array, b: Array, wanted: Array) -> Array:

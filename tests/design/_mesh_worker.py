@@ -54,7 +54,7 @@ def mesh_of(text, lines=16):
     return (
         None
         if text == "none"
-        else device_mesh(text, {"anatomies": 2, "tissues": 3, "coils": 4, "lines": lines})
+        else device_mesh(text, {"anatomies": 2, "tissues": 3, "coils": 4, "planes": SHAPE[0], "lines": lines})
     )
 
 

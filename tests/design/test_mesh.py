@@ -49,17 +49,18 @@ def check_equal(found, wanted, precision):
 
 
 def test_eight_devices_equal_one_and_send_as_much_for_four_times_the_lines():
-    """Anatomies, coils and lines split at once: 1e-8 after 20 steps in float64; the program's sums over devices."""
-    mesh = "anatomies=2,coils=2,lines=2"
+    """Coils, planes and lines split at once: 1e-8 after 20 steps in float64; the program's sums over devices."""
+    mesh = "coils=2,planes=2,lines=2"
     found = results(start(f"none;{mesh}", "double", "lowered"))
     check_equal(found[mesh], found["none"], "double")
     few, many = found[f"messages {mesh}"]
     assert few == many
-    assert 0 < few["all_reduce"] < 20
+    # With planes conjugate gradients' inner products are among them.
+    assert 0 < few["all_reduce"] < 30
 
 
-TOGETHER = ("anatomies=2,coils=4", "tissues=3,lines=2")
-MESHES = ("anatomies=2", "tissues=3", "coils=4", "lines=8", *TOGETHER)
+TOGETHER = ("anatomies=2,coils=2,planes=2", "tissues=3,lines=2")
+MESHES = ("anatomies=2", "tissues=3", "coils=4", "planes=2", "lines=8", *TOGETHER)
 
 
 @pytest.mark.slow
@@ -99,7 +100,7 @@ def test_messages_of_the_compiled_program_do_not_grow_with_lines():
     for mesh in MESHES:
         few, many = found[f"messages {mesh}"]
         assert few == many, mesh
-        assert 0 < sum(few.values()) < 20, mesh
+        assert 0 < sum(few.values()) < (30 if "planes" in mesh else 20), mesh
 
 
 @pytest.mark.slow
