@@ -1,13 +1,13 @@
 """What learning lines and flips together is worth: joint designs beside those of lines alone and flips alone.
 
 Every design gets the same starts, steps, noise and reconstruction, those of `acqdesign.learn_joint`, and learning
-rates tuned for itself by a grid on seeds that are not used for the result; where a setting was not tuned, those of the
-command, which are the plane's; the result says which. Judged on what was learned on, and on a
-head, tissues and noise that were not. The settings:
+rates tuned for itself, setting by setting, by a grid on seeds that are not used for the result. Judged on what was
+learned on, and on a head, tissues and noise that were not. The settings:
 
     plane    the command's own: one plane of 48 x 48, 768 lines, 96 echoes of 5 ms, RMS flip 45 degrees, noise 0.06
-    volume   48 x 48 x 32 with 4 coils, the rest as in the plane; learned on every sixth plane across the fully sampled
-             readout, along which planes are problems of their own, and judged on all of them
+    volume   48 x 48 x 32 with 4 coils and 1152 lines, the rest as in the plane; learned on every sixth plane across the
+             fully sampled readout, along which planes are problems of their own, and judged on all of them
+    fewer    the volume with the plane's 768 lines
     ordered  the plane from a centre-out ordering
     power    the plane without a limit on power, from flips of 180 degrees, which leaves flips little to gain
 
@@ -35,7 +35,7 @@ from acqdesign.design._step import within
 from acqdesign.design.joint_objective import JointObjective
 from acqdesign.encoding import StraightLineEncoding
 from acqdesign.joint_options import JointOptions
-from acqdesign.learn_joint import RATES, Problem, build
+from acqdesign.learn_joint import Problem, build
 from acqdesign.scene import TissueClasses
 
 STEPS = 150
@@ -45,15 +45,17 @@ GRIDS: dict[str, tuple[float, ...]] = {
     "flips": (3e-2, 6e-2, 1.2e-1, 2.4e-1),
 }
 COARSE: dict[str, tuple[float, ...]] = {"points": (4e-3, 8e-3, 1.6e-2), "flips": (6e-2, 1.2e-1)}
+VOLUME: dict[str, Any] = {
+    "options": {"scene": {"shape": (48, 48, 32), "coils": 4}},
+    "every": 6,
+    "grids": {"points": (8e-3, 1.6e-2, 2.4e-2, 3.2e-2), "flips": (6e-2, 1.2e-1, 1.8e-1)},
+    "tuning_seeds": (100,),
+    "seeds": (0, 1),
+}
 SETTINGS: dict[str, dict[str, Any]] = {
     "plane": {"options": {}},
-    "volume": {
-        "options": {"scene": {"shape": (48, 48, 32), "coils": 4}},
-        "every": 6,
-        "grids": {"points": (8e-3, 1.6e-2), "flips": (6e-2, 1.2e-1)},
-        "tuning_seeds": (100,),
-        "seeds": (0, 1),
-    },
+    "volume": VOLUME | {"options": VOLUME["options"] | {"line": {"lines": 1152}}},
+    "fewer": VOLUME,
     "ordered": {
         "options": {"train": {"ordering": "centre-out"}},
         "grids": COARSE,
@@ -62,7 +64,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "power": {
         "options": {"train": {"rms_flip_deg": 180.0}},
-        "grids": COARSE,
+        "grids": {"points": (2e-3, 4e-3, 8e-3), "flips": (1.5e-2, 3e-2, 6e-2)},
         "tuning_seeds": (100,),
         "seeds": (0, 1),
     },
@@ -188,11 +190,8 @@ def tune(name: str, seeds: tuple[int, ...]) -> None:
 def compare(name: str, seeds: tuple[int, ...]) -> None:
     """All four designs from the same starts, with the rates that `tune` found."""
     setting = Setting(name)
-    path = RESULTS / f"joint_tuning_{name}.json"
-    if path.exists():
-        chosen = {d: (r["points"], r["flips"]) for d, r in json.loads(path.read_text())["best"].items()}
-    else:
-        chosen = {design: RATES[design] for design in ("flips", "lines", "joint")}
+    best = json.loads((RESULTS / f"joint_tuning_{name}.json").read_text())["best"]
+    chosen = {d: (r["points"], r["flips"]) for d, r in best.items()}
     scores: dict[str, list[dict[str, float]]] = {}
     seconds: dict[str, list[float]] = {}
     for seed in seeds:
