@@ -44,7 +44,6 @@ GRIDS: dict[str, tuple[float, ...]] = {
     "points": (2e-3, 4e-3, 8e-3, 1.6e-2),
     "flips": (3e-2, 6e-2, 1.2e-1, 2.4e-1),
 }
-COARSE: dict[str, tuple[float, ...]] = {"points": (4e-3, 8e-3, 1.6e-2), "flips": (6e-2, 1.2e-1)}
 VOLUME: dict[str, Any] = {
     "options": {"scene": {"shape": (48, 48, 32), "coils": 4}},
     "every": 6,
@@ -58,7 +57,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "fewer": VOLUME,
     "ordered": {
         "options": {"train": {"ordering": "centre-out"}},
-        "grids": COARSE,
+        "grids": {"points": (4e-3, 8e-3, 1.6e-2), "flips": (6e-2, 1.2e-1)},
         "tuning_seeds": (100,),
         "seeds": (0, 1),
     },

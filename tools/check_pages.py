@@ -87,18 +87,25 @@ def search(context: Any, address: str, shot: Path | None) -> list[str]:
     return [] if found else [f"the search finds no {SEARCHED}"]
 
 
-def main() -> int:
-    """Runs the check; 1 where anything is wrong."""
+def arguments(description: str | None, names: tuple[str, ...] = ()) -> argparse.Namespace:
+    """What a check of built pages in a browser is told; `names` are what it looks at unless others are named."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="built pages")
+    if names:
+        parser.add_argument("names", nargs="*", default=list(names), help="notebooks, without their ending")
     parser.add_argument("--out", type=Path, help="folder for screenshots")
     parser.add_argument("--browser", default=shutil.which("chromium") or shutil.which("chromium-browser"))
     given = parser.parse_args()
     if given.browser is None:
-        print("No Chromium found: install it, or say where it is with --browser.", file=sys.stderr)
-        return 2
+        parser.error("no Chromium found: install it, or say where it is with --browser")
+    return given
+
+
+def main() -> int:
+    """Runs the check; 1 where anything is wrong."""
+    given = arguments(__doc__)
 
     from playwright.sync_api import sync_playwright
 

@@ -5,7 +5,6 @@ from the address bar and takes "Run All Cells" from the menu. The saved notebook
 pictures. One more, made here, draws a progress bar, which must be there as a widget, full. Screenshots go to `--out`.
 """
 
-import argparse
 import contextlib
 import os
 import shutil
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from check_pages import arguments
 from run_notebooks import PROGRESS, kinds, outputs
 
 NOTEBOOKS = ("plot_t2_train", "plot_own_objective")
@@ -127,17 +127,7 @@ def write_progress(path: Path) -> None:
 
 def main() -> int:
     """Runs the notebooks; 1 where anything is wrong."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path, help="built pages")
-    parser.add_argument("names", nargs="*", default=list(NOTEBOOKS), help="notebooks, without their ending")
-    parser.add_argument("--out", type=Path, help="folder for screenshots")
-    parser.add_argument("--browser", default=shutil.which("chromium") or shutil.which("chromium-browser"))
-    given = parser.parse_args()
-    if given.browser is None:
-        print("No Chromium found: install it, or say where it is with --browser.", file=sys.stderr)
-        return 2
+    given = arguments(__doc__, NOTEBOOKS)
 
     from playwright.sync_api import sync_playwright
 
