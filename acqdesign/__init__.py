@@ -106,6 +106,7 @@ from acqdesign.scene import image_fov_m as image_fov_m
 from acqdesign.scene import load_brain as load_brain
 from acqdesign.scene import load_image as load_image
 from acqdesign.scene import posed as posed
+from acqdesign.scene import support as support
 from acqdesign.scene import target_grid as target_grid
 from acqdesign.scene import tissue as tissue
 from acqdesign.scene import tissue_classes as tissue_classes

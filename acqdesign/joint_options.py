@@ -222,7 +222,7 @@ class GoalOptions:
     prior: float = 1.5
     """Exponent of the power spectrum that the reconstruction expects of images; 0 is plain Tikhonov."""
     ridge: float | None = None
-    """Weight of that prior: noise variance over the image's mean power; those of the scene unless given."""
+    """Weight of that prior: noise variance over the head's mean power; those of the scene unless given."""
     iterations: int = 12
     """Conjugate-gradient iterations of the reconstruction."""
     weight_nrmse: float = 1.0

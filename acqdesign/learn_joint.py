@@ -50,7 +50,7 @@ from acqdesign.units import rad_from_deg, s_from_ms
 COMMAND = "learn_joint"
 DESIGNS = ("none", "flips", "lines", "joint")
 # Learning rates of points [cycles/voxel] and flips [rad] unless given, found by benchmarks/joint_compare.py.
-RATES = {"none": (4e-3, 6e-2), "flips": (4e-3, 6e-2), "lines": (8e-3, 6e-2), "joint": (4e-3, 1.2e-1)}
+RATES = {"none": (4e-3, 6e-2), "flips": (4e-3, 6e-2), "lines": (8e-3, 6e-2), "joint": (8e-3, 6e-2)}
 # How what is held out differs from what is learned on.
 HELD_OUT = {"t1": 0.9, "t2": 1.1, "noise": 1.25}
 _JUDGED = 16
@@ -112,6 +112,9 @@ def build(options: JointOptions, run_seed: int) -> Problem:
     if line.samples >= scene.shape[0]:
         # Planes across the readout are problems of their own.
         lengths["planes"] = scene.shape[0]
+    elif "planes" in (options.run.device.mesh or ""):
+        remedy = f"--samples {line.samples} mix the {scene.shape[0]} planes across a line; as many would not."
+        raise bad("--mesh", options.run.device.mesh, "no planes", remedy)
 
     def project(params: PyTree) -> PyTree:
         return {

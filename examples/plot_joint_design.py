@@ -70,7 +70,7 @@ def learn(lines=0.0, flips=0.0):
 
 
 # Learning rates [rad, cycles/voxel] are those found best for each by benchmarks/joint_compare.py.
-found = {"flips": learn(flips=0.06), "lines": learn(lines=8e-3), "both": learn(lines=4e-3, flips=0.12)}
+found = {"flips": learn(flips=0.06), "lines": learn(lines=8e-3), "both": learn(lines=8e-3, flips=0.06)}
 designs = {"start": start, **{name: result.params for name, result in found.items()}}
 
 # %%

@@ -147,6 +147,10 @@ def test_sar_by_any_name_is_one_limit():
         ),
         (["--noise", "0", "--weight-noise", "1"], "weight_noise: got 1.0, expected 0 without noise"),
         (["--reconstruction", "subspace", "--rank", "4"], "rank: got 4, expected at most 3"),
+        (
+            ["--shape", "4", "8", "8", "--samples", "3", "--mesh", "planes=2"],
+            "--mesh: got planes=2, expected no planes. --samples 3 mix the 4 planes",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(tmp_path, capsys, change, message):

@@ -1,8 +1,8 @@
 """Lines and flips in one loss: `loss({"points": (S, 2), "flips": (E,)}, key) -> (scalar, terms)`.
 
 The echoes' amplitudes in each tissue follow from the flips and weight the lines; images are reconstructed as a
-scanner would, from what it may know (the train, the noise, what tissues there are and how much of each), and compared
-with ideal spin-echo contrast.
+scanner would, from what it may know (the train, the noise, where the head is, what tissues there are and how much of
+each), and compared with ideal spin-echo contrast.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from acqdesign._types import Array, Float, Image, Int, PRNGKey, PyTree, Scalar
 from acqdesign.design.joint_scan import Scan
 from acqdesign.encoding import EchoTrainEncoding, StraightLineEncoding
 from acqdesign.recon import signal_basis, spectral_prior
-from acqdesign.scene import TissueClasses, posed
+from acqdesign.scene import TissueClasses, posed, support
 from acqdesign.signal import crlb, fse
 
 RECONSTRUCTIONS = ("image", "subspace")
@@ -32,6 +32,7 @@ SPLIT = {
     "maps": P("tissues", "anatomies", "planes"),
     "fractions": P(None, "anatomies"),
     "smaps": P("coils", "planes"),
+    "support": P("anatomies", "planes"),
     **dict.fromkeys(("scene.maps", "spread", "t1", "t2", "b1"), P("tissues")),
 }
 """How an objective's arrays lie on a mesh, for `split_over`; lines are split as a step begins."""
@@ -52,7 +53,7 @@ class JointSettings:
     noise: float = 0.0
     """Standard deviation of the complex noise on each sample, of a unitary transform."""
     ridge: float | None = None
-    """Weight of the prior: noise variance over the mean power of the image. None takes those of the scene."""
+    """Weight of the prior: noise variance over the mean power of the head's voxels. None takes those of the scene."""
     prior: float = 1.5
     """Exponent of the power spectrum that the prior gives images; 0 is white."""
     iterations: int = 12
@@ -123,7 +124,8 @@ class JointObjective(eqx.Module):
         echo: `(S,)` echo at which each line is acquired, from 0.
         anatomies: one or more scenes of the same classes, to learn on; their maps are stacked.
         settings: see `JointSettings`.
-        known: an objective whose tissues and their shares the reconstruction assumes; its own unless given.
+        known: an objective whose tissues and their shares the reconstruction assumes; its own unless given. Where the
+            head is, it sees by itself.
         poses: new maps at every step in the place of the anatomies' own.
         louder: factor on the noise of the settings.
 
@@ -135,6 +137,7 @@ class JointObjective(eqx.Module):
     echo: Int[Array, " lines"]
     scene: TissueClasses
     maps: Float[Array, "classes anatomies nx ny nz"]
+    support: Float[Array, "anatomies nx ny nz"]
     root: Float[Array, "classes classes"]
     prior: Float[Array, "ny nz"] | None
     known: "JointObjective | None"
@@ -162,9 +165,10 @@ class JointObjective(eqx.Module):
         self.scene, self.known, self.poses = anatomies[0], known, poses
         self.maps = jnp.stack([a.maps for a in anatomies], axis=1)
         self.louder = jnp.asarray(louder, self.maps.dtype)
-        # A square root of the classes' covariance: the mean of ρ_c ρ_d over voxels and anatomies.
+        self.support = support(jnp.sum(self.maps, 0))
+        # A square root of the classes' covariance: the mean of ρ_c ρ_d over the anatomies' voxels.
         flat = np.asarray(self.maps, np.float64).reshape(len(self.maps), -1)
-        values, vectors = np.linalg.eigh(flat @ flat.T / flat.shape[1])
+        values, vectors = np.linalg.eigh(flat @ flat.T / np.asarray(self.support, np.float64).sum())
         self.root = jnp.asarray(vectors * np.sqrt(np.maximum(values, 0)), self.maps.dtype)
         plane = (lines.shape[1], lines.shape[2])
         self.prior = spectral_prior(plane, settings.prior, dtype=self.maps.dtype) if settings.prior else None
@@ -248,9 +252,16 @@ class JointObjective(eqx.Module):
 
     def point_spread(self, params: PyTree) -> Image:
         """Scan and reconstruction of a point of the target's contrast in the middle: an image `(ny, nz)`."""
-        return self._scan(params, self.maps, None).point_spread()
+        return self._scan(params, self.maps, None, None).point_spread()
 
-    def _scan(self, params: PyTree, maps: Array, noise: Array | None, change: Array | None = None) -> Scan:
+    def _scan(
+        self,
+        params: PyTree,
+        maps: Array,
+        where: Array | None,
+        noise: Array | None,
+        change: Array | None = None,
+    ) -> Scan:
         """The scan of a design, and what its reconstruction assumes; `change` is added to the lines' amplitudes."""
         encoding, known = self.encoding(params), self.known or self
         through = encoding.at_lines(encoding.amplitudes)
@@ -271,6 +282,7 @@ class JointObjective(eqx.Module):
             self._ridge(known),
             self.prior,
             maps,
+            where,
             noise,
             self.settings.iterations,
         )
@@ -279,10 +291,13 @@ class JointObjective(eqx.Module):
         self, params: PyTree, key: PRNGKey, wanted: frozenset[str], change: Array | None = None
     ) -> tuple[Image, dict[str, Scalar]]:
         noise_key, pose_key = jax.random.split(key)
-        maps = self.maps if self.poses is None else self.poses(pose_key)
+        maps, where = self.maps, self.support
+        if self.poses is not None:
+            maps = self.poses(pose_key)
+            where = support(jnp.sum(maps, 0))
         target = self.target(maps)
         noise = self._noise(params["points"], len(target), noise_key) if self.settings.noise else None
-        scan = self._scan(params, maps, noise, change)
+        scan = self._scan(params, maps, where, noise, change)
         # What the same noise changes with either sign: |J n|² estimates the trace of J Jᴴ, J the derivative of the
         # reconstruction as it is run (conjugate gradients that stop early are not linear in their data).
         found, *other = scan.images(both="noise" in wanted)

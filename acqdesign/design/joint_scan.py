@@ -27,6 +27,7 @@ _SPLIT = {
     "weights": P(None, "lines"),
     "seen": P("lines"),
     "maps": P("tissues", "anatomies", "planes"),
+    "support": P("anatomies", "planes"),
 }
 
 
@@ -44,6 +45,7 @@ class Scan(eqx.Module):
         ridge: noise variance of a sample, for components of unit power.
         prior: amplitudes of `spectral_prior`, or None.
         maps: `(C, anatomies, nx, ny, nz)`.
+        support: `(anatomies, nx, ny, nz)` one where the reconstruction looks for anything, or None: everywhere.
         noise: `(anatomies, [coils,] S, samples)` on the samples, or None.
         iterations: of conjugate gradients.
     """
@@ -56,6 +58,7 @@ class Scan(eqx.Module):
     ridge: Scalar
     prior: Float[Array, "ny nz"] | None
     maps: Float[Array, "classes anatomies nx ny nz"]
+    support: Float[Array, "anatomies nx ny nz"] | None
     noise: Inexact[Array, "..."] | None
     iterations: int = eqx.field(static=True)
 
@@ -65,8 +68,8 @@ class Scan(eqx.Module):
 
     def point_spread(self) -> Image:
         """Scan and reconstruction of a point of the target's contrast in the middle, `(ny, nz)` in its plane."""
-        # Anatomies and noise stay out of it, and planes whole.
-        none = dataclasses.replace(self, maps=self.maps[:, :1], noise=None)
+        # Anatomies, where they are and noise stay out of it, and planes whole.
+        none = dataclasses.replace(self, maps=self.maps[:, :1], support=None, noise=None)
         return none._across(Scan._point_spread, P(), {**_SPLIT, "maps": P("tissues"), "smaps": P("coils")})
 
     def _across(self, function: Callable, out: P, split: dict[str, P] = _SPLIT) -> Any:
@@ -80,10 +83,11 @@ class Scan(eqx.Module):
         """From right-hand sides `(anatomies, K, nx, ny, nz)` to images `(anatomies, nx, ny, nz)`."""
         small = self._encoding(self.weights)
         gram = self.lines.normal(self.weights[0] ** 2) if len(self.weights) == 1 else small.normal()
+        support = None if self.support is None else self.support[:, None]
 
         def solve(rhs: Image) -> Image:
             found = posterior_mean(
-                gram, rhs, self.prior, ridge=self.ridge, iterations=self.iterations, dims=4
+                gram, rhs, self.prior, ridge=self.ridge, iterations=self.iterations, dims=4, support=support
             )
             mix = self.mix.astype(found.dtype)  # JAX 0.8 warns of the gradient of mixed products
             return jnp.einsum("k,akxyz->axyz", mix, found, precision="highest")

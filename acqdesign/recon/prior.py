@@ -1,9 +1,9 @@
 """Reconstruction with a stationary image prior: the power spectrum of images falls off away from its centre.
 
-    x = argmin ‖A x - y‖² / σ² + ‖S⁻¹ x‖²,    S = Fᴴ diag(s) F
+    x = M S u,    u = argmin ‖A M S u - y‖² / σ² + ‖u‖²,    S = Fᴴ diag(s) F
 
-is solved for the white `u` of `x = S u`: conjugate gradients then take directions that images are likely to have
-first, and a few iterations go far.
+with `M` one where there is something to see and zero elsewhere. Conjugate gradients over the white `u` take directions
+that images are likely to have first, and a few iterations go far.
 """
 
 import math
@@ -74,8 +74,9 @@ def posterior_mean(
     ridge: ArrayLike,
     iterations: int,
     dims: int = 3,
+    support: Float[Array, "..."] | None = None,
 ) -> Image:
-    """The image `S u` with `(S gram S + ridge) u = S rhs`, by conjugate gradients from zero.
+    """The image `M S u` with `(S M gram M S + ridge) u = S M rhs`, by conjugate gradients from zero.
 
     Args:
         gram: `Aᴴ A`.
@@ -84,13 +85,18 @@ def posterior_mean(
         ridge: noise variance of a sample over the prior's variance of a voxel [1], a number.
         iterations: of conjugate gradients.
         dims: how many trailing axes are solved for together.
+        support: `M` [1], of a shape that multiplies `rhs`; None is one everywhere.
 
     Returns:
         Images like `rhs`.
     """
 
-    def matrix(u: Image) -> Image:
-        return shaped(gram(shaped(u, spectrum)), spectrum)
+    def seen(image: Image) -> Image:
+        return image if support is None else support * image
 
-    found = conjugate_gradients(matrix, shaped(rhs, spectrum), ridge=ridge, iterations=iterations, dims=dims)
-    return shaped(found, spectrum)
+    def matrix(u: Image) -> Image:
+        return shaped(seen(gram(seen(shaped(u, spectrum)))), spectrum)
+
+    start = shaped(seen(rhs), spectrum)
+    found = conjugate_gradients(matrix, start, ridge=ridge, iterations=iterations, dims=dims)
+    return seen(shaped(found, spectrum))

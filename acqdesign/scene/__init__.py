@@ -7,6 +7,7 @@ from acqdesign.scene.brain import FOV_M as FOV_M
 from acqdesign.scene.brain import load_brain as load_brain
 from acqdesign.scene.brain import weighted_image as weighted_image
 from acqdesign.scene.classes import TissueClasses as TissueClasses
+from acqdesign.scene.classes import support as support
 from acqdesign.scene.classes import tissue_classes as tissue_classes
 from acqdesign.scene.classes import with_b1_map as with_b1_map
 from acqdesign.scene.classes import with_t2_spread as with_t2_spread

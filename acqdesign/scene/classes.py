@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -69,6 +70,21 @@ def tissue_classes(fractions: Float[Array, "classes nx ny nz"], tissues: Sequenc
         jnp.asarray([getattr(t, name) for t in tissues], fractions.dtype) for name in ("pd", "t1_s", "t2_s")
     )
     return TissueClasses(fractions * pd[:, None, None, None], t1, t2)
+
+
+def support(density: Float[Array, "... ny nz"]) -> Float[Array, "... ny nz"]:
+    """Where there is something to see, as a scout or masked coil maps show it.
+
+    Args:
+        density: real images of proton density, all tissues together, planes across the readout last.
+
+    Returns:
+        One where a voxel, or one of its eight neighbours in the plane, has over a twentieth of the densest voxel's;
+        zero elsewhere. Its derivative is zero.
+    """
+    seen = (density > jnp.max(density) / 20).astype(density.dtype)
+    window = (1,) * (density.ndim - 2) + (3, 3)
+    return jax.lax.reduce_window(seen, 0.0, jax.lax.max, window, (1,) * density.ndim, "SAME")
 
 
 def _expanded(classes: TissueClasses, weights: Array, **changed: Array) -> TissueClasses:

@@ -34,6 +34,27 @@ def test_converged_solution_minimises_the_regularised_error(rng):
     np.testing.assert_allclose(np.asarray(found).ravel(), wanted, atol=1e-9)
 
 
+def test_inside_a_support_it_is_the_gaussian_posterior_mean(rng):
+    """x = C Aᴴ (A C Aᴴ + ridge)⁻¹ y with the covariance C = M S² M, solved densely; zero outside."""
+    shape, ridge = (1, 6, 5), 0.2
+    lines = StraightLineEncoding(jnp.asarray(rng.uniform(-0.5, 0.5, (13, 2))), shape, 1)
+    spectrum = spectral_prior(shape[1:], 2.0, dtype=jnp.float64)
+    y = jnp.asarray(rng.normal(size=(13, 1)) + 1j * rng.normal(size=(13, 1)))
+    where = jnp.asarray(rng.random(shape) < 0.6, jnp.float64)
+    found = posterior_mean(
+        lines.normal(), lines.adjoint(y), spectrum, ridge=ridge, iterations=120, support=where
+    )
+    eye = jnp.eye(30).reshape(30, *shape)
+    forward = np.asarray(lines.forward(eye)).reshape(30, 13).T
+    squared = np.asarray(jnp.fft.ifft2(spectrum**2 * jnp.fft.fft2(eye))).reshape(30, 30).T
+    mask = np.asarray(where).ravel()
+    covariance = mask[:, None] * squared * mask
+    gain = covariance @ forward.conj().T
+    wanted = gain @ np.linalg.solve(forward @ gain + ridge * np.eye(13), np.asarray(y).ravel())
+    np.testing.assert_allclose(np.asarray(found).ravel(), wanted, atol=1e-9)
+    assert not np.asarray(found)[np.asarray(where) == 0].any()
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_shaped_white_noise_has_the_prior_s_spectrum(dtype):
     """Unit power in all, and power (1 + |k|²)^(-p/2) by frequency."""

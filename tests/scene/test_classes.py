@@ -1,5 +1,6 @@
 """Tissue classes and their expansions over a transmit field and over T2."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from acqdesign.scene import (
     TissueClasses,
     b1_map,
     load_brain,
+    support,
     tissue_classes,
     tissues,
     with_b1_map,
@@ -75,6 +77,17 @@ def test_t2_spread_keeps_density_and_moments(classes):
     logs = np.log(np.asarray(split.t2).reshape(3, 3) / np.asarray(classes.t2)[:, None])
     np.testing.assert_allclose((weights * logs).sum(1), 0, atol=1e-6)
     np.testing.assert_allclose((weights * logs**2).sum(1), 0.01, rtol=1e-4)
+
+
+def test_support_is_what_has_density_and_its_neighbours_in_the_plane():
+    """Faint voxels don't count, planes don't see each other, an image's border doesn't wrap, scale is arbitrary."""
+    density = jnp.zeros((2, 6, 7)).at[0, 2, 3].set(5.0).at[0, 5, 0].set(0.3).at[0, 0, 6].set(0.2)
+    found = np.asarray(support(density))
+    wanted = np.zeros((2, 6, 7))
+    wanted[0, 1:4, 2:5] = wanted[0, 4:, :2] = 1
+    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(support(1e-3 * density), found)
+    assert not jax.grad(lambda d: jnp.sum(support(d)))(density).any()
 
 
 def test_errors_name_the_argument(classes):
