@@ -76,11 +76,11 @@ def support(density: Float[Array, "... ny nz"]) -> Float[Array, "... ny nz"]:
     """Where there is something to see, as a scout or masked coil maps show it.
 
     Args:
-        density: real images of proton density, all tissues together, planes across the readout last.
+        density: `(..., ny, nz)` real images of proton density, all tissues together, in any unit.
 
     Returns:
-        One where a voxel, or one of its eight neighbours in the plane, has over a twentieth of the densest voxel's;
-        zero elsewhere. Its derivative is zero.
+        Like `density` [1]: one where a voxel or one of its eight neighbours in the plane across the readout has over a
+        twentieth of the densest voxel's, zero elsewhere. Its derivative is zero.
     """
     seen = (density > jnp.max(density) / 20).astype(density.dtype)
     window = (1,) * (density.ndim - 2) + (3, 3)
