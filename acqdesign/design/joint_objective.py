@@ -251,7 +251,10 @@ class JointObjective(eqx.Module):
         return self._evaluate(params, key, frozenset(TERMS))[1]
 
     def point_spread(self, params: PyTree) -> Image:
-        """Scan and reconstruction of a point of the target's contrast in the middle: an image `(ny, nz)`."""
+        """Scan and reconstruction of a point of the target's contrast in the middle: an image `(ny, nz)`.
+
+        As if the head filled the field of view, since a point's response depends on where in the head it lies.
+        """
         return self._scan(params, self.maps, None, None).point_spread()
 
     def _scan(

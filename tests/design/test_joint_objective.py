@@ -188,6 +188,31 @@ def test_unknown_tissues_are_reconstructed_with_those_assumed():
     assert float(same(params, key)[0]) == pytest.approx(float(objective(params, key)[0]), rel=1e-12)
 
 
+def test_each_scan_looks_only_where_its_own_head_is():
+    """Whatever is known of another head; in a new pose at every step, where that pose is."""
+    objective, params = make()
+    there = jnp.roll(objective.maps[:, 0], 2, axis=2).at[:, :, :4].set(0)
+    scene = TissueClasses(there, objective.scene.t1, objective.scene.t2)
+    moved = JointObjective(objective.lines, objective.echo, [scene], objective.settings, known=objective)
+    head = support(there.sum(0))
+    assert 0 < head.mean() < 0.8
+    found = moved.reconstruct(params, jax.random.key(0))[0]
+    np.testing.assert_array_equal(found != 0, head == 1)
+
+    fine = load_brain(shape=fine_shape(SHAPE), contrast="maps").astype(jnp.float64)
+    fine = fine.at[:, :, : fine.shape[2] // 2].set(0)
+    posed = eqx.tree_at(
+        lambda o: o.poses,
+        objective,
+        Poses(fine[:, None], jnp.ones((3, *SHAPE))),
+        is_leaf=lambda leaf: leaf is None,
+    )
+    key = jax.random.key(4)
+    turned = support(posed.poses(jax.random.split(key)[1]).sum(0))[0]
+    assert 0 < turned.mean() < 0.8
+    np.testing.assert_array_equal(posed.reconstruct(params, key)[0] != 0, turned == 1)
+
+
 def test_poses_turn_all_tissues_together_and_anew_for_each_key():
     fine = load_brain(shape=fine_shape((1, 12, 10)), contrast="maps").astype(jnp.float64)
     spread = jnp.repeat(jnp.array([0.8, 0.7, 1.0]), 2)[:, None, None, None] * jnp.ones((6, 1, 12, 10))
