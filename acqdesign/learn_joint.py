@@ -113,7 +113,8 @@ def build(options: JointOptions, run_seed: int) -> Problem:
         # Planes across the readout are problems of their own.
         lengths["planes"] = scene.shape[0]
     elif "planes" in (options.run.device.mesh or ""):
-        remedy = f"--samples {line.samples} mix the {scene.shape[0]} planes across a line; as many would not."
+        planes = f"the {scene.shape[0]} planes across a line"
+        remedy = f"--samples {line.samples} mix {planes}; --samples {scene.shape[0]} would not."
         raise bad("--mesh", options.run.device.mesh, "no planes", remedy)
 
     def project(params: PyTree) -> PyTree:

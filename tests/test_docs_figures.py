@@ -152,6 +152,7 @@ def test_figures_are_seen():
         "joint_compare_plane": 5,
         "joint_compare_ordered": 2,
         "joint_compare_volume": 2,
+        "joint_compare_fewer": 2,
         "joint_compare_power": 2,
     }.items(),
 )

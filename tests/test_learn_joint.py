@@ -149,7 +149,7 @@ def test_sar_by_any_name_is_one_limit():
         (["--reconstruction", "subspace", "--rank", "4"], "rank: got 4, expected at most 3"),
         (
             ["--shape", "4", "8", "8", "--samples", "3", "--mesh", "planes=2"],
-            "--mesh: got planes=2, expected no planes. --samples 3 mix the 4 planes",
+            "expected no planes. --samples 3 mix the 4 planes across a line; --samples 4 would not.",
         ),
     ],
 )
