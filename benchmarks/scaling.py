@@ -52,7 +52,7 @@ def step_and_arguments(case: dict[str, Any], *, abstract: bool) -> tuple[Any, tu
     from acqdesign.design.joint_objective import JointObjective, JointSettings
     from acqdesign.encoding import StraightLineEncoding
     from acqdesign.recon import spectral_prior
-    from acqdesign.scene import TissueClasses, birdcage_maps, load_brain
+    from acqdesign.scene import TissueClasses, birdcage_maps, load_brain, support
 
     shape, classes = tuple(case["shape"]), case["tissues"]
     seed = np.random.default_rng(0)
@@ -67,37 +67,37 @@ def step_and_arguments(case: dict[str, Any], *, abstract: bool) -> tuple[Any, tu
         StraightLineEncoding(points, small, 1), jnp.zeros(1, jnp.int32), [scene], settings
     )
 
-    def step(params: Any, maps: Any, smaps: Any, echo: Any, key: Any) -> Any:
-        lines = StraightLineEncoding(points, shape, shape[0], smaps=smaps)
+    def step(params: Any, seen: dict[str, Any], echo: Any, key: Any) -> Any:
+        lines = StraightLineEncoding(points, shape, shape[0], smaps=seen["smaps"])
         prior = spectral_prior(shape[1:], settings.prior)
         here = eqx.tree_at(
-            lambda o: (o.lines, o.maps, o.echo, o.prior), objective, (lines, maps, echo, prior)
+            lambda o: (o.lines, o.maps, o.support, o.echo, o.prior),
+            objective,
+            (lines, seen["maps"], seen["support"], echo, prior),
         )
         return jax.value_and_grad(lambda p: here(p, key)[0])(params)
 
     sizes = {
         "points": (case["lines"], 2),
         "maps": (classes, case["anatomies"], *shape),
+        "support": (case["anatomies"], *shape),
         "smaps": (case["coils"], *shape),
     }
     flips = jnp.full(ECHOES, 0.8, jnp.float32)
     echo = jnp.arange(case["lines"], dtype=jnp.int32) % ECHOES
     if abstract:
-        shapes = {name: jax.ShapeDtypeStruct(size, jnp.float32) for name, size in sizes.items()}
-        smaps = jax.ShapeDtypeStruct(sizes["smaps"], jnp.complex64)
-        return step, (
-            {"points": shapes["points"], "flips": flips},
-            shapes["maps"],
-            smaps,
-            echo,
-            jax.random.key(0),
-        )
+        kinds = {"smaps": jnp.complex64}
+        shapes = {
+            name: jax.ShapeDtypeStruct(size, kinds.get(name, jnp.float32)) for name, size in sizes.items()
+        }
+        return step, ({"points": shapes.pop("points"), "flips": flips}, shapes, echo, jax.random.key(0))
     start = jnp.asarray(seed.uniform(-0.5, 0.5, sizes["points"]), jnp.float32)
     brain = load_brain(shape=shape, contrast="maps")
     maps = jnp.stack([brain[n % 3] for n in range(classes)])[:, None]
     maps = jnp.repeat(maps, case["anatomies"], axis=1).astype(jnp.float32)
     smaps = birdcage_maps(case["coils"], shape)
-    return step, ({"points": start, "flips": flips}, maps, smaps, echo, jax.random.key(0))
+    seen = {"maps": maps, "support": support(jnp.sum(maps, 0)), "smaps": smaps}
+    return step, ({"points": start, "flips": flips}, seen, echo, jax.random.key(0))
 
 
 # ----------------------------------------------------------------------------- counting
@@ -182,10 +182,9 @@ def work(case: dict[str, Any], steps: int) -> dict[str, Any]:
     mesh = device_mesh(case["mesh"], case | {"planes": case["shape"][0]}) if case.get("mesh") else None
     settings: dict[str, Any] = {}
     if mesh is not None:
-        params, maps, smaps, echo, key = arguments
-        held = split_over(mesh, {"maps": maps, "smaps": smaps}, SPLIT)
+        params, seen, echo, key = arguments
         params, echo, key = split_over(mesh, (params, echo, key), {})
-        arguments = (params, held["maps"], held["smaps"], echo, key)
+        arguments = (params, split_over(mesh, seen, SPLIT), echo, key)
         settings = {"out_shardings": jax.sharding.NamedSharding(mesh, P())}
         jax.set_mesh(mesh)
     begun = time.perf_counter()
