@@ -103,8 +103,16 @@ def test_is_the_nearest_point_of_a_quadratic_programme(name, rng):
     np.testing.assert_allclose(projection(name)(x)[:8], expected, atol=2e-6)
 
 
-@every_set
-@both_dtypes
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        pytest.param(
+            name, dtype, marks=pytest.mark.slow if (name, dtype) == ("everything", np.float32) else ()
+        )
+        for name in LIMITS
+        for dtype in (np.float32, np.float64)
+    ],
+)
 def test_is_feasible_and_idempotent(name, dtype, rng):
     z = projection(name)(schedules(rng, dtype))
     assert z.dtype == dtype

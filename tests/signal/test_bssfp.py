@@ -119,6 +119,7 @@ def test_edges_have_finite_gradients(dtype):
         assert all(np.isfinite(gradient).all() for gradient in gradients)
 
 
+@pytest.mark.slow
 def test_train_derivatives_in_every_mode(rng):
     """By every argument of a train with T2'."""
 

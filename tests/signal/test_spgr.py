@@ -96,6 +96,7 @@ def test_steady_edges_have_finite_gradients(dtype):
     assert all(np.isfinite(gradient).all() for gradient in gradients)
 
 
+@pytest.mark.slow
 def test_steady_derivatives_in_every_mode(rng):
     """By every argument of the closed steady state, to second order."""
 
