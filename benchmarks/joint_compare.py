@@ -166,7 +166,7 @@ def tune(name: str, seeds: tuple[int, ...]) -> None:
     found: dict[tuple[str, float, float], list[float]] = {}
     for seed in seeds:
         problem = setting.problem(seed)
-        objective = problem.objective if setting.every == 1 else thinned(problem.objective, setting.every)
+        objective = thinned(problem.objective, setting.every)
         for design, points, flips in jobs:
             params = setting.run(problem, objective, seed, rates_of(design, points, flips))
             keys = jax.random.split(jax.random.key(seed), setting.judged)
