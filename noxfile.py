@@ -172,8 +172,8 @@ def build(session: nox.Session) -> None:
 def cuda(session: nox.Session) -> None:
     """JAX for the NVIDIA GPU here, with the CUDA half of jax-finufft built for it, checked; Python 3.12 or newer.
 
-    Ends with what is missing where there is no GPU or no CUDA compiler. Use the environment afterwards as
-    `.nox/cuda/bin/python`; `-- --arch 90` builds for another machine's GPU.
+    The CUDA compiler comes with JAX; a C++ compiler has to be there. Ends with what is missing where there is no GPU;
+    `-- --arch 90` builds for another machine's. Use the environment afterwards as `.nox/cuda/bin/python`.
     """
     session.run("python", "tools/build_cuda_finufft.py", "--look", *session.posargs)
     session.install("-e", ".[cuda13]", "cmake>=3.24", "ninja", "nanobind>=2.9")

@@ -1,5 +1,6 @@
 """The doctor tells a sound machine from a broken one, and says how to have what is missing."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from acqdesign import doctor
+
+BUILD = Path(__file__).resolve().parents[1] / "tools" / "build_cuda_finufft.py"
 
 
 @pytest.mark.parametrize("backend", ["finufft", "dft"])
@@ -47,11 +50,31 @@ def test_a_gpu_that_jax_does_not_use_is_named_with_the_remedy(monkeypatch, capsy
     assert doctor.main([]) == 0
 
 
+def test_the_cuda_build_uses_the_compiler_and_libraries_that_came_with_jax(monkeypatch, tmp_path):
+    """Those of PyPI's wheels, under the names that linkers look for; CUDA_HOME goes before."""
+    monkeypatch.syspath_prepend(str(BUILD.parent))
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    wheels = tmp_path / "site" / "nvidia" / "cu13"
+    for name in ("bin/nvcc", "lib/libcudart.so.13", "lib/libcufft.so.12"):
+        (wheels / name).parent.mkdir(parents=True, exist_ok=True)
+        (wheels / name).touch()
+    build = importlib.import_module(BUILD.stem)
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    assert build.compiler() == str(wheels / "bin" / "nvcc")
+    links = build.link_names(tmp_path / "links")
+    assert (links / "libcudart.so").resolve() == wheels / "lib" / "libcudart.so.13"
+    assert (links / "libcufft.so").resolve() == wheels / "lib" / "libcufft.so.12"
+    own = tmp_path / "own" / "bin" / "nvcc"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "own"))
+    assert build.compiler() == str(own)
+
+
 def test_the_cuda_build_ends_clearly_without_a_gpu():
     """Nothing is downloaded or compiled; the way out is named."""
-    script = Path(__file__).resolve().parents[1] / "tools" / "build_cuda_finufft.py"
     done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, env={**os.environ, "PATH": ""}
+        [sys.executable, str(BUILD)], capture_output=True, text=True, env={**os.environ, "PATH": ""}
     )
     assert done.returncode == 1
     assert "No NVIDIA GPU here" in done.stderr
