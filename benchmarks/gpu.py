@@ -1,9 +1,10 @@
 """One run on a GPU: learning steps and simulations, in seconds and over the card's measured copy bandwidth.
 
 Cases: a step of the reference recipe; 256^3 with 10,000 lines x 512 samples; a joint step of a volume; fast spin echo
-and fingerprinting with flip gradients for 1e5 and 1e6 tissues, at several unrolls of their scans; beside them mri-nufft
-with cufinufft and torchsim on the GPU where the peers' interpreter (ACQDESIGN_PEERS_PYTHON) has them. Each of ours is a
-process of its own, so that one out of memory ends alone. Runs on whatever JAX's default device is.
+and fingerprinting with flip gradients for 1e5 and 1e6 tissues; beside them mri-nufft with cufinufft and torchsim on the
+GPU where the peers' interpreter (ACQDESIGN_PEERS_PYTHON) has them. Each of ours is a process of its own, so that one
+out of memory ends alone. Runs on whatever JAX's default device is; gpu_compiled.py says what XLA makes of the same
+cases where there is none.
 
     python benchmarks/gpu.py [--quick] [--only CASE...]
 """
@@ -44,21 +45,22 @@ CASES: dict[str, dict[str, Any]] = {
         "anatomies": 1,
     },
     **{
-        f"{kind} {tissues} tissues, unroll {unroll}": {"kind": kind, "tissues": tissues, "unroll": unroll}
+        f"{kind} {tissues} tissues": {"kind": kind, "tissues": tissues}
         for kind in ("fse", "mrf")
         for tissues in (10**5, 10**6)
-        for unroll in (1, 4, 16)
     },
+    "mrf 100000 tissues, all orders": {"kind": "mrf", "tissues": 10**5, "states": None},
 }
 QUICK: dict[str, dict[str, Any]] = {
     "copy": {"kind": "copy", "size": 2**20},
     "reference step": CASES["reference step"] | {"shape": (7, 8, 7), "lines": 30, "samples": 14},
     "large step": CASES["large step"] | {"shape": (8, 8, 8), "lines": 40, "samples": 16},
     "joint step": CASES["joint step"] | {"shape": (2, 12, 12), "lines": 64, "coils": 2},
-    "fse 100 tissues, unroll 1": {"kind": "fse", "tissues": 100, "unroll": 1, "pulses": 12},
-    "mrf 100 tissues, unroll 1": {"kind": "mrf", "tissues": 100, "unroll": 1, "pulses": 20},
+    "fse 100 tissues": {"kind": "fse", "tissues": 100, "pulses": 12},
+    "mrf 100 tissues": {"kind": "mrf", "tissues": 100, "pulses": 20},
 }
 PULSES = {"fse": 96, "mrf": 1000}
+STATES = 10  # of fingerprinting unless told otherwise, torchsim's own default; fast spin echo keeps all
 PEER_CASES = {
     "reference step": "mri-nufft",
     "fse 100000 tissues": "torchsim",
@@ -95,9 +97,8 @@ def prepare(case: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:
 
         return step, (points, objective, jax.random.key(0))
 
-    from acqdesign.signal import _arguments, fse, ssfp_fid
+    from acqdesign.signal import fse, ssfp_fid
 
-    _arguments.UNROLL = dict.fromkeys(("cpu", "gpu"), case["unroll"])
     pulses = case.get("pulses", PULSES[case["kind"]])
     t1 = jnp.geomspace(0.3, 4, case["tissues"], dtype=jnp.float32)
     if case["kind"] == "fse":
@@ -106,7 +107,9 @@ def prepare(case: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:
     flips = jnp.abs(jnp.sin(jnp.linspace(0, 12, pulses, dtype=jnp.float32)))
 
     def fingerprints(f: Any, t1: Any) -> Any:
-        return jnp.mean(jnp.abs(ssfp_fid(f, 8e-3, t1, 0.08 * t1, te=2e-3, inversion_time=0.02)) ** 2)
+        states = case.get("states", STATES)
+        echoes = ssfp_fid(f, 8e-3, t1, 0.08 * t1, te=2e-3, inversion_time=0.02, n_states=states)
+        return jnp.mean(jnp.abs(echoes) ** 2)
 
     return jax.value_and_grad(fingerprints), (flips, t1)
 
@@ -189,7 +192,7 @@ t1 = torch.logspace(np.log10(300), np.log10(4000), case["tissues"], device="cuda
 if case["kind"] == "fse":
     simulator = FSESimulator(flip=flips, ESP=5.0, states=100)
 else:
-    simulator = MRFSimulator(flip=flips, TR=8.0, TI=20.0, states=10)
+    simulator = MRFSimulator(flip=flips, TR=8.0, TI=20.0, states=case["states"])
 def step():
     flips.grad = None
     (simulator.simulate(T1=t1, T2=0.08 * t1).abs() ** 2).mean().backward()
@@ -243,8 +246,7 @@ def main() -> None:
     if not args.quick:
         report["peers"] = {}
         for name, package in PEER_CASES.items():
-            kind = name.split()[0]
-            case = CASES.get(name, {"kind": kind, "tissues": 10**5, "pulses": PULSES.get(kind)})
+            case = CASES[name] | {"pulses": PULSES.get(CASES[name]["kind"]), "states": STATES}
             report["peers"][f"{package}: {name}"] = peer(package, case)
         write_results("gpu", report)
     if any("failed" in held for held in report["cases"].values()):

@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -138,13 +137,3 @@ def steady_arguments(
         "e1": decay(values["tr"], values["t1"]),
         "e2": decay(values["tr"], values["t2"]),
     }
-
-
-UNROLL = {"cpu": 1, "gpu": 4}
-"""Periods in one pass of a scan, by platform. On a GPU every pass starts its kernels anew; on a CPU longer passes take
-longer to compile and run no faster (benchmarks/gpu.py measures both)."""
-
-
-def scan_unroll() -> int:
-    """Periods in one pass of a scan on the default device."""
-    return UNROLL.get(jax.default_backend(), UNROLL["gpu"])

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from acqdesign._types import Array
-from acqdesign.signal._arguments import scan_unroll
 
 SEGMENTS = 3
 """Scans of different width that a train is cut into; more would save little and compile longer."""
@@ -223,7 +222,7 @@ def sweep(
         stop = min(start + size, n + n % 2)
         state = State(*(_resize(rows, width(start, stop)) for rows in state))
         part = jax.tree.map(lambda x: x[start:stop].reshape(-1, 2, *x.shape[1:]), train)  # noqa: B023
-        state, out = lax.scan(pair, state, part, unroll=scan_unroll())
+        state, out = lax.scan(pair, state, part)
         parts.append(out.reshape(stop - start, *out.shape[2:]))
     return jnp.concatenate(parts)[:n]
 

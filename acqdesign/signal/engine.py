@@ -27,7 +27,6 @@ from acqdesign.signal._arguments import (
     decay,
     in_one_precision,
     precession_phase,
-    scan_unroll,
 )
 from acqdesign.signal.sequence import check_relaxation
 
@@ -38,7 +37,11 @@ CACHE_BYTES = 1 << 17
 """On a CPU as many tissues go through the train together as keep the states of all orders within this."""
 
 STORED_BYTES = 1 << 28
-"""Where reverse mode would store more than this for all tissues, blocks of tissues are replayed."""
+"""Where reverse mode on a CPU would store more than this for all tissues, blocks of tissues are replayed."""
+
+DEVICE_BYTES = 1 << 33
+"""On other devices all tissues go together while reverse mode stores less than this for them; else blocks that do go
+one after another and are replayed."""
 
 
 class Interval(eqx.Module):
@@ -227,7 +230,7 @@ def train(
                 x = x | {"cos": jnp.cos(angle), "sin": jnp.sin(angle)}
                 # One angle a tissue: reverse mode then sums over orders in the scan and over tissues after it.
                 x["angle"] = jnp.broadcast_to(angle, (segment, tissues))
-                return lax.scan(period, state, x, unroll=scan_unroll())
+                return lax.scan(period, state, x)
 
             state = State(*(_resize(rows, orders) for rows in state))
             part = {name: x[first : first + segments] for name, x in xs.items()}
@@ -253,7 +256,7 @@ def map_tissues(
     *,
     at_once: int | None = None,
 ) -> Array:
-    """`block` over tissues, a cacheful at a time: `(*batch, N)`.
+    """`block` over tissues, a cacheful (on a GPU, what memory holds) at a time: `(*batch, N)`.
 
     Args:
         block: maps arrays `()` or `(tissues,)` to `(tissues, N)`.
@@ -266,9 +269,10 @@ def map_tissues(
     shared = {name: value for name, value in tissue.items() if not value.ndim}
     own = {name: jnp.broadcast_to(v, shape).reshape(-1) for name, v in tissue.items() if v.ndim}
     tissues = math.prod(shape)
-    fit = tissues
     if jax.default_backend() == "cpu":
-        fit = at_once or max(64, CACHE_BYTES // bytes_each)
+        fit, most = at_once or max(64, CACHE_BYTES // bytes_each), STORED_BYTES
+    else:
+        fit, most = DEVICE_BYTES // (stored * bytes_each), DEVICE_BYTES
     blocks = max(1, -(-tissues // max(fit, 1)))
     if blocks == 1:
         return block(shared | own).reshape(*shape, -1)
@@ -278,7 +282,7 @@ def map_tissues(
         name: jnp.pad(value, (0, blocks * size - tissues), mode="edge").reshape(blocks, size)
         for name, value in own.items()
     }
-    if stored * bytes_each * tissues > STORED_BYTES:
+    if stored * bytes_each * tissues > most:
         block = jax.checkpoint(block, prevent_cse=False)
     echoes = lax.map(lambda part: block(shared | part), own)
     return echoes.reshape(blocks * size, -1)[:tissues].reshape(*shape, -1)

@@ -125,8 +125,27 @@ def test_gradients_do_not_depend_on_blocks_or_replay(rng, monkeypatch):
     blocks = gradient()
     monkeypatch.setattr("acqdesign.signal.engine.STORED_BYTES", 1)
     replayed = gradient()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr("acqdesign.signal.engine.DEVICE_BYTES", 1)
+    on_gpu = gradient()
     assert abs(blocks - whole).max() <= 1e-13
     assert abs(replayed - whole).max() <= 1e-13
+    assert abs(on_gpu - whole).max() <= 1e-13
+
+
+def test_memory_on_a_gpu_does_not_grow_with_tissues(monkeypatch):
+    """Tissues whose states would not fit go in blocks: ten times as many take no more but for their echoes."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr("acqdesign.signal.engine.DEVICE_BYTES", 1 << 22)
+    flips = jnp.ones(64, jnp.float32)
+
+    def memory(tissues):
+        gradient = jax.grad(lambda f, t2: (ssfp_fid(f, 0.012, 1.0, t2) ** 2).sum())
+        t2 = jax.ShapeDtypeStruct((tissues,), jnp.float32)
+        program = jax.jit(gradient).lower(flips, t2).compile()
+        return program.memory_analysis().temp_size_in_bytes - 2 * 4 * 64 * tissues
+
+    assert memory(20_000) <= 1.2 * memory(2_000)
 
 
 @pytest.mark.parametrize(
