@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from acqdesign._types import Array
@@ -18,7 +19,10 @@ AXES = ("anatomies", "tissues", "coils", "planes", "lines")
 
 def varying(array: Array) -> frozenset[str]:
     """The mesh axes of an enclosing `shard_map` over which an array varies."""
-    aval = jax.typeof(array)
+    return _varying(jax.typeof(array))
+
+
+def _varying(aval: Any) -> frozenset[str]:
     return aval.mat.varying if hasattr(aval, "mat") else aval.vma
 
 
@@ -31,6 +35,12 @@ def alike(*arrays: Array) -> tuple[Array, ...]:
     """Arrays marked as varying over the same mesh axes, so that `shard_map` sums shared ones' gradients."""
     axes = frozenset.union(*map(varying, arrays))
     return tuple(vary(array, axes) for array in arrays)
+
+
+def none_of(function: Callable[..., Array], *arguments: Any) -> Array:
+    """Zeros like what `function` gives, varying over the same mesh axes."""
+    (aval,) = jax.make_jaxpr(function)(*arguments).out_avals
+    return vary(jnp.zeros(aval.shape, aval.dtype), _varying(aval))
 
 
 def total(array: Array, *axes: str) -> Array:

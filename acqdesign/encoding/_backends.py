@@ -19,8 +19,9 @@ BACKENDS = ("finufft", "dft")
 
 # Above this many multiply-adds the fast transform wins over the dense one on two CPU cores.
 _DENSE_WORK = 2**20
-# Entries of the largest intermediate array of the dense transform: points go in blocks of this size.
-_BLOCK = 2**20
+# Entries of the largest intermediate array of the dense transform: points go in blocks of this size. On a GPU smaller
+# ones would leave time to the starting of kernels, and make the sums over blocks as dear as what is in them.
+_CPU_BLOCK, _DEVICE_BLOCK = 2**20, 2**24
 
 
 def _finufft_missing() -> str | None:
@@ -85,6 +86,12 @@ def wrap(points: Array) -> Array:
     return points - jnp.round(points)
 
 
+def _block_size(n_points: int, others: int) -> int:
+    """How many points go together, of which each makes so many entries."""
+    limit = _CPU_BLOCK if jax.default_backend() == "cpu" else _DEVICE_BLOCK
+    return max(1, min(n_points, limit // others))
+
+
 def _split(points: Array, size: int, count: int) -> Array:
     """`(T, M, D)` as `(count, T, size, D)`, zero-padded."""
     t, m, d = points.shape
@@ -113,7 +120,7 @@ def _dft_type2(image: Array, points: Array) -> Array:
         return jnp.moveaxis(out, 1, 2)
 
     n_points = points.shape[1]
-    size = max(1, min(n_points, _BLOCK // math.prod(image.shape[:-1])))
+    size = _block_size(n_points, math.prod(image.shape[:-1]))
     count = -(-n_points // size)
     if count == 1:
         return block(points)
@@ -130,7 +137,7 @@ def _dft_type1(samples: Array, points: Array, shape: tuple[int, ...]) -> Array:
         return jnp.einsum("tmk...,tmn->tk...n", out, last, precision="highest")
 
     n_points = points.shape[1]
-    size = max(1, min(n_points, _BLOCK // math.prod((*samples.shape[:2], *shape[:-1]))))
+    size = _block_size(n_points, math.prod((*samples.shape[:2], *shape[:-1])))
     count = -(-n_points // size)
     if count == 1:
         return block(points, samples)

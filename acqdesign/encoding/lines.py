@@ -20,16 +20,16 @@ from acqdesign._checks import bad, check_count, check_finite, check_shape
 from acqdesign._mesh import piece, total, vary, varying
 from acqdesign._types import Array, Float, Image, LinePoints, Samples
 from acqdesign.encoding import toeplitz
-from acqdesign.encoding._backends import promote, voxel_coordinates, wrap
+from acqdesign.encoding._backends import complex_dtype, promote, voxel_coordinates, wrap
 from acqdesign.encoding.nufft import check_options, check_points, nufft_adjoint, nufft_forward
 from acqdesign.encoding.operators import (
     check_smaps,
     check_trailing,
     check_weights,
-    combine,
     combine_local,
     sample_shape,
     spread,
+    sum_over_coils,
     weigh,
 )
 
@@ -61,14 +61,21 @@ class LineGram(eqx.Module):
     def local(self, image: Image) -> Image:
         """Of an image `(..., nx, ny, nz)`, the share of the coils that this device holds, where a mesh splits them."""
         check_trailing("image", image, self.shape)
-        coils, readout = promote(spread(image, self.smaps, 3), self.readout)
-        if readout.ndim:
-            coils = jnp.einsum("xu,...uyz->...xyz", readout, coils, precision="highest")
-        else:
-            coils = readout * coils
-        planes = coils.reshape(-1, *self.shape[1:])
-        out = toeplitz.convolve_planes(planes, self.spectrum).reshape(coils.shape)
-        return combine_local(out, self.smaps, 3)
+
+        # Iterations that are kept for a gradient keep their image, not what every coil sees of it.
+        @jax.checkpoint
+        def seen_by(smaps: Array | None) -> Array:
+            coils, readout = promote(spread(image, smaps, 3), self.readout)
+            if readout.ndim:
+                coils = jnp.einsum("xu,...uyz->...xyz", readout, coils, precision="highest")
+            else:
+                coils = readout * coils
+            planes = coils.reshape(-1, *self.shape[1:])
+            out = toeplitz.convolve_planes(planes, self.spectrum).reshape(coils.shape)
+            return combine_local(out, smaps, 3)
+
+        each = image.size * complex_dtype(image).itemsize
+        return sum_over_coils(seen_by, self.smaps, bytes_each=each)
 
 
 class StraightLineEncoding(eqx.Module):
@@ -186,9 +193,19 @@ class StraightLineEncoding(eqx.Module):
         if readout_weights is not None:
             kspace = weigh(kspace, readout_weights)
         along, kspace = promote(self._along_readout(), kspace)
-        planes = jnp.einsum("kx,...sk->...xs", jnp.conj(along), kspace, precision="highest")
-        out = nufft_adjoint(planes, self.points, self.shape[1:], eps=self.eps, backend=self.backend)
-        return combine(out * self._scale(), self.smaps, 3)
+
+        def seen_by(smaps: Array | None, kspace: Array) -> Array:
+            kspace = kspace if smaps is None else jnp.moveaxis(kspace, 0, -3)
+            planes = jnp.einsum("kx,...sk->...xs", jnp.conj(along), kspace, precision="highest")
+            out = nufft_adjoint(planes, self.points, self.shape[1:], eps=self.eps, backend=self.backend)
+            return combine_local(out * self._scale(), smaps, 3)
+
+        batch, by_coil = kspace.shape[:-2], kspace
+        if self.smaps is not None:
+            batch, by_coil = kspace.shape[:-3], jnp.moveaxis(kspace, -3, 0)
+        # The gradient transforms as many images again for each of the two coordinates.
+        each = 3 * math.prod((*batch, *self.here)) * kspace.dtype.itemsize
+        return total(sum_over_coils(seen_by, self.smaps, by_coil, bytes_each=each), "coils", "lines")
 
     def readout_gram(
         self, readout_weights: Float[Array, " samples"] | None = None

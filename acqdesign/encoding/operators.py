@@ -5,6 +5,7 @@ All of them have `forward`, `adjoint` and `gram`, take images `(..., nx[, ny[, n
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Complex
 
 from acqdesign._checks import bad, check_shape
-from acqdesign._mesh import total
+from acqdesign._mesh import none_of, total
 from acqdesign._types import Array, Float, Image, PRNGKey, Samples
 from acqdesign.encoding._backends import promote
 from acqdesign.encoding.nufft import check_options, check_points, nufft_adjoint, nufft_forward
@@ -80,6 +81,37 @@ def combine_local(coils: Array, smaps: Array | None, dims: int) -> Array:
     coils, smaps = promote(coils, smaps)
     conjugate = jnp.expand_dims(jnp.conj(smaps), tuple(range(coils.ndim - smaps.ndim)))
     return jnp.sum(conjugate * coils, axis=-dims - 1)
+
+
+_COILS_BYTES = 2**29
+"""Coils go together while what is held for all of them stays below this."""
+
+
+def sum_over_coils(
+    function: Callable[..., Array], smaps: Array | None, *parts: Array, bytes_each: int
+) -> Array:
+    """`Σ_c function(smaps_c, *parts_c)`, as many coils at a time as memory allows.
+
+    Args:
+        function: linear over coils; from `(coils, *shape)` maps, or None, and parts to their share of the sum.
+        smaps: `(coils, *shape)`, or None.
+        parts: arrays `(coils, ...)`.
+        bytes_each: what is held for one coil.
+    """
+    if smaps is None:
+        return function(None, *parts)
+    coils, most = smaps.shape[0], max(1, _COILS_BYTES // bytes_each)
+    groups = next(n for n in range(1, coils + 1) if coils % n == 0 and coils // n <= most)
+    if groups == 1:
+        return function(smaps, *parts)
+    split = tuple(x.reshape(groups, coils // groups, *x.shape[1:]) for x in (smaps, *parts))
+    # What was held for a group is made again in the backward pass.
+    again = jax.checkpoint(function)
+
+    def add(image: Array, group: tuple[Array, ...]) -> tuple[Array, None]:
+        return image + again(*group), None
+
+    return jax.lax.scan(add, none_of(again, *(x[0] for x in split)), split)[0]
 
 
 def weigh(samples: Array, weights: Array) -> Array:

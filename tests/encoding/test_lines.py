@@ -5,10 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 from acqdesign.encoding import (
     NUFFTEncoding,
     StraightLineEncoding,
+    operators,
     pipe_density,
     reference_lines,
     uniform_readout,
@@ -190,6 +193,43 @@ def test_derivatives_of_gram_are_those_of_adjoint_of_forward(rng, backend):
     for leaves in zip(*map(jax.tree.leaves, (got, other, want)), strict=True):
         assert _exact.error(leaves[0], leaves[2]) <= 1e-9
         assert _exact.error(leaves[1], leaves[2]) <= 1e-9
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_coils_in_groups_are_all_at_once(rng, monkeypatch, together):
+    """Gram and adjoint, with their gradients in points, maps, image and samples; on a mesh too."""
+    shape = (3, 4, 5)
+    at = (some_lines(rng, 7), some_complex(rng, (4, *shape)), some_complex(rng, (2, *shape)))
+    kspace = some_complex(rng, (2, 4, 7, 5))
+
+    def loss(points, smaps, image, kspace):
+        lines = StraightLineEncoding(points, shape, 5, smaps=smaps)
+        return jnp.sum(jnp.abs(lines.gram(image) + lines.adjoint(kspace)) ** 3)
+
+    def everything(mesh):
+        one = jax.make_mesh((1,), ("coils",), axis_types=(AxisType.Auto,))
+        split = (P(), P("coils"), P(), P(None, "coils"))
+        run = jax.shard_map(loss, mesh=one, in_specs=split, out_specs=P()) if mesh else loss
+        return jax.jit(jax.value_and_grad(run, tuple(range(4))))(*at, kspace)
+
+    whole = everything(False)
+    monkeypatch.setattr(operators, "_COILS_BYTES", together * 3 * 2 * 60 * 16)
+    for found in (everything(False), everything(True)):
+        for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(whole), strict=True):
+            assert _exact.error(got, want) <= 1e-13
+
+
+def test_a_gradient_through_a_gram_keeps_no_coil_images(rng):
+    """One iteration of conjugate gradients with its backward pass needs the maps and one image, whatever the coils."""
+    shape, coils = (3, 4, 5), 8
+    lines = StraightLineEncoding(some_lines(rng), shape, 9, smaps=some_complex(rng, (coils, *shape)))
+    gram, image = lines.normal(), some_complex(rng, shape)
+    _, pull = jax.vjp(
+        lambda spectrum: eqx.tree_at(lambda g: g.spectrum, gram, spectrum)(image), gram.spectrum
+    )
+    kept = sorted(leaf.size for leaf in jax.tree.leaves(pull))
+    assert kept[-1] == coils * image.size  # the maps
+    assert sum(kept[:-1]) < 4 * image.size + gram.spectrum.size
 
 
 def test_vmap_over_sets_of_lines(rng):

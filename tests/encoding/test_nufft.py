@@ -94,12 +94,14 @@ def test_real_images_and_mixed_precision_are_promoted(rng):
     assert _exact.error(nufft_forward(image, points), _exact.forward(image, points)) <= 1e-11
 
 
-def test_dense_transform_in_blocks_is_the_whole_one(rng, monkeypatch):
-    """Blocks of points, the last one ragged, over several sets and transforms."""
+@pytest.mark.parametrize(("platform", "limit"), [("cpu", "_CPU_BLOCK"), ("gpu", "_DEVICE_BLOCK")])
+def test_dense_transform_in_blocks_is_the_whole_one(rng, monkeypatch, platform, limit):
+    """Blocks of points, the last one ragged, over several sets and transforms; each platform has its own size."""
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
     points = jnp.stack([some_points(rng, 23, 2) for _ in range(2)])
     image, samples = some_complex(rng, (2, 3, 6, 7)), some_complex(rng, (2, 3, 23))
     whole = _backends.type2("dft", 0.1, image, points), _backends.type1("dft", 0.1, samples, points, (6, 7))
-    monkeypatch.setattr(_backends, "_BLOCK", 2 * 3 * 6 * 5)
+    monkeypatch.setattr(_backends, limit, 2 * 3 * 6 * 5)
     text = str(jax.make_jaxpr(lambda *a: _backends.type2("dft", 0.1, *a))(image, points))
     assert "scan" in text
     parts = _backends.type2("dft", 0.1, image, points), _backends.type1("dft", 0.1, samples, points, (6, 7))
