@@ -43,6 +43,10 @@ DEVICE_BYTES = 1 << 33
 """On other devices all tissues go together while reverse mode stores less than this for them; else blocks that do go
 one after another and are replayed."""
 
+GPU_UNROLL = 4
+"""Periods in one pass of a scan over few orders on a GPU, where kernels take as long to start as to run. Trains of many
+orders, in windows, would compile for long and gain less."""
+
 
 class Interval(eqx.Module):
     """Free precession between two pulses, under a constant gradient.
@@ -192,6 +196,7 @@ def train(
     windows = _windows(n, segment, sum(weights), sum(weights[:read]) if lead is None else lead, n_states)
     is_complex = "b0" in tissue or (turns is not None and jnp.iscomplexobj(turns))
     dtype = jnp.result_type(flips, 1j) if is_complex else flips.dtype
+    unroll = 1 if jax.default_backend() == "cpu" or len(windows) > 1 else GPU_UNROLL
 
     xs = {"flip": flips} if turns is None else {"flip": flips, "turn": turns}
     xs |= {f"duration{i}": each.duration for i, each in enumerate(intervals) if each.duration.ndim}
@@ -230,7 +235,7 @@ def train(
                 x = x | {"cos": jnp.cos(angle), "sin": jnp.sin(angle)}
                 # One angle a tissue: reverse mode then sums over orders in the scan and over tissues after it.
                 x["angle"] = jnp.broadcast_to(angle, (segment, tissues))
-                return lax.scan(period, state, x)
+                return lax.scan(period, state, x, unroll=unroll)
 
             state = State(*(_resize(rows, orders) for rows in state))
             part = {name: x[first : first + segments] for name, x in xs.items()}
