@@ -38,8 +38,10 @@ class Encoding(Protocol):
 
 def check_smaps(smaps: Any, shape: tuple[int, ...]) -> None:
     """Raises unless `smaps` is None or `(coils, *shape)`."""
-    if smaps is not None and (not hasattr(smaps, "shape") or smaps.ndim < 1 or smaps.shape[1:] != shape):
-        raise bad("smaps", smaps, f"shape (coils, {', '.join(map(str, shape))})")
+    if smaps is None:
+        return
+    if not hasattr(smaps, "shape") or smaps.ndim < 1 or smaps.shape[1:] != shape or not smaps.shape[0]:
+        raise bad("smaps", smaps, f"shape (coils, {', '.join(map(str, shape))}) with a coil or more")
 
 
 def check_trailing(name: str, array: Any, shape: tuple[int, ...]) -> None:

@@ -193,6 +193,7 @@ COILS = NUFFTEncoding(K, SHAPE, smaps=jnp.ones((3, *SHAPE), complex))
         (lambda: NUFFTEncoding(K.at[0].set(jnp.nan), SHAPE), r"^points: got 3 non-finite values"),
         (lambda: NUFFTEncoding(K, (4, 5, 0)), r"^shape: got \(4, 5, 0\), expected"),
         (lambda: NUFFTEncoding(K, SHAPE, smaps=jnp.ones(SHAPE)), r"^smaps: got .*\(coils, 4, 5, 6\)"),
+        (lambda: NUFFTEncoding(K, SHAPE, smaps=jnp.ones((0, *SHAPE))), r"^smaps: got .*a coil or more"),
         (lambda: NUFFTEncoding(K, SHAPE, backend="fft"), r"^backend: got 'fft', expected one of auto"),
         (lambda: NUFFTEncoding(K, SHAPE, eps=2.0), r"^eps: got 2.0"),
         (lambda: GENERAL.forward(jnp.ones((4, 5, 7))), r"^image: got .*\(4, 5, 7\).*\(\.\.\., 4, 5, 6\)"),
