@@ -81,7 +81,7 @@ def moved_by_fusion(steps: list[Step]) -> int:
 
 
 def counted(text: str) -> dict[str, int]:
-    """Kernels, bytes and messages of a program's text, loops multiplied out."""
+    """Kernels, bytes and messages of a program's text, loops multiplied out; one of unknown length counts once."""
     computations, entry = programs(text)
 
     def named(what: str, step: Step) -> str:

@@ -109,8 +109,8 @@ def work(case: dict[str, Any]) -> dict[str, Any]:
     program, seconds = compile_for_h200(case)
     text, memory = program.as_text(), program.memory_analysis()
     needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
-    # Products of real numbers that are not asked for in full precision would be rounded to 10 bits.
     found = counted(text)
+    # Products of real numbers that are not asked for in full precision would be rounded to 10 bits.
     products = [line for line in text.splitlines() if " dot(" in line or '"__cublas$' in line]
     return {
         "compile_s": seconds,
