@@ -12,15 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from acqdesign import plot
-from acqdesign._checks import bad, check_count
-from acqdesign._files import write_history
-from acqdesign._types import Array
-from acqdesign.design import FitResult, ScheduleLimits, fit, project_entries, schedule_projection
-from acqdesign.design.flip_objectives import SPLIT, BoundObjective, Schedule, relative_bounds
-from acqdesign.design.mesh import leads, split_over
-from acqdesign.design.parametrise import project_mean, spline_basis, spline_fit, spline_projection
-from acqdesign.export import write_design
-from acqdesign.flip_options import (
+from acqdesign.base.checks import check_count, usage_error
+from acqdesign.base.files import write_history
+from acqdesign.base.sharding import leads, split_over
+from acqdesign.base.types import Array
+from acqdesign.base.units import deg_from_rad
+from acqdesign.commands.flip_options import (
     DEFAULTS,
     PRESCRIBED,
     STARTS,
@@ -30,9 +27,7 @@ from acqdesign.flip_options import (
     flip_limits,
     start_flips,
 )
-from acqdesign.plot.bounds import plot_bound_map, plot_bounds, plot_fingerprints, plot_power
-from acqdesign.plot.signals import plot_times
-from acqdesign.run import (
+from acqdesign.commands.run import (
     RunOptions,
     describe,
     exit_code,
@@ -44,7 +39,12 @@ from acqdesign.run import (
     write_figure,
     write_summary,
 )
-from acqdesign.units import deg_from_rad
+from acqdesign.design.flip_objectives import SPLIT, BoundObjective, Schedule, relative_bounds
+from acqdesign.export import write_design
+from acqdesign.optim import FitResult, ScheduleLimits, fit, project_entries, schedule_projection
+from acqdesign.optim.parametrise import project_mean, spline_basis, spline_fit, spline_projection
+from acqdesign.plot.bounds import plot_bound_map, plot_bounds, plot_fingerprints, plot_power
+from acqdesign.plot.signals import plot_times
 
 COMMAND = "learn_flips"
 MAP_POINTS, MAP_B1 = 18, (0.8, 1.0, 1.2)
@@ -91,9 +91,9 @@ def _problem(options: FlipOptions) -> tuple[BoundObjective, dict[str, Array], An
     kind = options.limit.start or DEFAULTS[train.sequence]["start"]
     if kind in PRESCRIBED and train.sequence != "fse":
         others = ", ".join(name for name in STARTS if name not in PRESCRIBED)
-        raise bad("--start", f"{kind} with --sequence {train.sequence}", f"one of {others}")
+        raise usage_error("--start", f"{kind} with --sequence {train.sequence}", f"one of {others}")
     if spline is not None and not 2 <= check_count("--spline", spline) <= count:
-        raise bad("--spline", spline, f"2 to {count} control points")
+        raise usage_error("--spline", spline, f"2 to {count} control points")
     project = (
         schedule_projection(limits, count) if spline is None else spline_projection(limits, count, spline)
     )

@@ -14,18 +14,14 @@ import optax
 from jax.sharding import Mesh
 
 from acqdesign import plot
-from acqdesign._checks import bad
-from acqdesign._files import write_history, write_json
-from acqdesign._types import Array, PRNGKey, PyTree
-from acqdesign.design import FitResult, fit, make_optimizer, schedule_projection
-from acqdesign.design.assignment import exchange_step
-from acqdesign.design.joint_objective import SPLIT, JointObjective, Poses
-from acqdesign.design.mesh import leads, split_over
-from acqdesign.encoding import order_views, uniform_readout
-from acqdesign.export import write_design
-from acqdesign.joint_options import JointOptions
-from acqdesign.options import LineOptions, start_lines
-from acqdesign.run import (
+from acqdesign.base.checks import usage_error
+from acqdesign.base.files import write_history, write_json
+from acqdesign.base.sharding import leads, split_over
+from acqdesign.base.types import Array, PRNGKey, PyTree
+from acqdesign.base.units import rad_from_deg, s_from_ms
+from acqdesign.commands.joint_options import JointOptions
+from acqdesign.commands.options import LineOptions, start_lines
+from acqdesign.commands.run import (
     describe,
     exit_code,
     fit_arguments,
@@ -36,6 +32,11 @@ from acqdesign.run import (
     write_figure,
     write_summary,
 )
+from acqdesign.design.assignment import exchange_step
+from acqdesign.design.joint_objective import SPLIT, JointObjective, Poses
+from acqdesign.encoding import order_views, uniform_readout
+from acqdesign.export import write_design
+from acqdesign.optim import FitResult, fit, make_optimizer, schedule_projection
 from acqdesign.scene import (
     TissueClasses,
     b1_map,
@@ -45,7 +46,6 @@ from acqdesign.scene import (
     with_b1_map,
     with_t2_spread,
 )
-from acqdesign.units import rad_from_deg, s_from_ms
 
 COMMAND = "learn_joint"
 DESIGNS = ("none", "flips", "lines", "joint")
@@ -81,7 +81,7 @@ def build(options: JointOptions, run_seed: int) -> Problem:
     line = options.line.resolved(scene.shape)
     if options.run.optimizer == "lbfgs" and (scene.augment or scene.noise):
         remedy = "It needs a loss that is the same at every step."
-        raise bad("--optimizer", "lbfgs with --augment or --noise", "another optimiser", remedy)
+        raise usage_error("--optimizer", "lbfgs with --augment or --noise", "another optimiser", remedy)
     settings = options.goal.settings(train, scene.noise)
     half = train.half_width(scene.shape, scene.voxel_size(), line.samples)
     project_flips = schedule_projection(train.limits(), train.echoes)
@@ -115,7 +115,7 @@ def build(options: JointOptions, run_seed: int) -> Problem:
     elif "planes" in (options.run.device.mesh or ""):
         planes = f"the {scene.shape[0]} planes across a line"
         remedy = f"--samples {line.samples} mix {planes}; --samples {scene.shape[0]} would not."
-        raise bad("--mesh", options.run.device.mesh, "no planes", remedy)
+        raise usage_error("--mesh", options.run.device.mesh, "no planes", remedy)
 
     def project(params: PyTree) -> PyTree:
         return {

@@ -13,24 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from acqdesign import plot
-from acqdesign._checks import bad, check_choice, check_count
-from acqdesign._files import write_history
-from acqdesign._types import Array, Image, LinePoints
-from acqdesign.design import FitResult, fit
-from acqdesign.design.line_objectives import (
-    DENSITIES,
-    SPLIT,
-    AdjointObjective,
-    IterativeObjective,
-    line_density,
-    line_psf,
-)
-from acqdesign.design.mesh import leads, split_over
-from acqdesign.encoding import Lines, uniform_readout
-from acqdesign.export import write_design
-from acqdesign.options import LineOptions, SceneOptions, start_lines
-from acqdesign.recon import nrmse, psnr, ssim
-from acqdesign.run import (
+from acqdesign.base.checks import check_choice, check_count, usage_error
+from acqdesign.base.files import write_history
+from acqdesign.base.sharding import leads, split_over
+from acqdesign.base.types import Array, Image, LinePoints
+from acqdesign.commands.options import LineOptions, SceneOptions, start_lines
+from acqdesign.commands.run import (
     RunOptions,
     describe,
     exit_code,
@@ -42,6 +30,18 @@ from acqdesign.run import (
     write_figure,
     write_summary,
 )
+from acqdesign.design.line_objectives import (
+    DENSITIES,
+    SPLIT,
+    AdjointObjective,
+    IterativeObjective,
+    line_density,
+    line_psf,
+)
+from acqdesign.encoding import Lines, uniform_readout
+from acqdesign.export import write_design
+from acqdesign.optim import FitResult, fit
+from acqdesign.recon import nrmse, psnr, ssim
 
 COMMAND = "learn_traj"
 OBJECTIVES = ("nrmse", "ssim", "adjoint")
@@ -89,7 +89,7 @@ class ObjectiveOptions:
         check_count("--density-iterations", self.density_iterations)
         check_count("--iterations", self.iterations)
         if not (np.isfinite(self.ridge) and self.ridge >= 0):
-            raise bad("--ridge", self.ridge, "a finite number >= 0")
+            raise usage_error("--ridge", self.ridge, "a finite number >= 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +119,9 @@ def _objective(
     poses: dict[str, Any] = {"augmented": scene.augment, "voxel_size": scene.voxel_size()}
     if name == "adjoint":
         if scene.noise:
-            raise bad("--noise", f"{scene.noise} with --objective adjoint", "0", "Use --objective nrmse.")
+            raise usage_error(
+                "--noise", f"{scene.noise} with --objective adjoint", "0", "Use --objective nrmse."
+            )
         return AdjointObjective(
             encoding,
             images,
@@ -147,10 +149,12 @@ def _check(options: TrajOptions, init: str) -> None:
     """Refuses what only together makes no sense."""
     run, scene = options.run, options.scene
     if run.starts > 1 and init not in RANDOM_STARTS:
-        raise bad("--starts", f"{run.starts} with --init {init}", "1", "That start is the same every time.")
+        raise usage_error(
+            "--starts", f"{run.starts} with --init {init}", "1", "That start is the same every time."
+        )
     if run.optimizer == "lbfgs" and (scene.augment or scene.noise):
         got, remedy = "lbfgs with --augment or --noise", "It needs a loss that is the same at every step."
-        raise bad("--optimizer", got, "neither", remedy)
+        raise usage_error("--optimizer", got, "neither", remedy)
 
 
 def _main(argv: Sequence[str] | None) -> int:
@@ -175,7 +179,7 @@ def _main(argv: Sequence[str] | None) -> int:
     points = jnp.stack([start.points for start in starts]).astype(dtype)
     learned = starts[0].learned
     if not bool(learned.any()):
-        raise bad("--init", init, "at least one line that learning may move")
+        raise usage_error("--init", init, "at least one line that learning may move")
     fov_m = scene.fov_m()
     # What is held out is split as what is learned on.
     anatomies = math.gcd(len(images), len(held_out))

@@ -31,11 +31,11 @@ import numpy as np
 import optax
 from _harness import RESULTS, machine, write_results
 
-from acqdesign.design._step import within
+from acqdesign.commands.joint_options import JointOptions
 from acqdesign.design.joint_objective import JointObjective
 from acqdesign.encoding import StraightLineEncoding
-from acqdesign.joint_options import JointOptions
 from acqdesign.learn_joint import Problem, build
+from acqdesign.optim.step import within
 from acqdesign.scene import TissueClasses
 
 STEPS = 150

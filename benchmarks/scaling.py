@@ -176,8 +176,8 @@ def work(case: dict[str, Any], steps: int) -> dict[str, Any]:
         jax.distributed.initialize(address, 2, number)
     from jax.sharding import PartitionSpec as P
 
+    from acqdesign.base.sharding import device_mesh, split_over
     from acqdesign.design.joint_objective import SPLIT
-    from acqdesign.design.mesh import device_mesh, split_over
 
     step, arguments = step_and_arguments(case, abstract=False)
     mesh = device_mesh(case["mesh"], case | {"planes": case["shape"][0]}) if case.get("mesh") else None

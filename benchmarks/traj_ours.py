@@ -14,10 +14,10 @@ import optax
 from _harness import serve
 
 from acqdesign import learn_traj
-from acqdesign.design import fit
 from acqdesign.design.line_objectives import AdjointObjective
 from acqdesign.encoding import StraightLineEncoding, pipe_density
 from acqdesign.encoding.toeplitz import convolve_planes, gram_spectrum
+from acqdesign.optim import fit
 
 
 def encoding(points: jax.Array, shape: tuple[int, ...], samples_per_line: int) -> StraightLineEncoding:

@@ -11,7 +11,6 @@ release = metadata.version("acqdesign")
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 extensions = [
-    "docstrings",
     "links",
     "measured",
     "myst_parser",

@@ -22,9 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from acqdesign.base.units import rad_from_deg
 from acqdesign.plot import plot_echoes, plot_flips
 from acqdesign.signal import crlb, fisher_information, fse, weighted_trace
-from acqdesign.units import rad_from_deg
 
 ECHOES, ESP, T1, T2 = 96, 5e-3, 1.0, 0.1  # [s]
 flips = rad_from_deg(jnp.full(ECHOES, 60.0))

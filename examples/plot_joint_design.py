@@ -23,11 +23,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from acqdesign.design import JointObjective, JointSettings, ScheduleLimits, fit, schedule_projection
+from acqdesign.base.units import rad_from_deg
+from acqdesign.design import JointObjective, JointSettings
 from acqdesign.encoding import StraightLineEncoding, initial_lines, order_views
+from acqdesign.optim import ScheduleLimits, fit, schedule_projection
 from acqdesign.plot import plot_echoes, plot_flips, plot_images, plot_lines
 from acqdesign.scene import load_brain, tissue_classes, tissues
-from acqdesign.units import rad_from_deg
 
 STEPS = int(os.environ.get("ACQDESIGN_EXAMPLE_STEPS", "150"))
 SHAPE, LINES, ECHOES, ESP = (1, 48, 48), 768, 96, 5e-3  # [s]

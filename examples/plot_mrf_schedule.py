@@ -22,17 +22,11 @@ import os
 import jax
 import jax.numpy as jnp
 
-from acqdesign.design import (
-    BoundObjective,
-    Schedule,
-    ScheduleLimits,
-    fit,
-    make_optimizer,
-    schedule_projection,
-)
+from acqdesign.base.units import rad_from_deg
+from acqdesign.design import BoundObjective, Schedule
+from acqdesign.optim import ScheduleLimits, fit, make_optimizer, schedule_projection
 from acqdesign.plot import plot_bounds, plot_fingerprints, plot_flips
 from acqdesign.scene import tissues
-from acqdesign.units import rad_from_deg
 
 STEPS = int(os.environ.get("ACQDESIGN_EXAMPLE_STEPS", "60"))
 PULSES, TR, TE, TI = 200, 10e-3, 2e-3, 20e-3  # [s]

@@ -22,8 +22,9 @@ import jax.numpy as jnp
 import matplotlib.figure
 import optax
 
-from acqdesign.design import IterativeObjective, fit
+from acqdesign.design import IterativeObjective
 from acqdesign.encoding import StraightLineEncoding, initial_lines
+from acqdesign.optim import fit
 from acqdesign.plot import plot_images, plot_lines
 from acqdesign.recon import nrmse
 from acqdesign.scene import birdcage_maps, load_brain

@@ -23,8 +23,9 @@ import nibabel
 import numpy as np
 import optax
 
-from acqdesign.design import IterativeObjective, fit
+from acqdesign.design import IterativeObjective
 from acqdesign.encoding import StraightLineEncoding, initial_lines
+from acqdesign.optim import fit
 from acqdesign.plot import plot_images, plot_lines
 from acqdesign.recon import nrmse
 from acqdesign.scene import image_fov_m, load_brain, load_image

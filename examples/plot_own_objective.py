@@ -20,11 +20,11 @@ import os
 import jax
 import jax.numpy as jnp
 
-from acqdesign.design import fit, make_optimizer, project_rms
+from acqdesign.base.units import rad_from_deg
+from acqdesign.optim import fit, make_optimizer, project_rms
 from acqdesign.plot import plot_echoes, plot_flips, plot_loss
 from acqdesign.scene import tissues
 from acqdesign.signal import fse
-from acqdesign.units import rad_from_deg
 
 STEPS = int(os.environ.get("ACQDESIGN_EXAMPLE_STEPS", "60"))
 ECHOES, ESP, TR, NOISE = 32, 10e-3, 2.5, 0.01  # [s], and of M0

@@ -23,12 +23,12 @@ import jax
 import matplotlib.figure
 import numpy as np
 
+from acqdesign.base.units import GAMMA_HZ_PER_T, deg_from_rad, rad_from_deg
 from acqdesign.encoding import initial_lines, order_views
 from acqdesign.export import PulseqOptions, read_pulseq, write_pulseq
-from acqdesign.hardware import system_limits
 from acqdesign.plot import plot_lines
 from acqdesign.plot.style import COLOURS
-from acqdesign.units import GAMMA_HZ_PER_T, deg_from_rad, rad_from_deg
+from acqdesign.scene.scanner import system_limits
 
 SHAPE, LINES, ECHOES, ESP = (64, 48, 40), 256, 32, 6e-3  # [s]
 begun = initial_lines("poisson", SHAPE, lines=LINES, calibration=8, shutter=True, key=jax.random.key(0))

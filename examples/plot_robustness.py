@@ -22,21 +22,14 @@ import matplotlib.figure
 import numpy as np
 import optax
 
-from acqdesign.design import (
-    BoundObjective,
-    IterativeObjective,
-    Schedule,
-    ScheduleLimits,
-    fit,
-    make_optimizer,
-    schedule_projection,
-)
+from acqdesign.base.units import rad_from_deg
+from acqdesign.design import BoundObjective, IterativeObjective, Schedule
 from acqdesign.encoding import StraightLineEncoding, initial_lines
+from acqdesign.optim import ScheduleLimits, fit, make_optimizer, schedule_projection
 from acqdesign.plot import plot_images
 from acqdesign.plot.style import COLOURS, INK
 from acqdesign.recon import nrmse
 from acqdesign.scene import fine_shape, load_brain, posed
-from acqdesign.units import rad_from_deg
 
 STEPS = int(os.environ.get("ACQDESIGN_EXAMPLE_STEPS", "60"))
 ECHOES, ESP, TR, T1, T2 = 32, 10e-3, 1.0, 1.0, 0.1  # [s]

@@ -25,8 +25,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from acqdesign.design import AdjointObjective, IterativeObjective, fit
+from acqdesign.design import AdjointObjective, IterativeObjective
 from acqdesign.encoding import StraightLineEncoding, initial_lines
+from acqdesign.optim import fit
 from acqdesign.plot import animate_lines, plot_images, plot_lines, plot_loss
 from acqdesign.recon import nrmse
 from acqdesign.scene import load_brain

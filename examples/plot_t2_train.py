@@ -19,16 +19,10 @@ import os
 import jax
 import jax.numpy as jnp
 
-from acqdesign.design import (
-    BoundObjective,
-    Schedule,
-    ScheduleLimits,
-    fit,
-    make_optimizer,
-    schedule_projection,
-)
+from acqdesign.base.units import rad_from_deg
+from acqdesign.design import BoundObjective, Schedule
+from acqdesign.optim import ScheduleLimits, fit, make_optimizer, schedule_projection
 from acqdesign.plot import plot_echoes, plot_flips, plot_loss
-from acqdesign.units import rad_from_deg
 
 STEPS = int(os.environ.get("ACQDESIGN_EXAMPLE_STEPS", "80"))
 ECHOES, ESP, TR, T1, T2 = 32, 10e-3, 1.0, 1.0, 0.1  # [s]

@@ -1,6 +1,8 @@
 """Tests run with 64-bit types available, so that every law is checked in both precisions."""
 
 import os
+import sys
+from pathlib import Path
 
 import jax
 import jaxtyping
@@ -13,6 +15,12 @@ jax.config.update("jax_enable_x64", True)
 # laws are the same; `JAX_DISABLE_MOST_OPTIMIZATIONS=0`, as in `nox -s tests_slow`, tests what users run.
 if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
     jax.config.update("jax_disable_most_optimizations", True)
+
+# A contributor's second run compiles nothing: programs are kept per version of Python and JAX.
+_CACHE = f".pytest_cache/jax-{jax.__version__}-{sys.version_info.major}.{sys.version_info.minor}"
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / _CACHE))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 # The same few examples every time, as all tests are repeatable; `--hypothesis-profile many` looks further.
 for name, count in (("few", 10), ("many", 200)):

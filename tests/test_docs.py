@@ -1,22 +1,18 @@
 """Documentation is true: its figures were measured, its API page is whole, its links lead on."""
 
-import inspect
 import re
 import shlex
 import sys
 from pathlib import Path
 
-import equinox as eqx
 import pytest
-from jaxtyping import Array, Float
 
 from acqdesign import learn_flips, learn_joint, learn_traj
-from acqdesign._flags import read_flags
-from acqdesign.export.__main__ import ExportOptions
+from acqdesign.commands.export import ExportOptions
+from acqdesign.commands.flags import read_flags
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs" / "_ext"))
-from docstrings import all_problems, problems  # noqa: E402
 from links import dead_links  # noqa: E402
 from measured import measured, quoted, readme  # noqa: E402
 
@@ -79,82 +75,6 @@ def test_figures_on_pages_are_among_the_results(page):
 def test_a_figure_that_was_not_measured_is_refused(spec):
     with pytest.raises(ValueError, match="no such figure"):
         measured(spec)
-
-
-def test_every_public_name_has_a_docstring_with_shapes_and_units():
-    assert all_problems() == []
-
-
-def test_docstring_check_sees_what_is_missing(monkeypatch):
-    def bad(flips: Float[Array, "..."], esp: Array, t2: Float[Array, " tissues"]):
-        """A signal.
-
-        Args:
-            flips: angles of the pulses.
-            esp: echo spacing [s].
-        """
-
-    def bare(image: Array):
-        pass
-
-    def good(flips: Float[Array, " n"], esp: Array, start: Array | None = None):
-        """A signal.
-
-        Args:
-            flips: angles of the pulses [rad].
-            esp: echo spacing [s], a number.
-            start: `flips` before learning.
-        """
-
-    def answer(flips: Float[Array, " n"]) -> Array:
-        """Echoes.
-
-        Args:
-            flips: angles of the pulses [rad].
-
-        Returns:
-            What is heard.
-        """
-
-    def like(flips: Float[Array, " n"]) -> Float[Array, " n"]:
-        """Smoother `flips` [rad]."""
-
-    class Scan(eqx.Module):
-        """A scan."""
-
-        def forward(self, image: Array) -> Array:
-            """Samples."""
-
-        @property
-        def times(self) -> Float[Array, " n"]:
-            """When it is."""
-
-        @classmethod
-        def of(cls, image: Array) -> "Scan":
-            """From an image `(nx, ny)`."""
-
-    for value in (bad, bare, good, answer, like, Scan, Scan.forward, Scan.times.fget, Scan.of.__func__):
-        inspect.unwrap(value).__module__ = "acqdesign.made_up"
-    monkeypatch.setitem(sys.modules, "acqdesign.made_up", inspect.getmodule(like.__code__))
-    assert problems("bad", bad) == [
-        "bad, argument flips: no shape.",
-        "bad, argument flips: no unit.",
-        "bad, argument esp: no shape.",
-        "bad, argument t2: an array that the docstring does not tell of.",
-    ]
-    assert problems("bare", bare)[0] == "bare: no docstring."
-    assert problems("good", good) == []
-    assert problems("answer", answer) == [
-        "answer, what it returns: no shape.",
-        "answer, what it returns: no unit.",
-    ]
-    assert problems("like", like) == []
-    assert problems("Scan", Scan) == [
-        "Scan.forward, argument image: an array that the docstring does not tell of.",
-        "Scan.forward, what it returns: no shape.",
-        "Scan.forward, what it returns: no unit.",
-        "Scan.times, what it returns: no unit.",
-    ]
 
 
 def test_link_check_sees_dead_links_and_anchors(tmp_path):

@@ -16,14 +16,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from acqdesign._config import flat_options, read_config
-from acqdesign.design import (
-    ScheduleLimits,
-    load_checkpoint,
-    project_rms,
-    save_checkpoint,
-    schedule_projection,
-)
+from acqdesign.commands.config import flat_options, read_config
 from acqdesign.encoding import nufft_adjoint, nufft_forward
 from acqdesign.export import (
     read_positions,
@@ -35,6 +28,7 @@ from acqdesign.export import (
     write_sparkling,
 )
 from acqdesign.learn_joint import JointOptions
+from acqdesign.optim import ScheduleLimits, load_checkpoint, project_rms, save_checkpoint, schedule_projection
 from acqdesign.scene import load_image
 from acqdesign.signal import crlb, fse
 from acqdesign.signal.engine import State, rotate

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.optimize
 from jaxtyping import Integer
 
-from acqdesign._types import Array, PRNGKey, PyTree
+from acqdesign.base.types import Array, PRNGKey, PyTree
 from acqdesign.design.joint_objective import JointObjective
 
 # Weights of the distance that lines move in amplitude, in units of the mean first-order change per distance.

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from acqdesign._checks import bad, check_choice, check_positive
-from acqdesign._types import Array, Float, Inexact, PRNGKey, PyTree, Real, Scalar
+from acqdesign.base.checks import check_choice, check_positive, usage_error
+from acqdesign.base.types import Array, Float, Inexact, PRNGKey, PyTree, Real, Scalar
 from acqdesign.signal.bssfp import bssfp
 from acqdesign.signal.crlb import crlb, ensemble
 from acqdesign.signal.fse import fse
@@ -64,7 +64,7 @@ class Schedule(eqx.Module):
     ):
         self.sequence = check_choice("sequence", sequence, SEQUENCES)
         if (esp is None) == (sequence == "fse"):
-            raise bad("esp", esp, "an echo spacing [s] for fse, and for no other sequence")
+            raise usage_error("esp", esp, "an echo spacing [s] for fse, and for no other sequence")
         self.tr, self.te, self.excitation = (
             as_real(name, value) for name, value in (("tr", tr), ("te", te), ("excitation", excitation))
         )
@@ -144,14 +144,14 @@ class BoundObjective(eqx.Module):
             jnp.atleast_1d(as_real(name, value)) for name, value in (("t1", t1), ("t2", t2), ("b1", b1))
         )
         if self.t1.ndim != 1 or self.t1.shape != self.t2.shape:
-            raise bad("t2", self.t2, f"as many values as t1, of shape {self.t1.shape}")
+            raise usage_error("t2", self.t2, f"as many values as t1, of shape {self.t1.shape}")
         check_relaxation(self.t1, self.t2)
         check_positive("b1", self.b1)
         self.target = check_choice("target", target, TARGETS)
         self.over = check_choice("over", over, ("mean", "worst"))
         self.names = names or tuple(f"tissue {i + 1}" for i in range(self.t1.size))
         if len(self.names) != self.t1.size:
-            raise bad("names", self.names, f"a name for each of {self.t1.size} tissues")
+            raise usage_error("names", self.names, f"a name for each of {self.t1.size} tissues")
 
     def bounds(self, params: PyTree) -> Float[Array, "fields tissues"]:
         """Relative bound of each tissue at each B1."""

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from acqdesign._checks import bad, check_choice, check_count
-from acqdesign._types import Array, Float, Image, Int, PRNGKey, PyTree, Scalar
+from acqdesign.base.checks import check_choice, check_count, usage_error
+from acqdesign.base.types import Array, Float, Image, Int, PRNGKey, PyTree, Scalar
 from acqdesign.design.joint_scan import Scan
 from acqdesign.encoding import EchoTrainEncoding, StraightLineEncoding
 from acqdesign.recon import signal_basis, spectral_prior
@@ -82,12 +82,12 @@ class JointSettings:
         for name in ("noise", "prior", *weights, *(["ridge"] if self.ridge is not None else [])):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
-                raise bad(name, value, "a finite number >= 0")
+                raise usage_error(name, value, "a finite number >= 0")
         if not any(getattr(self, name) for name in weights):
-            raise bad("weight_nrmse", 0.0, "at least one positive weight")
+            raise usage_error("weight_nrmse", 0.0, "at least one positive weight")
         for name in ("weight_noise", "weight_crlb_t2", "weight_crlb_t1"):
             if getattr(self, name) and not self.noise:
-                raise bad(name, getattr(self, name), "0 without noise", "Or give a noise above 0.")
+                raise usage_error(name, getattr(self, name), "0 without noise", "Or give a noise above 0.")
 
     @property
     def weights(self) -> dict[str, float]:
@@ -158,10 +158,10 @@ class JointObjective(eqx.Module):
     ):
         self.lines, self.echo, self.settings = lines, jnp.asarray(echo), settings
         if not anatomies or any(a.maps.shape != anatomies[0].maps.shape for a in anatomies):
-            raise bad("anatomies", len(anatomies), "one or more, with maps of one shape")
+            raise usage_error("anatomies", len(anatomies), "one or more, with maps of one shape")
         classes = len(anatomies[0].maps)
         if settings.reconstruction == "subspace" and settings.rank > classes:
-            raise bad("rank", settings.rank, f"at most {classes}, the number of tissue classes")
+            raise usage_error("rank", settings.rank, f"at most {classes}, the number of tissue classes")
         self.scene, self.known, self.poses = anatomies[0], known, poses
         self.maps = jnp.stack([a.maps for a in anatomies], axis=1)
         self.louder = jnp.asarray(louder, self.maps.dtype)

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from acqdesign._mesh import across, vary, varying
-from acqdesign._types import Array, Float, Image, Inexact, Scalar
+from acqdesign.base.sharding import across, vary, varying
+from acqdesign.base.types import Array, Float, Image, Inexact, Scalar
 from acqdesign.encoding import EchoTrainEncoding, StraightLineEncoding
 from acqdesign.recon import posterior_mean
 

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Complex
 
-from acqdesign._checks import bad, check_choice, check_count
-from acqdesign._mesh import across, total, vary, varying
-from acqdesign._types import Array, Float, Image, Inexact, LinePoints, PRNGKey, PyTree, Scalar
+from acqdesign.base.checks import check_choice, check_count, usage_error
+from acqdesign.base.sharding import across, total, vary, varying
+from acqdesign.base.types import Array, Float, Image, Inexact, LinePoints, PRNGKey, PyTree, Scalar
 from acqdesign.encoding import StraightLineEncoding, least_squares_density, pipe_density, toeplitz
 from acqdesign.recon import conjugate_gradients, nrmse, ssim
 from acqdesign.recon.metrics import magnitude
@@ -88,7 +88,7 @@ def _check_images(
     grid = fine_shape(encoding.shape) if augmented else encoding.shape
     for name, given, shape in (("images", images, grid), ("held_out", held_out, encoding.shape)):
         if given is not None and (given.ndim != 4 or given.shape[1:] != shape):
-            raise bad(name, given, f"shape (images, {', '.join(map(str, shape))})")
+            raise usage_error(name, given, f"shape (images, {', '.join(map(str, shape))})")
 
 
 def _moved(encoding: StraightLineEncoding, points: LinePoints) -> StraightLineEncoding:
@@ -271,9 +271,9 @@ class IterativeObjective(eqx.Module):
     ):
         _check_images(images, held_out, encoding, augmented)
         if not (math.isfinite(ridge) and ridge >= 0):
-            raise bad("ridge", ridge, "a finite number >= 0")
+            raise usage_error("ridge", ridge, "a finite number >= 0")
         if not (math.isfinite(noise) and noise >= 0):
-            raise bad("noise", noise, "a finite number >= 0")
+            raise usage_error("noise", noise, "a finite number >= 0")
         self.encoding, self.images, self.held_out = encoding, images, held_out
         self.augmented, self.voxel_size = augmented, tuple(voxel_size)
         self.metric = check_choice("metric", metric, METRICS)

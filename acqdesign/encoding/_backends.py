@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from acqdesign._checks import bad, check_choice
-from acqdesign._mesh import alike
-from acqdesign._types import Array
+from acqdesign.base.checks import check_choice, usage_error
+from acqdesign.base.sharding import alike
+from acqdesign.base.types import Array
 
 BACKENDS = ("finufft", "dft")
 
@@ -52,7 +52,7 @@ def resolve_backend(backend: str, *, n_points: int, shape: tuple[int, ...], n_tr
     check_choice("backend", backend, ("auto", *BACKENDS))
     missing = _finufft_missing()
     if backend == "finufft" and missing:
-        raise bad(
+        raise usage_error(
             "backend",
             "'finufft'",
             "a backend that runs on the default device",

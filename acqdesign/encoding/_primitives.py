@@ -21,8 +21,8 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from acqdesign._mesh import alike
-from acqdesign._types import Array
+from acqdesign.base.sharding import alike
+from acqdesign.base.types import Array
 from acqdesign.encoding import _backends
 
 

@@ -16,8 +16,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from acqdesign._checks import bad, check_count, check_positive, check_shape
-from acqdesign._types import Array, Float, Points
+from acqdesign.base.checks import check_count, check_positive, check_shape, usage_error
+from acqdesign.base.types import Array, Float, Points
 from acqdesign.encoding import _backends
 from acqdesign.encoding.nufft import check_points, nufft_adjoint, nufft_forward
 
@@ -132,7 +132,7 @@ def _check(points: Array, shape: tuple[int, ...]) -> tuple[int, ...]:
     shape = check_shape("shape", shape)
     check_points(points, len(shape))
     if points.ndim != 2:
-        raise bad("points", points, "shape (M, D)", "Use jax.vmap for several sets of points.")
+        raise usage_error("points", points, "shape (M, D)", "Use jax.vmap for several sets of points.")
     return shape
 
 

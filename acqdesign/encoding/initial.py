@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool
 
-from acqdesign._checks import bad, check_choice, check_count, check_shape
-from acqdesign._types import Array, LinePoints, PRNGKey
+from acqdesign.base.checks import check_choice, check_count, check_shape, usage_error
+from acqdesign.base.types import Array, LinePoints, PRNGKey
 
 INITIALISERS = ("reference", "poisson", "caipi", "spiral", "full")
 """The names that `initial_lines` knows."""
@@ -86,7 +86,7 @@ def _density(plane: _Plane, count: int, decay: float) -> Callable[[np.ndarray], 
     cells = _mesh(*((np.arange(256) + 0.5) / 256 * n - n / 2 for n in plane.grid))
     radii = plane.radius(cells[plane.holds(cells)])
     if not len(radii):
-        raise bad("calibration", plane.block, "a block that leaves room for other lines")
+        raise usage_error("calibration", plane.block, "a block that leaves room for other lines")
     area = math.prod(plane.grid) / len(cells)
     # Beyond one line a cell nothing new is measured, unless there are more lines than cells.
     cap = max(1.0, count / (len(radii) * area))
@@ -120,14 +120,16 @@ def reference_lines(shape: Sequence[int], lines: int, *, key: PRNGKey, centre_fr
     grid = check_shape("shape", shape, dims=(3,))
     check_count("lines", lines)
     if not centre_fraction >= 0:
-        raise bad("centre_fraction", centre_fraction, "a number >= 0")
+        raise usage_error("centre_fraction", centre_fraction, "a number >= 0")
     side = round(math.sqrt(centre_fraction * lines))
     if side**2 > lines:
         expected = f"a share that leaves at most lines = {lines} in the fixed centre, not {side**2}"
-        raise bad("centre_fraction", centre_fraction, expected)
+        raise usage_error("centre_fraction", centre_fraction, expected)
     width = grid[0] if grid[0] > 1 else grid[1]
     if side > width:
-        raise bad("lines", lines, f"at most {width} points along a side of the fixed centre, not {side}")
+        raise usage_error(
+            "lines", lines, f"at most {width} points along a side of the fixed centre, not {side}"
+        )
     edge = side / (2 * width)
     steps = np.linspace(-edge, edge, side, dtype=np.float32)
     centre = jnp.asarray(_mesh(steps, steps))
@@ -172,7 +174,7 @@ def _poisson(plane: _Plane, count: int, decay: float, rng: np.random.Generator) 
         # The number goes with the inverse area; a little more than needed, as darts can only be left out.
         scale *= math.sqrt(len(points) / (count * 1.001 + 0.3))
     if len(best) < count:
-        raise bad("lines", count, f"about {len(best)} beside the calibration block", "Change either.")
+        raise usage_error("lines", count, f"about {len(best)} beside the calibration block", "Change either.")
     return best[:count]
 
 
@@ -229,7 +231,7 @@ def _caipi_of_size(plane: _Plane, count: int) -> np.ndarray:
         if len(points) >= count:
             return points[np.argsort(plane.radius(points), kind="stable")[:count]]
     fixed = math.prod(plane.block)
-    raise bad(
+    raise usage_error(
         "lines", count + fixed, f"at most the {len(points) + fixed} of the grid", "Or use init poisson."
     )
 
@@ -283,30 +285,34 @@ def initial_lines(
     plane = _Plane((grid[1], grid[2]), bool(shutter), _block(calibration, (grid[1], grid[2])))
     fixed = math.prod(plane.block)
     if not (math.isfinite(decay) and decay >= 0):
-        raise bad("decay", decay, "a finite number >= 0")
+        raise usage_error("decay", decay, "a finite number >= 0")
     if name == "full":
         return _full(plane, lines, acceleration, learn_calibration)
     if (lines is None) == (acceleration is None):
-        raise bad("lines", f"lines = {lines} and acceleration = {acceleration}", "one of the two")
+        raise usage_error("lines", f"lines = {lines} and acceleration = {acceleration}", "one of the two")
     if name == "caipi" and acceleration is not None:
         if not (1 <= acceleration <= MAX_CAIPI and acceleration == round(acceleration)):
-            raise bad("acceleration", acceleration, f"a whole number from 1 to {MAX_CAIPI} for caipi")
+            raise usage_error("acceleration", acceleration, f"a whole number from 1 to {MAX_CAIPI} for caipi")
         return _finished(plane, _caipi(plane, round(acceleration)), learn_calibration)
     if acceleration is not None:
         if not 1 <= acceleration <= math.prod(plane.grid):
-            raise bad("acceleration", acceleration, f"between 1 and ny · nz = {math.prod(plane.grid)}")
+            raise usage_error(
+                "acceleration", acceleration, f"between 1 and ny · nz = {math.prod(plane.grid)}"
+            )
         lines = round(math.prod(plane.grid) / acceleration)
     lines = check_count("lines", lines)  # type: ignore[arg-type]
     if name == "reference":
         if shutter or fixed:
-            raise bad("init", "reference with a shutter or a calibration", "neither, as its recipe is fixed")
+            raise usage_error(
+                "init", "reference with a shutter or a calibration", "neither, as its recipe is fixed"
+            )
         return reference_lines(grid, lines, key=key)
     if fixed > lines:
-        raise bad(
+        raise usage_error(
             "calibration", plane.block, f"at most lines = {lines} lines in the fixed centre, not {fixed}"
         )
     if name != "caipi" and min(plane.grid) < 2:
-        raise bad("shape", grid, "ny and nz of at least 2 for positions off the grid")
+        raise usage_error("shape", grid, "ny and nz of at least 2 for positions off the grid")
     count = lines - fixed
     if count == 0:
         others = np.empty((0, 2))
@@ -324,7 +330,7 @@ def _block(calibration: int | Sequence[int], grid: tuple[int, int]) -> tuple[int
     """Sides of the calibration block."""
     sides = np.broadcast_to(np.atleast_1d(calibration), 2) if np.size(calibration) in (1, 2) else None
     if sides is None or any(s != int(s) or not 0 <= s <= n for s, n in zip(sides, grid, strict=True)):
-        raise bad("calibration", repr(calibration), f"one or two whole numbers from 0 to {grid}")
+        raise usage_error("calibration", repr(calibration), f"one or two whole numbers from 0 to {grid}")
     return (0, 0) if 0 in sides else (int(sides[0]), int(sides[1]))
 
 
@@ -334,7 +340,9 @@ def _full(
     """The full grid, once it is sure that nothing else was meant."""
     full = _finished(plane, _grid_points(plane), learn_calibration)
     if lines not in (None, len(full.points)):
-        raise bad("lines", lines, f"none, or the full grid's {len(full.points)}", "Or use init caipi.")
+        raise usage_error(
+            "lines", lines, f"none, or the full grid's {len(full.points)}", "Or use init caipi."
+        )
     if acceleration not in (None, 1):
-        raise bad("acceleration", acceleration, "none, or 1, for a full grid", "Or use init caipi.")
+        raise usage_error("acceleration", acceleration, "none, or 1, for a full grid", "Or use init caipi.")
     return full

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Complex
 
-from acqdesign._checks import bad, check_count, check_finite, check_shape
-from acqdesign._mesh import piece, total, vary, varying
-from acqdesign._types import Array, Float, Image, LinePoints, Samples
+from acqdesign.base.checks import check_count, check_finite, check_shape, usage_error
+from acqdesign.base.sharding import piece, total, vary, varying
+from acqdesign.base.types import Array, Float, Image, LinePoints, Samples
 from acqdesign.encoding import toeplitz
 from acqdesign.encoding._backends import complex_dtype, promote, voxel_coordinates, wrap
 from acqdesign.encoding.nufft import check_options, check_points, nufft_adjoint, nufft_forward
@@ -117,7 +117,7 @@ class StraightLineEncoding(eqx.Module):
     ):
         check_points(points, 2)
         if points.ndim != 2:
-            raise bad("points", points, "shape (lines, 2)", "Use jax.vmap for several sets of lines.")
+            raise usage_error("points", points, "shape (lines, 2)", "Use jax.vmap for several sets of lines.")
         nx, ny, nz = check_shape("shape", shape, dims=(3,))
         self.shape = (nx, ny, nz)
         if readout is not None:
@@ -126,13 +126,17 @@ class StraightLineEncoding(eqx.Module):
                 or readout.ndim != 1
                 or not jnp.issubdtype(readout.dtype, jnp.floating)
             ):
-                raise bad("readout", readout, "a real floating-point array of shape (samples,)")
+                raise usage_error("readout", readout, "a real floating-point array of shape (samples,)")
             check_finite("readout", readout)
             if samples_per_line not in (None, readout.shape[0]):
-                raise bad("samples_per_line", samples_per_line, f"{readout.shape[0]}, the length of readout")
+                raise usage_error(
+                    "samples_per_line", samples_per_line, f"{readout.shape[0]}, the length of readout"
+                )
             samples_per_line = readout.shape[0]
         elif samples_per_line is None:
-            raise bad("samples_per_line", None, "the number of samples of a line, or readout positions")
+            raise usage_error(
+                "samples_per_line", None, "the number of samples of a line, or readout positions"
+            )
         self.samples_per_line = check_count("samples_per_line", samples_per_line)
         check_smaps(smaps, self.shape)
         check_options(eps, backend, points.dtype)
@@ -224,7 +228,9 @@ class StraightLineEncoding(eqx.Module):
             return jnp.asarray(self.samples_per_line / nx, self.points.dtype)
         if self.here != self.shape:
             got = f"planes split with {self.samples_per_line} samples of a line"
-            raise bad("mesh", got, f"a uniform readout of {nx} or more", "Planes are apart only in that.")
+            raise usage_error(
+                "mesh", got, f"a uniform readout of {nx} or more", "Planes are apart only in that."
+            )
         along = self._along_readout()
         weighted = along if readout_weights is None else weigh(along, readout_weights[:, None])
         return jnp.einsum("kx,ku->xu", jnp.conj(along), weighted, precision="highest") / nx

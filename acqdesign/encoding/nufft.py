@@ -11,8 +11,8 @@ import math
 
 import jax.numpy as jnp
 
-from acqdesign._checks import bad, check_finite, check_shape
-from acqdesign._types import Array, Image, Points, Samples
+from acqdesign.base.checks import check_finite, check_shape, usage_error
+from acqdesign.base.types import Array, Image, Points, Samples
 from acqdesign.encoding import _backends
 from acqdesign.encoding._primitives import Plan, adjoint, forward
 
@@ -24,7 +24,7 @@ def _canonical(
     batch = points.shape[:-2]
     lead = array.shape[: array.ndim - trailing]
     if lead[: len(batch)] != batch:
-        raise bad(
+        raise usage_error(
             name,
             array,
             f"the leading axes {tuple(batch)} of points",
@@ -45,9 +45,9 @@ def check_points(points: Array, dims: int | None = None) -> None:
     """Raises unless `points` is a finite real array `(..., M, D)`, `D` being `dims` or else 1 to 3."""
     wanted = "(..., M, D) with D = " + (str(dims) if dims else "1, 2 or 3")
     if not hasattr(points, "dtype") or points.ndim < 2 or not jnp.issubdtype(points.dtype, jnp.floating):
-        raise bad("points", points, f"a real floating-point array of shape {wanted}")
+        raise usage_error("points", points, f"a real floating-point array of shape {wanted}")
     if points.shape[-1] not in ((dims,) if dims else (1, 2, 3)) or points.shape[-2] < 1:
-        raise bad("points", points, f"shape {wanted}, in cycles per voxel")
+        raise usage_error("points", points, f"shape {wanted}, in cycles per voxel")
     check_finite("points", points)
 
 
@@ -56,7 +56,7 @@ def check_eps(eps: float | None, dtype: jnp.dtype) -> float:
     if eps is None:
         return 1e-6 if jnp.finfo(dtype).bits == 32 else 1e-12
     if not 0 < eps < 1:
-        raise bad("eps", eps, "a relative accuracy between 0 and 1, such as 1e-6")
+        raise usage_error("eps", eps, "a relative accuracy between 0 and 1, such as 1e-6")
     return float(eps)
 
 
@@ -87,11 +87,11 @@ def nufft_forward(
     check_points(points)
     dims = points.shape[-1]
     if not hasattr(image, "ndim") or image.ndim < dims:
-        raise bad("image", image, f"at least {dims} axes, one for each coordinate of points")
+        raise usage_error("image", image, f"at least {dims} axes, one for each coordinate of points")
     shape = check_shape("image.shape", image.shape[image.ndim - dims :])
     flat, k, lead, (t, n) = _canonical("image", image, points, dims)
     if t * n == 0:
-        raise bad("image", image, "at least one image")
+        raise usage_error("image", image, "at least one image")
     name = _backends.resolve_backend(backend, n_points=k.shape[1], shape=shape, n_transforms=n)
     plan = Plan(name, check_eps(eps, flat.dtype), shape)
     return forward(plan, flat, k).reshape(*lead, k.shape[1])
@@ -123,10 +123,12 @@ def nufft_adjoint(
     shape = check_shape("shape", shape)
     check_points(points, len(shape))
     if not hasattr(samples, "ndim") or samples.ndim < 1 or samples.shape[-1] != points.shape[-2]:
-        raise bad("samples", samples, f"shape (..., {points.shape[-2]}), one sample for each of points")
+        raise usage_error(
+            "samples", samples, f"shape (..., {points.shape[-2]}), one sample for each of points"
+        )
     flat, k, lead, (t, n) = _canonical("samples", samples, points, 1)
     if t * n == 0:
-        raise bad("samples", samples, "at least one set of samples")
+        raise usage_error("samples", samples, "at least one set of samples")
     name = _backends.resolve_backend(backend, n_points=k.shape[1], shape=shape, n_transforms=n)
     plan = Plan(name, check_eps(eps, flat.dtype), shape)
     return adjoint(plan, flat, k).reshape(*lead, *shape)

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Complex
 
-from acqdesign._checks import bad, check_shape
-from acqdesign._mesh import none_of, total
-from acqdesign._types import Array, Float, Image, PRNGKey, Samples
+from acqdesign.base.checks import check_shape, usage_error
+from acqdesign.base.sharding import none_of, total
+from acqdesign.base.types import Array, Float, Image, PRNGKey, Samples
 from acqdesign.encoding._backends import promote
 from acqdesign.encoding.nufft import check_options, check_points, nufft_adjoint, nufft_forward
 
@@ -41,13 +41,13 @@ def check_smaps(smaps: Any, shape: tuple[int, ...]) -> None:
     if smaps is None:
         return
     if not hasattr(smaps, "shape") or smaps.ndim < 1 or smaps.shape[1:] != shape or not smaps.shape[0]:
-        raise bad("smaps", smaps, f"shape (coils, {', '.join(map(str, shape))}) with a coil or more")
+        raise usage_error("smaps", smaps, f"shape (coils, {', '.join(map(str, shape))}) with a coil or more")
 
 
 def check_trailing(name: str, array: Any, shape: tuple[int, ...]) -> None:
     """Raises unless the last axes of an image or of samples are those of `shape`."""
     if not hasattr(array, "shape") or array.shape[max(0, array.ndim - len(shape)) :] != shape:
-        raise bad(name, array, f"shape (..., {', '.join(map(str, shape))})")
+        raise usage_error(name, array, f"shape (..., {', '.join(map(str, shape))})")
 
 
 def check_weights(name: str, weights: Any, length: int) -> None:
@@ -55,7 +55,7 @@ def check_weights(name: str, weights: Any, length: int) -> None:
     if weights is None:
         return
     if not hasattr(weights, "dtype") or weights.shape != (length,) or not jnp.isrealobj(weights):
-        raise bad(name, weights, f"a real array of shape ({length},)")
+        raise usage_error(name, weights, f"a real array of shape ({length},)")
 
 
 def sample_shape(smaps: Array | None, *samples: int) -> tuple[int, ...]:
@@ -154,7 +154,7 @@ class NUFFTEncoding(eqx.Module):
         self.shape = check_shape("shape", shape)
         check_points(points, len(self.shape))
         if points.ndim != 2:
-            raise bad(
+            raise usage_error(
                 "points", points, f"shape (M, {len(self.shape)})", "Use jax.vmap for several sets of points."
             )
         check_smaps(smaps, self.shape)
@@ -219,7 +219,7 @@ class CartesianEncoding(eqx.Module):
     ):
         self.shape = check_shape("shape", shape)
         if mask is not None and (mask.shape != self.shape or mask.dtype != bool):
-            raise bad("mask", mask, f"a boolean array of shape {self.shape}")
+            raise usage_error("mask", mask, f"a boolean array of shape {self.shape}")
         check_smaps(smaps, self.shape)
         self.mask, self.smaps = mask, smaps
 

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from acqdesign._checks import bad, check_choice, check_count
-from acqdesign._types import PRNGKey
-from acqdesign.units import ms_from_s
+from acqdesign.base.checks import check_choice, check_count, usage_error
+from acqdesign.base.types import PRNGKey
+from acqdesign.base.units import ms_from_s
 
 ORDERINGS = ("linear", "centre-out", "radial-fan", "random")
 
@@ -54,9 +54,11 @@ def order_views(name: str, points: ArrayLike, echoes: int, *, te_echo: int, key:
     if lines % echoes:
         low, high = lines // echoes * echoes, -(-lines // echoes) * echoes
         near = f"{low} or {high}" if low else f"{high}"
-        raise bad("lines", lines, f"a multiple of the {echoes} echoes of a train", f"The nearest: {near}.")
+        raise usage_error(
+            "lines", lines, f"a multiple of the {echoes} echoes of a train", f"The nearest: {near}."
+        )
     if not 0 <= te_echo < echoes:
-        raise bad("te_echo", te_echo, f"an echo of the train, 0 to {echoes - 1}")
+        raise usage_error("te_echo", te_echo, f"an echo of the train, 0 to {echoes - 1}")
     trains = lines // echoes
     radius = np.hypot(*array.T)
     if name == "random":
@@ -90,7 +92,7 @@ def echo_of_te(te_eff_s: float, esp_s: float, echoes: int) -> int:
     echo = round(te_eff_s / esp_s) - 1 if math.isfinite(te_eff_s) else -1
     if not 0 <= echo < echoes:
         span = f"{ms_from_s(esp_s):g} to {ms_from_s(echoes * esp_s):g} ms"
-        raise bad("te_eff", f"{ms_from_s(te_eff_s):g} ms", f"a time inside the train, {span}")
+        raise usage_error("te_eff", f"{ms_from_s(te_eff_s):g} ms", f"a time inside the train, {span}")
     return echo
 
 

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import scipy.fft
 from jaxtyping import Complex
 
-from acqdesign._mesh import total
-from acqdesign._types import Array, Float, Image, Inexact, LinePoints
+from acqdesign.base.sharding import total
+from acqdesign.base.types import Array, Float, Image, Inexact, LinePoints
 from acqdesign.encoding import _backends
 from acqdesign.encoding.nufft import nufft_adjoint
 

@@ -13,9 +13,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from acqdesign._checks import bad
-from acqdesign._mesh import alike, total
-from acqdesign._types import Array, Float, Image, Int, Real, Samples
+from acqdesign.base.checks import usage_error
+from acqdesign.base.sharding import alike, total
+from acqdesign.base.types import Array, Float, Image, Int, Real, Samples
 from acqdesign.encoding import toeplitz
 from acqdesign.encoding.lines import LineGram, StraightLineEncoding
 
@@ -46,9 +46,11 @@ class EchoTrainEncoding(eqx.Module):
         amplitudes: Float[Array, "classes echoes"],
     ):
         if echo.shape != lines.points.shape[:1] or not jnp.issubdtype(echo.dtype, jnp.integer):
-            raise bad("echo", echo, f"integers of shape ({lines.points.shape[0]},), one for each line")
+            raise usage_error(
+                "echo", echo, f"integers of shape ({lines.points.shape[0]},), one for each line"
+            )
         if amplitudes.ndim != 2 or jnp.iscomplexobj(amplitudes):
-            raise bad("amplitudes", amplitudes, "a real array of shape (classes, echoes)")
+            raise usage_error("amplitudes", amplitudes, "a real array of shape (classes, echoes)")
         self.lines, self.echo, self.amplitudes = lines, jnp.asarray(echo), amplitudes
 
     @property
@@ -63,7 +65,7 @@ class EchoTrainEncoding(eqx.Module):
     def forward(self, maps: Image) -> Samples:
         """Images of classes, `maps` `(..., C, nx, ny, nz)`, to samples `(..., [coils,] lines, samples)` of k-space."""
         if maps.shape[maps.ndim - 4 :] != self.shape:
-            raise bad("maps", maps, f"shape (..., {', '.join(map(str, self.shape))})")
+            raise usage_error("maps", maps, f"shape (..., {', '.join(map(str, self.shape))})")
         each = self.lines.forward(maps)
         coils = "" if self.lines.smaps is None else "k"
         weights = self.at_lines(self.amplitudes)

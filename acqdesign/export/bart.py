@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from acqdesign._checks import bad, check_shape
-from acqdesign._files import atomic_write
-from acqdesign._untrusted import check_memory, read_text
+from acqdesign.base.checks import check_shape, usage_error
+from acqdesign.base.files import atomic_write
+from acqdesign.base.untrusted import check_memory, read_text
 from acqdesign.export.straight import MAX_BYTES, need, straight_lines, trajectory
 
 _DIMS = 16
@@ -63,20 +63,20 @@ def read_bart(path: Path | str, shape: Sequence[int] | None = None) -> dict[str,
     try:
         lines = [line.strip() for line in read_text("cfl", hdr, _MAX_HEADER).decode("utf-8").splitlines()]
     except UnicodeDecodeError as error:
-        raise bad("cfl", f"{hdr}: byte {error.start} is no text", "a BART header") from None
+        raise usage_error("cfl", f"{hdr}: byte {error.start} is no text", "a BART header") from None
     try:
         given = [int(n) for n in lines[lines.index("# Dimensions") + 1].split()]
     except (ValueError, IndexError):
-        raise bad("cfl", f"{hdr}: no sizes after a line '# Dimensions'", "a BART header") from None
+        raise usage_error("cfl", f"{hdr}: no sizes after a line '# Dimensions'", "a BART header") from None
     sizes = given + [1] * (3 - len(given))
     if min(sizes) < 1 or sizes[0] != 3 or any(n != 1 for n in sizes[3:]):
-        raise bad("cfl", f"{hdr}: dimensions {given}", "3, samples and lines, and ones")
+        raise usage_error("cfl", f"{hdr}: dimensions {given}", "3, samples and lines, and ones")
     expected = 8 * 3 * sizes[1] * sizes[2]
     if expected > MAX_BYTES:
-        raise bad("cfl", f"{hdr}: dimensions {given}, {expected} bytes", f"at most {MAX_BYTES}")
+        raise usage_error("cfl", f"{hdr}: dimensions {given}, {expected} bytes", f"at most {MAX_BYTES}")
     size = cfl.stat().st_size
     if size != expected:
-        raise bad(
+        raise usage_error(
             "cfl",
             f"{cfl}: {size} bytes",
             f"{expected} for the dimensions in {hdr.name}",
@@ -85,25 +85,27 @@ def read_bart(path: Path | str, shape: Sequence[int] | None = None) -> dict[str,
     check_memory("cfl", cfl, 4 * expected)
     held = _comment(lines, "shape") if shape is None else check_shape("shape", shape, dims=(3,))
     if held is None:
-        raise bad("cfl", f"{hdr}: no matrix", "a trajectory written by write_bart, or the argument shape")
+        raise usage_error(
+            "cfl", f"{hdr}: no matrix", "a trajectory written by write_bart, or the argument shape"
+        )
     matrix = np.array(held)
     if matrix.shape != (3,) or (matrix % 1 != 0).any() or matrix.min() < 1 or matrix.max() > _MAX_MATRIX:
-        raise bad("cfl", f"{hdr}: matrix {matrix.tolist()}", "three positive integers")
+        raise usage_error("cfl", f"{hdr}: matrix {matrix.tolist()}", "three positive integers")
     matrix = matrix.astype(int)
     data = np.fromfile(cfl, "<c8").reshape(sizes[2], sizes[1], 3)
     if (data.imag != 0).any():
-        raise bad("cfl", f"{cfl}: complex positions", "a trajectory, which is real")
+        raise usage_error("cfl", f"{cfl}: complex positions", "a trajectory, which is real")
     design = straight_lines("cfl", str(cfl), data.real.astype(float) / matrix)
     fov = _comment(lines, "fov_m")
     if fov is not None and (len(fov) != 3 or not all(0 < f < math.inf for f in fov)):
-        raise bad("cfl", f"{hdr}: fov_m {fov}", "three positive lengths")
+        raise usage_error("cfl", f"{hdr}: fov_m {fov}", "three positive lengths")
     return design | {"shape": matrix} | ({} if fov is None else {"fov_m": np.array(fov)})
 
 
 def _names(path: Path | str) -> tuple[Path, Path]:
     path = Path(path)
     if path.suffix not in (".cfl", ".hdr"):
-        raise bad("path", str(path), "a name ending in .cfl")
+        raise usage_error("path", str(path), "a name ending in .cfl")
     return path.with_suffix(".cfl"), path.with_suffix(".hdr")
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import scipy.io
 
-from acqdesign._checks import bad
-from acqdesign._files import atomic_write
-from acqdesign._untrusted import parsing
+from acqdesign.base.checks import usage_error
+from acqdesign.base.files import atomic_write
+from acqdesign.base.untrusted import parsing
 from acqdesign.export.npz import DESIGN_KEYS, cast_entry, check_design
 from acqdesign.export.straight import MAX_BYTES
 
@@ -40,7 +40,7 @@ def write_mat(path: Path | str, design: Mapping[str, Any]) -> None:
     """
     for name in design:
         if name not in DESIGN_KEYS:
-            raise bad("design", f"the key {name!r}", "keys out of " + ", ".join(DESIGN_KEYS))
+            raise usage_error("design", f"the key {name!r}", "keys out of " + ", ".join(DESIGN_KEYS))
     given = {name: np.asarray(value) for name, value in sorted(design.items()) if value is not None}
     buffer = io.BytesIO()
     arrays: dict[str, np.ndarray] = {
@@ -69,11 +69,13 @@ def read_mat(path: Path | str) -> dict[str, np.ndarray]:
     with parsing("mat", path, "a readable MATLAB file of level 5"):
         for name, matrix in _variables(path):
             if name in found:
-                raise bad("mat", f"{path}, with two variables named {name}", "one of each name")
+                raise usage_error("mat", f"{path}, with two variables named {name}", "one of each name")
             if name in DESIGN_KEYS:
                 found[name] = cast_entry(f"mat {path}", name, _plain(name, _numbers(path, name, *matrix)))
     if not found:
-        raise bad("mat", f"{path} without any of a design's arrays", "some of " + ", ".join(DESIGN_KEYS))
+        raise usage_error(
+            "mat", f"{path} without any of a design's arrays", "some of " + ", ".join(DESIGN_KEYS)
+        )
     check_design(f"mat {path}", found)
     if "points" in found:
         found.setdefault("learned", np.ones(len(found["points"]), bool))
@@ -87,11 +89,11 @@ def _variables(path: Path) -> Iterator[tuple[str, tuple[str, list[tuple[int, byt
     """
     size = path.stat().st_size
     if size > MAX_BYTES:
-        raise bad("mat", f"{path}: {size} bytes", f"at most {MAX_BYTES}")
+        raise usage_error("mat", f"{path}: {size} bytes", f"at most {MAX_BYTES}")
     data, at = path.read_bytes(), _HEADER
     order = {b"IM": "<", b"MI": ">"}.get(data[_HEADER - 2 : _HEADER])
     if order is None:
-        raise bad(
+        raise usage_error(
             "mat", f"{path}: bytes 126 and 127 are {data[126:128]!r}", "those of a MATLAB file, level 5"
         )
     left = size + _SLACK
@@ -102,10 +104,10 @@ def _variables(path: Path) -> Iterator[tuple[str, tuple[str, list[tuple[int, byt
             body = unpacker.decompress(body, max(1, left))
             if not unpacker.eof and len(body) >= left:
                 got = f"{path}, which unpacks to over {size + _SLACK} bytes"
-                raise bad("mat", got, "less", "Save it uncompressed: with -v6.")
+                raise usage_error("mat", got, "less", "Save it uncompressed: with -v6.")
             kind, _, body = _part(path, body, 0, order)
         if kind != _MATRIX:
-            raise bad("mat", f"{path}: a part of type {kind} at byte {at}", "a variable")
+            raise usage_error("mat", f"{path}: a part of type {kind} at byte {at}", "a variable")
         left, at = left - len(body), at + length
         parts, inner = [], 0
         while inner < len(body):
@@ -113,21 +115,23 @@ def _variables(path: Path) -> Iterator[tuple[str, tuple[str, list[tuple[int, byt
             parts.append((kind, content))
             inner += length
         if len(parts) < 3:
-            raise bad("mat", f"{path}: a variable of {len(parts)} parts", "flags, sizes, a name and numbers")
+            raise usage_error(
+                "mat", f"{path}: a variable of {len(parts)} parts", "flags, sizes, a name and numbers"
+            )
         yield parts[2][1].decode("ascii"), (order, parts)
 
 
 def _part(path: Path, data: bytes, at: int, order: str) -> tuple[int, int, bytes]:
     """Type, length with tag and padding, and content of the part of a file that begins at a byte."""
     if len(data) < at + 8:
-        raise bad("mat", f"{path}: cut off within the tag of a part", "the whole file")
+        raise usage_error("mat", f"{path}: cut off within the tag of a part", "the whole file")
     kind, count = struct.unpack_from(order + "II", data, at)
     begin, length = at + 8, 8 + count + (0 if kind == _COMPRESSED else -count % 8)
     if kind >> 16:  # up to four bytes within the tag itself
         kind, count, begin, length = kind & 0xFFFF, kind >> 16, at + 4, 8
     if begin + count > len(data) or (length == 8 and count > 4):
         what = f"{path}: a part of {count} bytes where {len(data) - begin} are left"
-        raise bad("mat", what, "the whole file")
+        raise usage_error("mat", what, "the whole file")
     return kind, length, data[begin : begin + count]
 
 
@@ -137,11 +141,13 @@ def _numbers(path: Path, name: str, order: str, parts: list[tuple[int, bytes]]) 
     kind = _CLASSES.get(int(flags[0]) & 0xFF)
     if kind is None or int(flags[0]) & _COMPLEX or len(parts) != 4:
         word = _OTHERS.get(int(flags[0]) & 0xFF, f"class {int(flags[0]) & 0xFF}, or complex")
-        raise bad("mat", f"{path}: {name}, a {word}", "real numbers")
+        raise usage_error("mat", f"{path}: {name}, a {word}", "real numbers")
     sizes = np.frombuffer(parts[1][1], order + "i4")
     stored = np.frombuffer(parts[3][1], order + _STORED[parts[3][0]])
     if sizes.size < 2 or sizes.min() < 0 or math.prod(sizes.tolist()) != stored.size:
-        raise bad("mat", f"{path}: {name} of sizes {sizes.tolist()[:9]}", f"those of {stored.size} numbers")
+        raise usage_error(
+            "mat", f"{path}: {name} of sizes {sizes.tolist()[:9]}", f"those of {stored.size} numbers"
+        )
     with np.errstate(over="ignore", invalid="ignore"):
         return stored.astype(kind).reshape(sizes.tolist(), order="F")
 

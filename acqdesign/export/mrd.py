@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from acqdesign._checks import bad
-from acqdesign._files import atomic_write
-from acqdesign._untrusted import parsing
+from acqdesign.base.checks import usage_error
+from acqdesign.base.files import atomic_write
+from acqdesign.base.units import GAMMA_HZ_PER_T, deg_from_rad, ms_from_s, rad_from_deg, s_from_ms
+from acqdesign.base.untrusted import parsing
 from acqdesign.export.npz import check_design
 from acqdesign.export.straight import MAX_BYTES, need, straight_lines, trajectory
-from acqdesign.hardware import SYSTEMS, SystemLimits
-from acqdesign.units import GAMMA_HZ_PER_T, deg_from_rad, ms_from_s, rad_from_deg, s_from_ms
+from acqdesign.scene.scanner import SYSTEMS, SystemLimits
 
 _GROUP = "dataset"
 _HEAP, _REFERENCE = b"GCOL", np.dtype([("count", "<u4"), ("heap", "<u8"), ("index", "<u4")])
@@ -32,7 +32,9 @@ def _ismrmrd() -> Any:
         return importlib.import_module("ismrmrd")
     except ImportError as error:
         remedy = 'Install it with: pip install "acqdesign[mrd]".'
-        raise bad("ismrmrd", f"no usable installation ({error})", "the package ismrmrd", remedy) from error
+        raise usage_error(
+            "ismrmrd", f"no usable installation ({error})", "the package ismrmrd", remedy
+        ) from error
 
 
 def write_mrd(path: Path | str, design: Mapping[str, Any], limits: SystemLimits = SYSTEMS["generic"]) -> None:
@@ -159,9 +161,9 @@ def read_mrd(path: Path | str) -> dict[str, np.ndarray]:
     with path.open("rb") as file:
         start = file.read(len(_HDF5))
     if size > MAX_BYTES:
-        raise bad("mrd", f"{path}: {size} bytes", f"at most {MAX_BYTES}")
+        raise usage_error("mrd", f"{path}: {size} bytes", f"at most {MAX_BYTES}")
     if start != _HDF5:
-        raise bad("mrd", f"{path}: bytes 0 to 7 are {start!r}", "those of an HDF5 file")
+        raise usage_error("mrd", f"{path}: bytes 0 to 7 are {start!r}", "those of an HDF5 file")
     mrd, h5py = _ismrmrd(), importlib.import_module("h5py")
     with parsing("mrd", path, "a readable ISMRM Raw Data file"):
         content = path.read_bytes()
@@ -185,20 +187,24 @@ def _heaps(path: Path, content: bytes) -> Heaps:
     """
     widths = content[13:15] if content[8] < 2 else content[9:11]
     if widths != b"\x08\x08":
-        raise bad("mrd", f"{path}: offsets and lengths of {tuple(widths)} bytes", "8 and 8")
+        raise usage_error("mrd", f"{path}: offsets and lengths of {tuple(widths)} bytes", "8 and 8")
     found: dict[tuple[int, int], tuple[int, int]] = {}
     start = content.find(_HEAP)
     while start >= 0:
         length = int.from_bytes(content[start + 8 : start + 16], "little")
         at, end = start + 16, start + length
         if length < 16 or end > len(content):
-            raise bad("mrd", f"{path}: a heap of {length} bytes at byte {start}", "one within the file")
+            raise usage_error(
+                "mrd", f"{path}: a heap of {length} bytes at byte {start}", "one within the file"
+            )
         while at + 16 <= end:
             index = int.from_bytes(content[at : at + 2], "little")
             size = int.from_bytes(content[at + 8 : at + 16], "little")
             step = size if index == 0 else 16 + size + -size % 8
             if not 16 <= step <= end - at:
-                raise bad("mrd", f"{path}: an object of {size} bytes at byte {at}", "one within its heap")
+                raise usage_error(
+                    "mrd", f"{path}: an object of {size} bytes at byte {at}", "one within its heap"
+                )
             if index:
                 found[start, index] = at + 16, size
             at += step
@@ -211,7 +217,7 @@ def _stored(path: Path, content: bytes, data: Any, size: int) -> np.ndarray:
     records, plan = math.prod(data.shape), data.id.get_create_plist()
     if plan.get_nfilters() or records * size > len(content):
         got = f"{path}: {data.name} of {records} records, perhaps compressed"
-        raise bad("mrd", got, "plain ones, no more than the file has room for")
+        raise usage_error("mrd", got, "plain ones, no more than the file has room for")
     out, done = np.zeros((records, size), np.uint8), np.zeros(records, bool)
     if data.chunks is None:
         pieces = [(0, data.id.get_offset())]
@@ -223,11 +229,13 @@ def _stored(path: Path, content: bytes, data: Any, size: int) -> np.ndarray:
     for first, offset in pieces:
         count = min(most, records - first)
         if offset is None or count < 1 or offset + count * size > len(content):
-            raise bad("mrd", f"{path}: {data.name} with records out of the file", "all of them in it")
+            raise usage_error("mrd", f"{path}: {data.name} with records out of the file", "all of them in it")
         flat = np.frombuffer(content, np.uint8, count * size, offset)
         out[first : first + count], done[first : first + count] = flat.reshape(count, size), True
     if not done.all():
-        raise bad("mrd", f"{path}: {data.name} with {(~done).sum()} records never written", "all of them")
+        raise usage_error(
+            "mrd", f"{path}: {data.name} with {(~done).sum()} records never written", "all of them"
+        )
     return out
 
 
@@ -236,7 +244,7 @@ def _held(path: Path, content: bytes, heaps: Heaps, record: np.ndarray, width: i
     count, start, index = (int(n) for n in record.view(_REFERENCE)[0])
     begin, size = heaps.get((start, index), (0, -1))
     if count and count * width > size:
-        raise bad("mrd", f"{path}: {count} values at {start}, {index}", "values that lie in a heap")
+        raise usage_error("mrd", f"{path}: {count} values at {start}, {index}", "values that lie in a heap")
     return content[begin : begin + count * width]
 
 
@@ -247,7 +255,7 @@ def _inside(h5py: Any, path: Path, group: Any, name: str) -> Any:
     outside = isinstance(found, h5py.Dataset) and (found.is_virtual or found.external is not None)
     if not isinstance(found, h5py.Group if name == _GROUP else h5py.Dataset) or outside:
         got = f"{path}: {sorted(group)[:9]} in group {group.name.strip('/')}, one perhaps a link"
-        raise bad("mrd", got, f"{name}, in the file itself")
+        raise usage_error("mrd", got, f"{name}, in the file itself")
     return found
 
 
@@ -256,16 +264,16 @@ def _read_header(mrd: Any, path: Path, content: bytes, heaps: Heaps, xml: Any) -
     variable = xml.dtype.kind == "O"
     size = 16 if variable else kind.get_size()
     if xml.size != 1 or size > _MAX_XML:
-        raise bad("mrd", f"{path}: xml of shape {xml.shape} and {xml.dtype}", "one text")
+        raise usage_error("mrd", f"{path}: xml of shape {xml.shape} and {xml.dtype}", "one text")
     text = _stored(path, content, xml, size)[0]
     text = _held(path, content, heaps, text, 1) if variable else text.tobytes().rstrip(b"\0")
     if len(text) > _MAX_XML:
-        raise bad("mrd", f"{path}: a header of {len(text)} bytes", f"at most {_MAX_XML}")
+        raise usage_error("mrd", f"{path}: a header of {len(text)} bytes", f"at most {_MAX_XML}")
     if any(mark in text for mark in (b"<!DOCTYPE", b"<!ENTITY", b"\0")):
-        raise bad("mrd", f"{path}: a header that declares entities", "plain XML in UTF-8")
+        raise usage_error("mrd", f"{path}: a header that declares entities", "plain XML in UTF-8")
     header = mrd.xsd.CreateFromDocument(text)
     if len(header.encoding) != 1:
-        raise bad("mrd", f"{path}: {len(header.encoding)} encodings", "one")
+        raise usage_error("mrd", f"{path}: {len(header.encoding)} encodings", "one")
     return header
 
 
@@ -275,11 +283,11 @@ def _read_lines(
     """Trajectories `(lines, samples, 3)`, and train and echo of each, of all but noise scans."""
     kind = data.id.get_type()
     if data.ndim != 1 or not {"head", "traj"} <= set(data.dtype.names or ()):
-        raise bad("mrd", f"{path}: data of shape {data.shape} and {data.dtype}", "acquisitions")
+        raise usage_error("mrd", f"{path}: data of shape {data.shape} and {data.dtype}", "acquisitions")
     at = {name: kind.get_member_offset(kind.get_member_index(name.encode())) for name in ("head", "traj")}
     form, size = data.dtype["head"], kind.get_size()
     if form.hasobject or at["head"] + form.itemsize > size or at["traj"] + 16 > size:
-        raise bad("mrd", f"{path}: data of {data.dtype}", "acquisitions")
+        raise usage_error("mrd", f"{path}: data of {data.dtype}", "acquisitions")
     records = _stored(path, content, data, size)
     heads = np.ascontiguousarray(records[:, at["head"] : at["head"] + form.itemsize]).view(form)[:, 0]
     noise = heads["flags"] & np.uint64(1 << (mrd.ACQ_IS_NOISE_MEASUREMENT - 1)) != 0
@@ -289,18 +297,18 @@ def _read_lines(
     if wrong.size:
         dimensions = heads["trajectory_dimensions"][wrong[0]]
         what = f"{path}: acquisition {wanted[wrong[0]]} with a trajectory of {dimensions} dimensions"
-        raise bad("mrd", what, "3 dimensions")
+        raise usage_error("mrd", what, "3 dimensions")
     if not len(samples) or np.ptp(samples) or not samples[0]:
         got = f"{path}: acquisitions of {np.unique(samples).tolist()[:9]} samples"
-        raise bad("mrd", got, "at least one, all of one length")
+        raise usage_error("mrd", got, "at least one, all of one length")
     if 12 * samples.sum() > len(content):
-        raise bad("mrd", f"{path}: {samples.sum()} samples", "no more than the file has room for")
+        raise usage_error("mrd", f"{path}: {samples.sum()} samples", "no more than the file has room for")
     lines = np.empty((len(wanted), samples[0], 3), np.float32)
     for line, n in zip(lines, wanted, strict=True):
         reference = np.ascontiguousarray(records[n, at["traj"] : at["traj"] + 16])
         held = np.frombuffer(_held(path, content, heaps, reference, 4), "<f4")
         if held.size != line.size:
-            raise bad("mrd", f"{path}: acquisition {n} with {held.size} coordinates", f"{line.size}")
+            raise usage_error("mrd", f"{path}: acquisition {n} with {held.size} coordinates", f"{line.size}")
         line[...] = held.reshape(line.shape)
     return lines.astype(float), heads["idx"]["user"][:, :2].astype(int)
 
@@ -311,7 +319,7 @@ def _named(path: Path, header: Any, lines: np.ndarray, counters: np.ndarray) -> 
     matrix, extent = encoding.reconSpace.matrixSize, encoding.reconSpace.fieldOfView_mm
     sizes, fov = [matrix.x, matrix.y, matrix.z], np.array([extent.x, extent.y, extent.z], float) / _MM
     if not all(1 <= n <= _MAX_MATRIX for n in sizes) or not (np.isfinite(fov) & (fov > 0)).all():
-        raise bad("mrd", f"{path}: reconSpace {sizes}, {fov.tolist()} m", "positive numbers")
+        raise usage_error("mrd", f"{path}: reconSpace {sizes}, {fov.tolist()} m", "positive numbers")
     design = straight_lines("mrd", str(path), lines) | {"shape": np.array(sizes), "fov_m": fov}
     if encoding.echoTrainLength and encoding.echoTrainLength > 1:
         design |= {"train": counters[:, 0], "echo": counters[:, 1]}

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from acqdesign._checks import bad
-from acqdesign._files import write_npz
-from acqdesign._untrusted import read_npz
+from acqdesign.base.checks import usage_error
+from acqdesign.base.files import write_npz
+from acqdesign.base.untrusted import read_npz
 
 # Name: dtype and number of axes of what a design may hold.
 DESIGN_KEYS: Mapping[str, tuple[type, int]] = {
@@ -35,18 +35,18 @@ def check_design(where: str, design: Mapping[str, np.ndarray]) -> None:
     """Raises unless the arrays are finite, of the right number of axes, and agree on the number of lines."""
     for name, array in design.items():
         if array.ndim != DESIGN_KEYS[name][1]:
-            raise bad(f"{where}: {name}", array, f"{DESIGN_KEYS[name][1]} axes")
+            raise usage_error(f"{where}: {name}", array, f"{DESIGN_KEYS[name][1]} axes")
         if not np.isfinite(array).all():
-            raise bad(f"{where}: {name}", "values that are not finite", "finite values")
+            raise usage_error(f"{where}: {name}", "values that are not finite", "finite values")
     points = design.get("points")
     if points is not None and (points.shape[1:] != (2,) or not len(points)):
-        raise bad(f"{where}: points", points, "shape (lines, 2), at least one line")
+        raise usage_error(f"{where}: points", points, "shape (lines, 2), at least one line")
     for name in ("learned", "train", "echo"):
         if points is not None and name in design and len(design[name]) != len(points):
-            raise bad(f"{where}: {name}", design[name], f"one entry for each of {len(points)} lines")
+            raise usage_error(f"{where}: {name}", design[name], f"one entry for each of {len(points)} lines")
     flips, phases = design.get("flips_rad"), design.get("phases_rad")
     if flips is not None and phases is not None and len(flips) != len(phases):
-        raise bad(f"{where}: phases_rad", phases, f"one entry for each of {len(flips)} pulses")
+        raise usage_error(f"{where}: phases_rad", phases, f"one entry for each of {len(flips)} pulses")
 
 
 def cast_entry(where: str, name: str, array: np.ndarray) -> np.ndarray:
@@ -55,7 +55,7 @@ def cast_entry(where: str, name: str, array: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):
         cast: np.ndarray = array.astype(dtype)
     if cast.dtype.kind != "f" and not np.array_equal(cast, array):
-        raise bad(f"{where}: {name}", array, f"values that {cast.dtype} holds")
+        raise usage_error(f"{where}: {name}", array, f"values that {cast.dtype} holds")
     return cast
 
 
@@ -73,7 +73,7 @@ def write_design(path: Path | str, design: Mapping[str, Any]) -> None:
     """
     for name in design:
         if name not in DESIGN_KEYS:
-            raise bad("design", f"the key {name!r}", "keys out of " + ", ".join(DESIGN_KEYS))
+            raise usage_error("design", f"the key {name!r}", "keys out of " + ", ".join(DESIGN_KEYS))
     given = {name: np.asarray(value) for name, value in design.items() if value is not None}
     arrays = {name: cast_entry("design", name, value) for name, value in given.items()}
     check_design("design", arrays)
@@ -97,10 +97,10 @@ def read_design(path: Path | str) -> dict[str, np.ndarray]:
     found = read_npz("design", path, DESIGN_KEYS)
     for name, array in found.items():
         if array.dtype.kind not in "biuf":
-            raise bad(f"design {path}: {name}", array, "real numbers")
+            raise usage_error(f"design {path}: {name}", array, "real numbers")
         found[name] = cast_entry(f"design {path}", name, array)
     if not {"points", "flips_rad"} & set(found):
-        raise bad(
+        raise usage_error(
             "design", f"{path} without a design", "an array named points (lines, 2) or flips_rad (pulses,)"
         )
     check_design(f"design {path}", found)

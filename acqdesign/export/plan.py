@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from acqdesign._checks import bad, check_count, check_positive
+from acqdesign.base.checks import check_count, check_positive, usage_error
+from acqdesign.base.units import GAMMA_HZ_PER_T, rad_from_deg
 from acqdesign.export.straight import readout_of
-from acqdesign.hardware import SYSTEMS, EchoShape, EchoTiming, Lobes, SystemLimits
-from acqdesign.units import GAMMA_HZ_PER_T, rad_from_deg
+from acqdesign.scene.scanner import SYSTEMS, EchoShape, EchoTiming, Lobes, SystemLimits
 
 # Peak over mean of a sinc of time-bandwidth 4 under a Hann window: what a selective pulse's B1 is to a hard one's.
 SLAB_PEAK = 3.95
@@ -113,9 +113,9 @@ def grid(design: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[float, ...]]
     matrix = tuple(int(n) for n in np.asarray(design["shape"]))
     fov = tuple(round(float(f), 9) for f in np.asarray(design["fov_m"]))
     if len(matrix) != 3 or len(fov) != 3 or min(matrix) < 1 or min(fov) <= 0:
-        raise bad("shape and fov_m", f"{matrix} and {fov}", "three positive numbers each")
+        raise usage_error("shape and fov_m", f"{matrix} and {fov}", "three positive numbers each")
     if matrix[0] == 1:
-        raise bad(
+        raise usage_error(
             "shape", f"{matrix}, one plane", "voxels along the readout", "Say how many samples: --samples."
         )
     return matrix, fov
@@ -127,12 +127,16 @@ def readout_steps(design: Mapping[str, Any]) -> tuple[float, float, int]:
     step = (readout[-1] - readout[0]) / max(len(readout) - 1, 1)
     uneven = np.abs(np.diff(readout) - step).max(initial=0)
     if len(readout) < 2 or step <= 0 or uneven > 1e-3 * step:
-        raise bad("readout", "samples that are not evenly spaced", "at least two, rising by equal steps")
+        raise usage_error(
+            "readout", "samples that are not evenly spaced", "at least two, rising by equal steps"
+        )
     # Single precision in the file: half-open grids are exact again.
     step = 1 / round(1 / step, 4)
     centre = round(-readout[0] / step, 2)
     if not 0 <= centre <= len(readout) - 1:
-        raise bad("readout", "samples all on one side", "samples on both sides of the centre of k-space")
+        raise usage_error(
+            "readout", "samples all on one side", "samples on both sides of the centre of k-space"
+        )
     return step, centre, len(readout)
 
 
@@ -145,10 +149,10 @@ def pulse_duration(
         return round(max(least, math.ceil(needed / _STEP - 1e-6) * _STEP), 9)
     if given < needed * (1 - 1e-6):
         b1 = needed / given * limits.max_b1_t
-        raise bad(name, f"{given:.6g} s, which takes a B1 of {b1:.3g} T", f"at most {limits.max_b1_t:.3g} T",
+        raise usage_error(name, f"{given:.6g} s, which takes a B1 of {b1:.3g} T", f"at most {limits.max_b1_t:.3g} T",
                   f"Make it {math.ceil(needed / _STEP) * _STEP:.6g} s or longer.")  # fmt: skip
     if abs(given / (2 * limits.rf_raster_s) - round(given / (2 * limits.rf_raster_s))) > 1e-6:
-        raise bad(name, given, f"a multiple of {2 * limits.rf_raster_s:.1g} s")
+        raise usage_error(name, given, f"a multiple of {2 * limits.rf_raster_s:.1g} s")
     return given
 
 
@@ -172,7 +176,9 @@ def dwell_time(options: PulseqOptions, design: Mapping[str, Any], centre: float,
     ):
         if abs(what / raster - round(what / raster)) > 1e-4:
             remedy = f"Even µs always are: {max(even, round(dwell / even) * even):.3g} s."
-            raise bad("dwell_s", dwell, "a time that puts the centre of k-space on the raster", remedy)
+            raise usage_error(
+                "dwell_s", dwell, "a time that puts the centre of k-space on the raster", remedy
+            )
     return dwell
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from acqdesign._checks import bad
+from acqdesign.base.checks import usage_error
 from acqdesign.export.plan import Plan, PulseqOptions
 from acqdesign.export.sequence import build_sequence
 from acqdesign.export.settle import make_plan
-from acqdesign.hardware import min_echo_spacing
+from acqdesign.scene.scanner import min_echo_spacing
 
 # The model's filters forget within four of its longest time constants, 12 ms.
 _ECHOES, _MEMORY_S = 8, 15e-3
@@ -58,7 +58,7 @@ def read_hardware(path: Path | str) -> Any:
     path = Path(path)
     size = path.stat().st_size
     if size > _MAX_BYTES:
-        raise bad("asc", f"{path}: {size} bytes", f"at most {_MAX_BYTES}")
+        raise usage_error("asc", f"{path}: {size} bytes", f"at most {_MAX_BYTES}")
     siemens = [importlib.import_module(f"pypulseq.utils.siemens.{name}") for name in ("readasc", "asc_to_hw")]
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # a warning of scale factors, told by the numbers
@@ -66,9 +66,11 @@ def read_hardware(path: Path | str) -> Any:
         axes = [vars(getattr(hardware, axis)) for axis in "xyz"]
         numbers = np.array([list(axis.values()) for axis in axes], float)
     except Exception as error:  # pypulseq's parser raises many kinds on a damaged file
-        raise bad("asc", f"{path} ({type(error).__name__}: {error})", "a scanner's .asc file") from error
+        raise usage_error(
+            "asc", f"{path} ({type(error).__name__}: {error})", "a scanner's .asc file"
+        ) from error
     if not (np.isfinite(numbers).all() and (numbers >= 0).all()):
-        raise bad("asc", f"{path}: parameters {numbers.tolist()}", "finite numbers >= 0")
+        raise usage_error("asc", f"{path}: parameters {numbers.tolist()}", "finite numbers >= 0")
     return hardware
 
 
@@ -155,5 +157,5 @@ def _pns(plan: Plan, hardware: Any) -> float:
         raise
     except Exception as error:  # pypulseq's parser of .asc files raises many kinds
         got = f"{hardware} ({type(error).__name__}: {error})" if isinstance(hardware, str) else repr(hardware)
-        raise bad("pns_hardware", got, "a scanner's .asc file, or the model's parameters") from error
+        raise usage_error("pns_hardware", got, "a scanner's .asc file, or the model's parameters") from error
     return float(norm.max())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from acqdesign._checks import bad, check_choice
+from acqdesign.base.checks import check_choice, usage_error
 from acqdesign.export.bart import read_bart
 from acqdesign.export.mat import read_mat
 from acqdesign.export.mrd import read_mrd
@@ -45,5 +45,7 @@ def read_positions(path: Path | str) -> dict[str, np.ndarray]:
     path = Path(path)
     design = _READERS[check_choice("ending", path.suffix, POSITION_FILES)](path)
     if "points" not in design:
-        raise bad("design", f"{path} without line positions", "an array named points of shape (lines, 2)")
+        raise usage_error(
+            "design", f"{path} without line positions", "an array named points of shape (lines, 2)"
+        )
     return design

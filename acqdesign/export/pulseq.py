@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from acqdesign._checks import bad
-from acqdesign._files import atomic_write
+from acqdesign.base.checks import usage_error
+from acqdesign.base.files import atomic_write
+from acqdesign.base.units import ms_from_s
 from acqdesign.export.plan import Plan, PulseqOptions
 from acqdesign.export.pns import passing_slew, predict_pns
 from acqdesign.export.pulseq_read import read_pulseq
 from acqdesign.export.sequence import build_sequence
 from acqdesign.export.settle import make_plan
-from acqdesign.units import ms_from_s
 
 _CELL = 1e-2  # of a k-space cell: what is played lies closer than 1e-3 for matrices up to 300, by the digits
 
@@ -78,7 +78,7 @@ def write_pulseq(
     passed, errors = sequence.check_timing()
     if not passed:
         first = errors[0]
-        raise bad("timing", f"{len(errors)} faults, the first {first.error_type} of {first.event} in block "
+        raise usage_error("timing", f"{len(errors)} faults, the first {first.error_type} of {first.event} in block "
                   f"{first.block}", "none", "Choose other durations.")  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "design.seq"
@@ -115,7 +115,9 @@ def _compare(plan: Plan, played: Mapping[str, np.ndarray]) -> None:
     readout = (np.arange(shape.samples) - shape.sample_centre) * (shape.step or 1 / shape.samples)
     worst = max(worst, float(np.abs(readout - played["readout"]).max()) * plan.matrix[0])
     if worst > _CELL:
-        raise bad("played positions", f"{worst:.2g} of a k-space cell off the design's", f"at most {_CELL}")
+        raise usage_error(
+            "played positions", f"{worst:.2g} of a k-space cell off the design's", f"at most {_CELL}"
+        )
 
 
 def _advice(pns: float, passing: tuple[float, float] | None, plan: Plan) -> str:

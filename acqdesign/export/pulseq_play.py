@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from acqdesign._untrusted import check_memory
+from acqdesign.base.untrusted import check_memory
 from acqdesign.export.pulseq_text import Tables, wrong
 
 _MAX_WORK = 2**24  # samples of shapes that are evaluated

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from acqdesign._untrusted import parsing
+from acqdesign.base.units import cycles_from_per_m
+from acqdesign.base.untrusted import parsing
 from acqdesign.export.pulseq_play import Pulses, Readouts, play
 from acqdesign.export.pulseq_text import Tables, read_tables, wrong
-from acqdesign.units import cycles_from_per_m
 
 _STRAIGHT = 1e-4  # cycles/voxel that samples of a line may leave it
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from acqdesign._checks import bad
-from acqdesign._untrusted import check_memory
+from acqdesign.base.checks import usage_error
+from acqdesign.base.untrusted import check_memory
 
 _MAX_BYTES = 2**28
 _MAX_SHAPE, _MAX_RAMP_S, _MAX_CHAIN = 2**18, 1.0, 64  # samples: 0.26 s of a pulse, 2.6 s of a gradient
@@ -65,7 +65,7 @@ def wrong(
     path: Path, what: str, expected: str = "a Pulseq file of straight lines", remedy: str = ""
 ) -> ValueError:
     """The error of a file that is not what it should be."""
-    return bad("seq", f"{path}: {what}", expected, remedy)
+    return usage_error("seq", f"{path}: {what}", expected, remedy)
 
 
 def read_tables(path: Path) -> Tables:

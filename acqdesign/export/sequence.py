@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from acqdesign._checks import bad
+from acqdesign.base.checks import usage_error
+from acqdesign.base.units import GAMMA_HZ_PER_T
 from acqdesign.export.plan import SLAB_APODIZATION, SPOILING_RAD, Plan
-from acqdesign.hardware import Lobes, SystemLimits
-from acqdesign.units import GAMMA_HZ_PER_T
+from acqdesign.scene.scanner import Lobes, SystemLimits
 
 
 def pypulseq() -> Any:
@@ -22,7 +22,9 @@ def pypulseq() -> Any:
         return importlib.import_module("pypulseq")
     except ImportError as error:
         remedy = 'Install it with: pip install "acqdesign[pulseq]".'
-        raise bad("pypulseq", f"no usable installation ({error})", "the package pypulseq", remedy) from error
+        raise usage_error(
+            "pypulseq", f"no usable installation ({error})", "the package pypulseq", remedy
+        ) from error
 
 
 def system_of(limits: SystemLimits) -> Any:

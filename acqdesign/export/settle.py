@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from acqdesign._checks import bad
+from acqdesign.base.checks import usage_error
+from acqdesign.base.units import GAMMA_HZ_PER_T, per_m_from_cycles, rad_from_deg
 from acqdesign.export.plan import (
     Plan,
     PulseqOptions,
@@ -19,7 +20,7 @@ from acqdesign.export.plan import (
     readout_steps,
 )
 from acqdesign.export.straight import need
-from acqdesign.hardware import (
+from acqdesign.scene.scanner import (
     EchoShape,
     EchoTiming,
     Lobes,
@@ -33,7 +34,6 @@ from acqdesign.hardware import (
     shortest_lobe,
     slab_ramp,
 )
-from acqdesign.units import GAMMA_HZ_PER_T, per_m_from_cycles, rad_from_deg
 
 
 def make_plan(design: Mapping[str, Any], options: PulseqOptions | None = None) -> Plan:
@@ -57,7 +57,7 @@ def make_plan(design: Mapping[str, Any], options: PulseqOptions | None = None) -
     held = [name for name in train_keys if design.get(name) is not None]
     if "echo" in held and len(held) < len(train_keys):
         absent = [name for name in train_keys if name not in held]
-        raise bad("design", "echoes without " + ", ".join(absent), "all of " + ", ".join(train_keys))
+        raise usage_error("design", "echoes without " + ", ".join(absent), "all of " + ", ".join(train_keys))
     matrix, fov = grid(design)
     voxel = tuple(f / n for f, n in zip(fov, matrix, strict=True))
     k = np.stack(
@@ -84,7 +84,7 @@ def _train(
     raster = limits.block_raster_s
     rounded = round(round(esp / raster) * raster, 9)
     if abs(rounded - esp) > 1e-6 * esp:  # single precision in the file
-        raise bad("esp_s", esp, f"a multiple of {raster:.1g} s", f"The nearest is {rounded:.6g} s.")
+        raise usage_error("esp_s", esp, f"a multiple of {raster:.1g} s", f"The nearest is {rounded:.6g} s.")
     esp = rounded
     excitation = float(design.get("excitation_rad") or rad_from_deg(90.0))
     given |= {
@@ -111,7 +111,7 @@ def _train(
     tr = 3.0 if asked is None else float(np.ravel(asked)[0])
     tr = on_raster(max(tr, busy + raster) if asked is None else tr, raster)
     if tr < busy:
-        raise bad("tr_s", tr, f"at least {busy:.4g} s, what a train takes", "Or shorten the trains.")
+        raise usage_error("tr_s", tr, f"at least {busy:.4g} s, what a train takes", "Or shorten the trains.")
     ramp = slab_ramp(limits, shape, timing)
     dummies = 1 if options.dummies is None else options.dummies
     return Plan(
@@ -128,17 +128,19 @@ def _echoes(design: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarr
     )
     train, echo = np.asarray(design["train"]), np.asarray(design["echo"])
     if phases.shape != flips.shape:
-        raise bad("phases_rad", phases, f"one for each of {flips.size} flips")
+        raise usage_error("phases_rad", phases, f"one for each of {flips.size} flips")
     if echo.min() < 0 or echo.max() >= flips.size:
         worst = int(np.argmax(np.abs(echo - 0.5 * (flips.size - 1))))
-        raise bad("echo", f"{int(echo[worst])} for line {worst}", f"0 to {flips.size - 1}, one for each flip")
+        raise usage_error(
+            "echo", f"{int(echo[worst])} for line {worst}", f"0 to {flips.size - 1}, one for each flip"
+        )
     trains, index = np.unique(train, return_inverse=True)
     lines = np.full((len(trains), flips.size), -1)
     lines[index, echo] = np.arange(len(echo))
     if (lines >= 0).sum() != len(echo):
         clash = int(np.flatnonzero(lines[index, echo] != np.arange(len(echo)))[0])
-        raise bad("train and echo", f"line {clash} at another's echo {int(echo[clash])} of train {int(train[clash])}",
-                  "one line for each echo of a train")  # fmt: skip
+        got = f"line {clash} at another's echo {int(echo[clash])} of train {int(train[clash])}"
+        raise usage_error("train and echo", got, "one line for each echo of a train")
     # A negative flip is a positive one of opposite phase.
     phases = np.mod(np.where(flips < 0, phases + math.pi, phases), 2 * math.pi)
     return np.abs(flips), phases, lines
@@ -157,7 +159,7 @@ def _readable(shape: EchoShape, options: PulseqOptions, design: Mapping[str, Any
         return shape
     if not _may_choose(options, design):
         what = f"at least {least:.3g} s for a readout gradient within {limits.name}'s limits"
-        raise bad("dwell_s", shape.dwell_s, what)
+        raise usage_error("dwell_s", shape.dwell_s, what)
     even = 2 * limits.rf_raster_s
     return dataclasses.replace(shape, dwell_s=round(math.ceil(least / even) * even, 9))
 
@@ -199,7 +201,7 @@ def _refuse_far_lines(
     needed = min_echo_spacing(
         limits, shape, phase_encode=far / math.hypot(*(1 / v for v in shape.voxel_m[1:]))
     )
-    raise bad(
+    raise usage_error(
         "points",
         f"{count} lines out of reach on {limits.name}, the worst line {line} (train {train}, echo {echo}) at "
         f"|k| = {far:.4g}/m",
@@ -243,7 +245,7 @@ def _refuse_thin_slab(limits: SystemLimits, shape: EchoShape) -> None:
     if shape.slab_m is not None and gradient > most:
         least = shape.slab_m * gradient / most
         got = f"{shape.slab_m:.4g} m, which takes a gradient of {gradient:.3g} T/m"
-        raise bad("slab_m", got, f"at least {least:.4g} m ({limits.name})", "Or a longer excitation.")
+        raise usage_error("slab_m", got, f"at least {least:.4g} m ({limits.name})", "Or a longer excitation.")
 
 
 def _spoiler(limits: SystemLimits, shape: EchoShape) -> Lobes:
@@ -269,7 +271,7 @@ def _single(
         np.ravel(design["flips_rad"]) if design.get("flips_rad") is not None else np.array([options.flip_rad])
     )
     if np.ptp(held) > 0:
-        raise bad(
+        raise usage_error(
             "flips_rad", "flips that vary, without echoes of lines", "one flip for a spoiled gradient echo"
         )
     flip = float(held[0])
@@ -290,7 +292,7 @@ def _single(
     parts = ((x_area, yz_area + rephase), (shape.crusher_area, yz_area))
     shortest = next((n for n in steps if all(lobes(n * raster, *part) for part in parts)), None)
     if shortest is None:
-        raise bad(
+        raise usage_error(
             "points", "lines out of reach in 0.1 s", "phase encodes within the limits of " + limits.name
         )
     fixed = 0.5 * (timing.excitation_s + timing.readout_s)
@@ -300,14 +302,14 @@ def _single(
     before, after = (lobes(window, *part) for part in parts)
     if before is None or after is None:
         far = int(np.argmax(np.hypot(k[:, 0], k[:, 1])))
-        raise bad("te_s", options.te_s, f"at least {least_te:.6g} s for line {far}, the farthest")
+        raise usage_error("te_s", options.te_s, f"at least {least_te:.6g} s for line {far}, the farthest")
     te = round(fixed + window, 9)
     busy = timing.excitation_s + 2 * window + timing.readout_s
     asked = options.tr_s if options.tr_s is not None else design.get("tr_s")
     tr = busy if asked is None else float(np.ravel(asked)[0])
     tr = on_raster(tr, raster)
     if tr < busy - 1e-9:
-        raise bad("tr_s", tr, f"at least {busy:.6g} s")
+        raise usage_error("tr_s", tr, f"at least {busy:.6g} s")
     timing = dataclasses.replace(timing, window_s=window, refocusing_s=0.0, first_window_s=0.0)
     dummies = 64 if options.dummies is None else options.dummies
     none = np.zeros(0)

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from acqdesign._checks import bad
-from acqdesign._files import atomic_write
+from acqdesign.base.checks import usage_error
+from acqdesign.base.files import atomic_write
+from acqdesign.base.units import GAMMA_HZ_PER_T, cycles_from_per_m, per_m_from_cycles
 from acqdesign.export.straight import MAX_BYTES, need, straight_lines, trajectory
-from acqdesign.hardware import SYSTEMS, SystemLimits
-from acqdesign.units import GAMMA_HZ_PER_T, cycles_from_per_m, per_m_from_cycles
+from acqdesign.scene.scanner import SYSTEMS, SystemLimits
 
 RASTER_S = 10e-6  # the format's: one gradient, one step between samples
 _VERSION, _RECON_TAG, _RESERVED = 5.0, 1.1, 10
@@ -43,14 +43,14 @@ def write_sparkling(
     samples = trajectory(design)
     shots, count, _ = samples.shape
     if count < 2:
-        raise bad("samples_per_line", count, "at least 2 samples", "Learn with --samples.")
+        raise usage_error("samples_per_line", count, "at least 2 samples", "Learn with --samples.")
     k = np.stack([per_m_from_cycles(samples[..., i], float(fov[i] / shape[i])) for i in range(3)], -1)
     gradients = np.diff(k, axis=1) / (GAMMA_HZ_PER_T * RASTER_S)
     largest = float(np.abs(gradients).max())
     if largest > limits.max_gradient_t_per_m:
         fits = int(np.ceil(count * largest / limits.max_gradient_t_per_m))
         got = f"a readout gradient of {largest:.3g} T/m at one sample every 10 µs"
-        raise bad("samples_per_line", got, f"at most {limits.max_gradient_t_per_m:.3g} T/m ({limits.name})",
+        raise usage_error("samples_per_line", got, f"at most {limits.max_gradient_t_per_m:.3g} T/m ({limits.name})",
                   f"Learn with --samples {fits} or more.")  # fmt: skip
     centre = float(np.interp(0.0, samples[0, :, 0], np.arange(count)))
     header = [
@@ -79,17 +79,17 @@ def read_sparkling(path: Path | str) -> dict[str, np.ndarray]:
     path = Path(path)
     size = path.stat().st_size
     if size > MAX_BYTES or size % 4 or size < 4 * 25:
-        raise bad(
+        raise usage_error(
             "bin", f"{path}: {size} bytes", f"a multiple of 4 from 100 to {MAX_BYTES}, as float32 values take"
         )
     data = np.fromfile(path, "<f4").astype(float)
     version = _field(path, data, 0, "version", 0.0, 100.0)
     if round(10 * version) not in _READABLE:
         known = ", ".join(f"{v / 10}" for v in _READABLE)
-        raise bad("bin", f"{path}: version {version:.3g} at byte 0", f"version {known}")
+        raise usage_error("bin", f"{path}: version {version:.3g} at byte 0", f"version {known}")
     dimensions = _field(path, data, 1, "dimensions", 1, 3, whole=True)
     if dimensions != 3:
-        raise bad("bin", f"{path}: {dimensions:.0f} dimensions at byte 4", "3")
+        raise usage_error("bin", f"{path}: {dimensions:.0f} dimensions at byte 4", "3")
     fov = np.array([_field(path, data, 2 + i, "field of view", 1e-6, 1e3) for i in range(3)])
     shape = np.array([_field(path, data, 5 + i, "matrix", 1, 2**15, whole=True) for i in range(3)])
     gamma = _field(path, data, 9, "γ", 1e3, 1e9)
@@ -102,9 +102,11 @@ def read_sparkling(path: Path | str) -> dict[str, np.ndarray]:
     expected = first + shots * 3 * (ends + count)
     if len(data) != expected:
         what = f"{path}: {size} bytes for {shots} shots of {count} gradients (bytes 40 and 44)"
-        raise bad("bin", what, f"{4 * expected} bytes", "It is truncated, or no such file.")
+        raise usage_error("bin", what, f"{4 * expected} bytes", "It is truncated, or no such file.")
     if skips.any():
-        raise bad("bin", f"{path}: samples to be skipped at byte 64", "none", "Cut them off in mri-nufft.")
+        raise usage_error(
+            "bin", f"{path}: samples to be skipped at byte 64", "none", "Cut them off in mri-nufft."
+        )
     start = data[first : first + 3 * shots].reshape(shots, 1, 3)
     steps = data[first + 3 * shots * ends :].reshape(shots, count, 3) * (1e-3 * largest)
     k = np.concatenate([start, start + np.cumsum(steps, 1) * gamma * RASTER_S], 1)
@@ -124,5 +126,5 @@ def _field(
     """One value of the header, within its range."""
     value = float(data[index])
     if not low <= value <= high or (whole and value != round(value)):
-        raise bad("bin", f"{path}: {name} {value:.6g} at byte {4 * index}", f"{low:g} to {high:g}")
+        raise usage_error("bin", f"{path}: {name} {value:.6g} at byte {4 * index}", f"{low:g} to {high:g}")
     return value

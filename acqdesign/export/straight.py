@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from acqdesign._checks import bad, check_count
+from acqdesign.base.checks import check_count, usage_error
 
 MAX_BYTES = 2**30
 _STRAIGHT = 1e-4  # cycles/voxel that samples of a line may leave it
@@ -25,7 +25,9 @@ def need(design: Mapping[str, Any], *names: str) -> None:
     else:
         remedy = ""
     if missing:
-        raise bad("design", "none of " + ", ".join(missing), "a design with " + ", ".join(names), remedy)
+        raise usage_error(
+            "design", "none of " + ", ".join(missing), "a design with " + ", ".join(names), remedy
+        )
 
 
 def readout_of(design: Mapping[str, Any]) -> np.ndarray:
@@ -82,13 +84,13 @@ def straight_lines(name: str, where: str, samples: np.ndarray) -> dict[str, np.n
         ValueError: samples that are not finite, or not on straight lines along x with one readout.
     """
     if samples.ndim != 3 or samples.shape[-1] != 3 or not samples.size:
-        raise bad(name, f"{where}: a trajectory of shape {samples.shape}", "(lines, samples, 3)")
+        raise usage_error(name, f"{where}: a trajectory of shape {samples.shape}", "(lines, samples, 3)")
     if not np.isfinite(samples).all():
-        raise bad(name, f"{where}: positions that are not finite", "finite ones")
+        raise usage_error(name, f"{where}: positions that are not finite", "finite ones")
     readout, points = samples[..., 0].mean(0), samples[..., 1:].mean(1)
     spread = max(np.abs(samples[..., 0] - readout).max(), np.abs(samples[..., 1:] - points[:, None]).max())
     if spread > _STRAIGHT:
-        raise bad(
+        raise usage_error(
             name,
             f"{where}: lines that leave straight ones along x by {spread:.2g} cycles/voxel",
             "straight lines along x with one readout",

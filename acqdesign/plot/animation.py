@@ -8,8 +8,8 @@ from jax.typing import ArrayLike
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from acqdesign._checks import bad
-from acqdesign._files import atomic_write
+from acqdesign.base.checks import usage_error
+from acqdesign.base.files import atomic_write
 from acqdesign.plot.lines import line_positions, marker_size
 from acqdesign.plot.style import COLOURS, MUTED, SEQUENCE_MAP, kspace_axes, new_figure, styled
 
@@ -40,7 +40,7 @@ def animate_lines(
     """
     frames = np.asarray(points)
     if frames.ndim != 3 or frames.shape[2] != 2 or len(frames) != len(np.asarray(steps)):
-        raise bad("points", frames, "shape (frames, lines, 2), with a step for each frame")
+        raise usage_error("points", frames, "shape (frames, lines, 2), with a step for each frame")
     times, values = np.asarray(steps), np.asarray(losses)
     loss_times = times if loss_steps is None else np.asarray(loss_steps)
     figure = new_figure(8.4, 4.5)

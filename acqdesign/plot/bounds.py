@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from acqdesign._checks import bad
+from acqdesign.base.checks import usage_error
+from acqdesign.base.units import deg_from_rad, ms_from_s
 from acqdesign.plot.signals import every, legend_above
 from acqdesign.plot.style import COLOURS, INK, MARKERS, MUTED, SEQUENCE_MAP, looks, new_figure, styled
-from acqdesign.units import deg_from_rad, ms_from_s
 
 _PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
@@ -95,7 +95,7 @@ def plot_bound_map(
     after, before = np.asarray(bounds, float), np.asarray(start, float)
     for name, given in (("bounds", after), ("start", before)):
         if given.shape != (fields.size, t1.size, t2.size):
-            raise bad(name, given, f"shape {(fields.size, t1.size, t2.size)}: B1, T1 and T2")
+            raise usage_error(name, given, f"shape {(fields.size, t1.size, t2.size)}: B1, T1 and T2")
     figure = new_figure(3.1 * fields.size + 1.7, 6.2)
     grid = figure.subplots(2, fields.size, sharex=True, sharey=True, squeeze=False)
     deviation, gain = np.sqrt(after), before / after
@@ -217,7 +217,7 @@ def plot_fingerprints(signals: ArrayLike, *, names: Sequence[str], start: ArrayL
     """
     after = _shown(signals)
     if after.ndim != 2 or after.shape[0] != len(names):
-        raise bad("signals", after, f"shape (tissues={len(names)}, pulses)")
+        raise usage_error("signals", after, f"shape (tissues={len(names)}, pulses)")
     figure = new_figure(7.6, 4.0)
     axes = figure.subplots()
     pulse = np.arange(1, after.shape[1] + 1)
@@ -247,5 +247,5 @@ def _shown(signals: ArrayLike) -> np.ndarray:
 def _vector(name: str, values: ArrayLike, size: int) -> np.ndarray:
     array = np.asarray(values, float)
     if array.shape != (size,):
-        raise bad(name, array, f"shape ({size},)")
+        raise usage_error(name, array, f"shape ({size},)")
     return array

@@ -7,7 +7,7 @@ from jax.typing import ArrayLike
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from acqdesign._checks import bad
+from acqdesign.base.checks import usage_error
 from acqdesign.plot.style import COLOURS, ERROR_MAP, MUTED, SEQUENCE_MAP, new_figure, on_paper, styled
 
 
@@ -33,11 +33,11 @@ def plot_images(
     """
     target = np.abs(np.squeeze(np.asarray(truth)))
     if target.ndim not in (2, 3):
-        raise bad("truth", target, "an image of 2 or 3 dimensions")
+        raise usage_error("truth", target, "an image of 2 or 3 dimensions")
     images = {name: np.abs(np.squeeze(np.asarray(image))) for name, image in reconstructions.items()}
     for name, image in images.items():
         if image.shape != target.shape:
-            raise bad(f"reconstructions[{name!r}]", image, f"the truth's shape {target.shape}")
+            raise usage_error(f"reconstructions[{name!r}]", image, f"the truth's shape {target.shape}")
     top = float(target.max()) or 1.0
     errors = {name: np.abs(image - target) for name, image in images.items()}
     worst = max((float(np.quantile(error, 0.999)) for error in errors.values()), default=0.0) or top
@@ -111,7 +111,7 @@ def _profiles(axes: Axes, decibels: np.ndarray, name: str, colour: str) -> None:
 def _decibels(name: str, psf: ArrayLike) -> np.ndarray:
     magnitude = np.abs(np.asarray(psf))
     if magnitude.ndim != 2:
-        raise bad(name, magnitude, "a point spread function of shape (ny, nz)")
+        raise usage_error(name, magnitude, "a point spread function of shape (ny, nz)")
     with np.errstate(divide="ignore"):
         return 20 * np.log10(magnitude / magnitude.max())
 

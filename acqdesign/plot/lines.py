@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from acqdesign._checks import bad
+from acqdesign.base.checks import usage_error
 from acqdesign.plot.style import COLOURS, INK, MUTED, SEQUENCE_MAP, kspace_axes, new_figure, styled
 
 
@@ -76,7 +76,7 @@ def line_positions(name: str, points: ArrayLike) -> np.ndarray:
     """Positions as an `(S, 2)` array, or an error that says what came."""
     array = np.asarray(points)
     if array.ndim != 2 or array.shape[1] != 2:
-        raise bad(name, array, "shape (lines, 2): ky and kz of each line")
+        raise usage_error(name, array, "shape (lines, 2): ky and kz of each line")
     return array
 
 

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from acqdesign._checks import bad
+from acqdesign.base.checks import usage_error
+from acqdesign.base.units import deg_from_rad, ms_from_s
 from acqdesign.plot.style import COLOURS, INK, MARKERS, MUTED, looks, new_figure, styled
-from acqdesign.units import deg_from_rad, ms_from_s
 
 
 def every(points: int) -> int:
@@ -92,7 +92,7 @@ def plot_flips(flips: ArrayLike, start: ArrayLike | None = None) -> Figure:
             continue
         degrees = deg_from_rad(np.asarray(angles))
         if degrees.ndim != 1:
-            raise bad("flips" if name == "learned" else "start", degrees, "shape (pulses,)")
+            raise usage_error("flips" if name == "learned" else "start", degrees, "shape (pulses,)")
         pulse = np.arange(1, degrees.size + 1)
         rms = np.sqrt(np.mean(degrees**2))
         dots = {"marker": "o", "ms": 3.5} if degrees.size <= 128 else {}
@@ -122,7 +122,7 @@ def plot_echoes(
     """
     after = np.abs(np.asarray(signals))
     if after.ndim != 2 or after.shape[0] != len(names):
-        raise bad("signals", after, f"shape (tissues={len(names)}, echoes)")
+        raise usage_error("signals", after, f"shape (tissues={len(names)}, echoes)")
     figure = new_figure(6.8, 4.0)
     axes = figure.subplots()
     time = ms_from_s(esp_s) * np.arange(1, after.shape[1] + 1)
@@ -157,7 +157,7 @@ def plot_times(tr_s: ArrayLike) -> Figure:
     """
     times = np.asarray(tr_s, float)
     if times.ndim != 1:
-        raise bad("tr_s", times, "shape (pulses,)")
+        raise usage_error("tr_s", times, "shape (pulses,)")
     figure = new_figure(6.8, 3.6)
     axes = figure.subplots()
     axes.step(np.arange(1, times.size + 1), ms_from_s(times), where="mid", color=COLOURS[0])

@@ -13,8 +13,8 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from acqdesign._checks import check_choice
-from acqdesign._files import atomic_write
+from acqdesign.base.checks import check_choice
+from acqdesign.base.files import atomic_write
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from acqdesign._checks import bad, check_choice, check_count, check_positive, is_concrete
-from acqdesign._mesh import alike, total, vary, varying
-from acqdesign._types import Array, Image, Samples
+from acqdesign.base.checks import check_choice, check_count, check_positive, is_concrete, usage_error
+from acqdesign.base.sharding import alike, total, vary, varying
+from acqdesign.base.types import Array, Image, Samples
 from acqdesign.encoding import Encoding
 
 
@@ -64,9 +64,9 @@ def conjugate_gradients(
     if gradient == "implicit":
         check_positive("ridge", ridge)
     elif is_concrete(ridge) and not 0 <= np.asarray(ridge) < math.inf:
-        raise bad("ridge", ridge, "a finite number >= 0")
+        raise usage_error("ridge", ridge, "a finite number >= 0")
     if rhs.ndim < dims:
-        raise bad("rhs", rhs, f"at least the {dims} axes of an image")
+        raise usage_error("rhs", rhs, f"at least the {dims} axes of an image")
 
     def matrix(x: Array) -> Array:
         return gram(x) + ridge * x

@@ -3,8 +3,8 @@
 import dm_pix
 import jax.numpy as jnp
 
-from acqdesign._checks import bad
-from acqdesign._types import Array, Float, Image
+from acqdesign.base.checks import usage_error
+from acqdesign.base.types import Array, Float, Image
 
 
 def safe_sqrt(x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -26,9 +26,9 @@ def _power(x: Image) -> Float[Array, "..."]:
 def _check(image: Image, truth: Image, dims: int) -> tuple[int, ...]:
     """The axes of one image, once truth and image go together."""
     if truth.ndim < dims:
-        raise bad("truth", truth, f"at least the {dims} axes of an image")
+        raise usage_error("truth", truth, f"at least the {dims} axes of an image")
     if image.shape[-truth.ndim :] != truth.shape:
-        raise bad("image", image, f"the trailing axes of the truth's shape {tuple(truth.shape)}")
+        raise usage_error("image", image, f"the trailing axes of the truth's shape {tuple(truth.shape)}")
     return tuple(range(-dims, 0))
 
 

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from acqdesign._checks import bad, check_shape
-from acqdesign._types import Array, Float, Image
+from acqdesign.base.checks import check_shape, usage_error
+from acqdesign.base.types import Array, Float, Image
 from acqdesign.recon.cg import conjugate_gradients
 
 
@@ -44,7 +44,7 @@ def spectral_prior(
     """
     ny, nz = check_shape("plane", plane, dims=(2,))
     if not (math.isfinite(exponent) and exponent >= 0):
-        raise bad("exponent", exponent, "a finite number >= 0")
+        raise usage_error("exponent", exponent, "a finite number >= 0")
     ky, kz = (max(ny, nz) * np.fft.fftfreq(n) for n in (ny, nz))
     power = (1 + ky[:, None] ** 2 + kz[None] ** 2) ** (-exponent / 2)
     return jnp.asarray(np.sqrt(power / power.mean()), dtype)

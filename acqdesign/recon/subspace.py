@@ -10,8 +10,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from acqdesign._checks import bad, check_count
-from acqdesign._types import Array, Float, Image, Samples
+from acqdesign.base.checks import check_count, usage_error
+from acqdesign.base.types import Array, Float, Image, Samples
 from acqdesign.encoding import EchoTrainEncoding
 from acqdesign.recon.cg import conjugate_gradients
 
@@ -35,7 +35,9 @@ def signal_basis(signals: Float[Array, "signals echoes"], rank: int) -> Float[Ar
     """
     rank = check_count("rank", rank)
     if signals.ndim != 2 or rank > min(signals.shape):
-        raise bad("rank", f"{rank} of signals {tuple(signals.shape)}", f"at most {min(signals.shape[-2:])}")
+        raise usage_error(
+            "rank", f"{rank} of signals {tuple(signals.shape)}", f"at most {min(signals.shape[-2:])}"
+        )
     return _leading(jnp.einsum("te,tf->ef", signals, signals, precision="highest"), rank)
 
 

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
-from acqdesign._checks import bad
-from acqdesign._types import Array, Inexact, PRNGKey
+from acqdesign.base.checks import usage_error
+from acqdesign.base.types import Array, Inexact, PRNGKey
 
 
 def _rotation(angles: Array) -> Array:
@@ -53,15 +53,15 @@ def augment(
             scale outside [0, 1), or a voxel size that is not positive.
     """
     if image.ndim < 3 or not jnp.issubdtype(image.dtype, jnp.inexact):
-        raise bad("image", image, "a real or complex floating array (..., nx, ny, nz)")
+        raise usage_error("image", image, "a real or complex floating array (..., nx, ny, nz)")
     if not max_rotation_rad >= 0:
-        raise bad("max_rotation_rad", max_rotation_rad, "an angle >= 0")
+        raise usage_error("max_rotation_rad", max_rotation_rad, "an angle >= 0")
     if not 0 <= max_scale < 1:
-        raise bad("max_scale", max_scale, "a number in [0, 1)")
+        raise usage_error("max_scale", max_scale, "a number in [0, 1)")
     if set(flips) - {0, 1, 2}:
-        raise bad("flips", tuple(flips), "axes out of 0, 1 and 2")
+        raise usage_error("flips", tuple(flips), "axes out of 0, 1 and 2")
     if len(voxel_size) != 3 or not all(v > 0 for v in voxel_size):
-        raise bad("voxel_size", tuple(voxel_size), "three lengths > 0")
+        raise usage_error("voxel_size", tuple(voxel_size), "three lengths > 0")
     shape = image.shape[-3:]
     real = jnp.finfo(image.dtype).dtype
     turn_key, scale_key, flip_key = jax.random.split(key, 3)
@@ -118,7 +118,7 @@ def posed(
         ValueError: on another grid, or as `augment`.
     """
     if fine.shape[-3:] != fine_shape(shape):
-        raise bad("fine", fine, f"shape (..., {', '.join(map(str, fine_shape(shape)))})")
+        raise usage_error("fine", fine, f"shape (..., {', '.join(map(str, fine_shape(shape)))})")
     moved = augment(fine, key, voxel_size=voxel_size)
     blocks = [size for n, f in zip(shape, fine.shape[-3:], strict=True) for size in (n, f // n)]
     return moved.reshape(*fine.shape[:-3], *blocks).mean(axis=(-5, -3, -1))

@@ -18,8 +18,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign._checks import check_choice
-from acqdesign._types import Array, Float
+from acqdesign.base.checks import check_choice
+from acqdesign.base.types import Array, Float
 from acqdesign.scene.resample import box_resample, target_grid
 from acqdesign.scene.tissue import TISSUES, Tissue, tissues
 

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign._checks import bad, check_count, check_positive
-from acqdesign._types import Array, Float
+from acqdesign.base.checks import check_count, check_positive, usage_error
+from acqdesign.base.types import Array, Float
 from acqdesign.scene.tissue import Tissue
 
 
@@ -37,10 +37,10 @@ class TissueClasses(eqx.Module):
 
     def __init__(self, maps: Array, t1: Array, t2: Array, b1: Array | None = None):
         if maps.ndim != 4 or jnp.iscomplexobj(maps):
-            raise bad("maps", maps, "a real array of shape (classes, nx, ny, nz)")
+            raise usage_error("maps", maps, "a real array of shape (classes, nx, ny, nz)")
         for name, given in (("t1", t1), ("t2", t2), ("b1", b1)):
             if given is not None and given.shape != maps.shape[:1]:
-                raise bad(name, given, f"shape ({maps.shape[0]},), one for each class")
+                raise usage_error(name, given, f"shape ({maps.shape[0]},), one for each class")
         for name, given in (("t1", t1), ("t2", t2)):
             check_positive(name, given, allow_inf=True)
         self.maps, self.t1, self.t2 = maps, t1, t2
@@ -65,7 +65,7 @@ def tissue_classes(fractions: Float[Array, "classes nx ny nz"], tissues: Sequenc
         ValueError: on another number of tissues than of maps.
     """
     if len(tissues) != fractions.shape[0]:
-        raise bad("tissues", len(tissues), f"{fractions.shape[0]}, one for each map")
+        raise usage_error("tissues", len(tissues), f"{fractions.shape[0]}, one for each map")
     pd, t1, t2 = (
         jnp.asarray([getattr(t, name) for t in tissues], fractions.dtype) for name in ("pd", "t1_s", "t2_s")
     )
@@ -121,7 +121,7 @@ def with_b1_map(classes: TissueClasses, b1: Any, *, nodes: int = 5) -> TissueCla
     nodes = check_count("nodes", nodes, minimum=2)
     field = np.asarray(b1, np.float64)
     if field.shape != classes.maps.shape[1:]:
-        raise bad("b1", field, f"shape {tuple(classes.maps.shape[1:])}")
+        raise usage_error("b1", field, f"shape {tuple(classes.maps.shape[1:])}")
     check_positive("b1", field)
     middle, half = (field.max() + field.min()) / 2, (field.max() - field.min()) / 2
     if half == 0:
@@ -158,5 +158,5 @@ def with_t2_spread(classes: TissueClasses, spread: float, *, nodes: int = 3) -> 
     factors = jnp.asarray(np.exp(spread * at), classes.t2.dtype)
     t2 = (classes.t2[:, None] * factors).reshape(-1)
     if bool((t2 > 2 * jnp.repeat(classes.t1, nodes)).any()):
-        raise bad("spread", spread, "one that keeps every T2 below 2 T1")
+        raise usage_error("spread", spread, "one that keeps every T2 below 2 T1")
     return _expanded(classes, jnp.asarray(weights / weights.sum(), classes.maps.dtype), t2=t2)

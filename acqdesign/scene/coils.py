@@ -7,8 +7,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign._checks import bad, check_count, check_finite, check_shape
-from acqdesign._types import Array, Complex, Image
+from acqdesign.base.checks import check_count, check_finite, check_shape, usage_error
+from acqdesign.base.types import Array, Complex, Image
 
 
 def birdcage_maps(
@@ -45,9 +45,9 @@ def birdcage_maps(
     check_count("rings", rings)
     grid = check_shape("shape", shape, dims=(3,))
     if n_coils % rings:
-        raise bad("rings", rings, f"a divisor of n_coils = {n_coils}")
+        raise usage_error("rings", rings, f"a divisor of n_coils = {n_coils}")
     if not radius > math.sqrt(2):
-        raise bad("radius", radius, "more than sqrt(2), so that coils lie outside the field of view")
+        raise usage_error("radius", radius, "more than sqrt(2), so that coils lie outside the field of view")
     x, y, z = np.meshgrid(*((np.arange(n) - n // 2) / max(n / 2, 1.0) for n in grid), indexing="ij")
     per_ring = n_coils // rings
     maps = np.empty((n_coils, *grid), np.complex128)
@@ -79,8 +79,8 @@ def check_smaps(smaps: Any, shape: Sequence[int]) -> Image:
     array = jnp.asarray(smaps)
     want = tuple(shape)
     if array.ndim != len(want) + 1 or array.shape[1:] != want or array.shape[0] == 0:
-        raise bad("smaps", array, f"shape (coils, {', '.join(map(str, want))})")
+        raise usage_error("smaps", array, f"shape (coils, {', '.join(map(str, want))})")
     if not jnp.issubdtype(array.dtype, jnp.inexact):
-        raise bad("smaps", array, "a real or complex floating dtype")
+        raise usage_error("smaps", array, "a real or complex floating dtype")
     check_finite("smaps", array)
     return array

@@ -6,8 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign._checks import bad, check_finite, check_positive, check_shape
-from acqdesign._types import Array, Float
+from acqdesign.base.checks import check_finite, check_positive, check_shape, usage_error
+from acqdesign.base.types import Array, Float
 
 
 def b1_map(
@@ -56,8 +56,8 @@ def check_field_map(name: str, field_map: Any, shape: Sequence[int]) -> Float[Ar
     """
     array = jnp.asarray(field_map)
     if array.shape != tuple(shape):
-        raise bad(name, array, f"shape {tuple(shape)}")
+        raise usage_error(name, array, f"shape {tuple(shape)}")
     if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise bad(name, array, "a real floating dtype")
+        raise usage_error(name, array, "a real floating dtype")
     check_finite(name, array)
     return array

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from acqdesign._checks import bad
-from acqdesign._untrusted import check_memory, npy_header, npz_headers, parsing, read_member
+from acqdesign.base.checks import usage_error
+from acqdesign.base.untrusted import check_memory, npy_header, npz_headers, parsing, read_member
 from acqdesign.scene.tissue import TISSUES
 
 MAX_VOXELS = 512**3
@@ -34,7 +34,7 @@ class Volume(NamedTuple):
 
 
 def _wrong(path: Path, reason: str, expected: str) -> ValueError:
-    return bad("phantom", f"{path}, {reason}", expected)
+    return usage_error("phantom", f"{path}, {reason}", expected)
 
 
 def _check_header(path: Path, shape: Sequence[int], dtype: np.dtype) -> None:
@@ -172,7 +172,7 @@ def to_scanner_axes(data: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, t
     sizes = affines.voxel_sizes(affine)
     given = orientations.io_orientation(affine)
     if not np.isfinite(sizes).all() or sizes.min() <= 0 or np.isnan(given).any():
-        raise bad("affine", np.array2string(affine), "an invertible one")
+        raise usage_error("affine", np.array2string(affine), "an invertible one")
     turn = orientations.ornt_transform(given, orientations.axcodes2ornt(("S", "P", "L")))
     voxel = [0.0, 0.0, 0.0]
     for axis, target in enumerate(turn[:, 0].astype(int)):
@@ -231,7 +231,7 @@ def read_nifti(path: Path) -> Volume:
     """
     if importlib.util.find_spec("nibabel") is None:
         remedy = 'Install it: pip install "acqdesign[nifti]".'
-        raise bad("phantom", f"{path}, a NIfTI file", "the package nibabel to be installed", remedy)
+        raise usage_error("phantom", f"{path}, a NIfTI file", "the package nibabel to be installed", remedy)
     with path.open("rb") as raw_file:
         zipped = raw_file.read(2) == b"\x1f\x8b"
     with (

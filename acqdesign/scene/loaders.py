@@ -6,8 +6,8 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign._checks import bad, check_choice
-from acqdesign._types import Image
+from acqdesign.base.checks import check_choice, usage_error
+from acqdesign.base.types import Image
 from acqdesign.scene.brain import FOV_M, load_brain, weighted_image
 from acqdesign.scene.files import Volume, read_nifti, read_npy, read_npz, to_scanner_axes
 from acqdesign.scene.resample import box_resample, target_grid
@@ -26,7 +26,7 @@ def _brainweb(subject: str) -> Volume:
         from brainweb_dl import get_mri
     except ImportError as error:
         remedy = 'Install it: pip install "acqdesign[brainweb]".'
-        raise bad(
+        raise usage_error(
             "phantom", f"brainweb:{subject}", "the package brainweb-dl to be installed", remedy
         ) from error
     try:
@@ -34,10 +34,12 @@ def _brainweb(subject: str) -> Volume:
     except Exception as error:  # whatever the network, the server or the cache may raise
         reason = f"brainweb:{subject}, whose download failed ({type(error).__name__}: {error})"
         remedy = "Try again with the network up, or use --phantom brain."
-        raise bad("phantom", reason, "BrainWeb to be reachable", remedy) from error
+        raise usage_error("phantom", reason, "BrainWeb to be reachable", remedy) from error
     labels = np.asarray(labels)
     if labels.ndim != 3 or labels.max() > 11 or not all((labels == known).any() for known in (1, 2, 3)):
-        raise bad("phantom", f"brainweb:{subject} with unknown labels", "labels 1, 2, 3 for CSF, GM and WM")
+        raise usage_error(
+            "phantom", f"brainweb:{subject} with unknown labels", "labels 1, 2, 3 for CSF, GM and WM"
+        )
     labels, voxel = to_scanner_axes(labels.astype(np.uint8), affine)
     maps = [_coarsened(labels == known, voxel) for known in (2, 3, 1)]
     return Volume(np.stack([fraction for fraction, _ in maps]), maps[0][1])
@@ -60,13 +62,13 @@ def _volume(spec: str) -> Volume:
     path = Path(spec)
     reader = next((r for ending, r in _READERS.items() if path.name.lower().endswith(ending)), None)
     if reader is None:
-        raise bad("phantom", repr(spec), _KINDS)
+        raise usage_error("phantom", repr(spec), _KINDS)
     if not path.is_file():
-        raise bad("phantom", f"{spec}, which is no file", _KINDS)
+        raise usage_error("phantom", f"{spec}, which is no file", _KINDS)
     try:
         return reader(path)
     except OSError as error:
-        raise bad(
+        raise usage_error(
             "phantom", f"{spec}, which cannot be read ({error.strerror or error})", "a readable file"
         ) from error
 
@@ -112,9 +114,9 @@ def load_image(
     data, voxel = _volume(spec)
     is_maps = data.ndim == 4
     if contrast == "maps" and not is_maps:
-        raise bad("phantom", f"{spec}, which holds one image", "tissue maps named gm, wm and csf")
+        raise usage_error("phantom", f"{spec}, which holds one image", "tissue maps named gm, wm and csf")
     if voxel is None and voxel_size_m is not None and shape is None:
-        raise bad(
+        raise usage_error(
             "voxel_size_m", repr(voxel_size_m), f"none, as {spec} carries no voxel size", "Give a shape."
         )
     if shape is not None or voxel_size_m is not None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from acqdesign._checks import bad, check_positive, check_shape
+from acqdesign.base.checks import check_positive, check_shape, usage_error
 
 
 def _overlap(n_in: int, size_in: float, n_out: int, size_out: float) -> np.ndarray:
@@ -44,10 +44,10 @@ def box_resample(
     """
     array = np.asarray(array)
     if array.ndim < 3 or len(shape) != 3:
-        raise bad("array", array, f"three spatial axes to resample to {tuple(shape)}")
+        raise usage_error("array", array, f"three spatial axes to resample to {tuple(shape)}")
     for name, sizes in (("voxel_in_m", voxel_in_m), ("voxel_out_m", voxel_out_m)):
         if len(sizes) != 3 or not all(np.isfinite(s) and s > 0 for s in sizes):
-            raise bad(name, repr(tuple(sizes)), "three finite lengths > 0 in metres")
+            raise usage_error(name, repr(tuple(sizes)), "three finite lengths > 0 in metres")
     dtype = array.dtype if array.dtype.kind in "fc" else np.dtype(np.float32)
     out = array.astype(np.result_type(dtype, np.float64))
     for axis, (n_out, size_in, size_out) in enumerate(zip(shape, voxel_in_m, voxel_out_m, strict=True)):
@@ -83,11 +83,11 @@ def target_grid(
         check_positive("voxel_size_m", voxel_size_m)
         lengths = np.asarray(voxel_size_m, np.float64).ravel()
         if lengths.size not in (1, 3):
-            raise bad("voxel_size_m", repr(voxel_size_m), "one length, or one for each of three axes")
+            raise usage_error("voxel_size_m", repr(voxel_size_m), "one length, or one for each of three axes")
         voxel = tuple(float(v) for v in np.broadcast_to(lengths, 3))
     if shape is None:
         if voxel is None:
-            raise bad("shape", "neither a shape nor a voxel size", "at least one of them")
+            raise usage_error("shape", "neither a shape nor a voxel size", "at least one of them")
         return tuple(max(1, math.ceil(f / v - 1e-6)) for f, v in zip(fov_m, voxel, strict=True)), voxel
     grid = check_shape("shape", shape, dims=(3,))
     if voxel is None:

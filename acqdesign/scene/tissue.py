@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from acqdesign._checks import bad, check_choice
+from acqdesign.base.checks import check_choice, usage_error
 
 TISSUES = ("gm", "wm", "csf")
 """Order of tissue maps everywhere: grey matter, white matter, cerebrospinal fluid."""
@@ -83,5 +83,5 @@ def tissues(names: str | Sequence[str] = TISSUES, field: str = "3T") -> tuple[Ti
     """
     listed = [n.strip() for n in names.split(",")] if isinstance(names, str) else list(names)
     if not listed or len(set(listed)) != len(listed):
-        raise bad("tissue", repr(names), "one or more different names of " + ", ".join(TISSUES))
+        raise usage_error("tissue", repr(names), "one or more different names of " + ", ".join(TISSUES))
     return tuple(tissue(n, field) for n in listed)

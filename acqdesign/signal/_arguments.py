@@ -9,7 +9,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from acqdesign._checks import bad, check_finite, check_positive, is_concrete
+from acqdesign.base.checks import check_finite, check_positive, is_concrete, usage_error
 from acqdesign.signal.sequence import as_real, check_relaxation
 
 
@@ -48,7 +48,7 @@ def in_one_precision(**values: Any) -> dict[str, Array]:
 def check_flips(flips: Array) -> int:
     """The number of pulses of a vector of flip angles."""
     if flips.ndim != 1 or flips.shape[0] < 1:
-        raise bad("flips", flips, "a vector of at least one flip angle [rad]")
+        raise usage_error("flips", flips, "a vector of at least one flip angle [rad]")
     check_finite("flips", flips)
     return flips.shape[0]
 
@@ -56,7 +56,7 @@ def check_flips(flips: Array) -> int:
 def check_lengths(name: str, value: Array, n: int) -> Array:
     """`value` if it is one number, or one for each of `n` pulses."""
     if value.shape not in ((), (n,)):
-        raise bad(name, value, f"one value, or one for each of the {n} pulses")
+        raise usage_error(name, value, f"one value, or one for each of the {n} pulses")
     return value
 
 
@@ -66,7 +66,7 @@ def check_times(name: str, value: Array, n: int) -> Array:
         array = np.asarray(value)
         wrong = ~((array >= 0) & np.isfinite(array))
         if wrong.any():
-            raise bad(name, repr(array[wrong].flat[0].item()), "finite times >= 0 s")
+            raise usage_error(name, repr(array[wrong].flat[0].item()), "finite times >= 0 s")
     return value
 
 
@@ -80,7 +80,7 @@ def check_echo_time(te: Array, tr: Array, n: int, period: str = "tr") -> None:
         wrong = late > limit
         if wrong.any():
             got = f"{late[wrong][0]:g} s with {period} = {limit[wrong][0]:g} s"
-            raise bad("te", got, f"an echo time within {period}", f"Use te <= {limit[wrong][0]:g} s.")
+            raise usage_error("te", got, f"an echo time within {period}", f"Use te <= {limit[wrong][0]:g} s.")
 
 
 def echo_factor(
@@ -97,7 +97,7 @@ def echo_factor(
 def inverted(inversion_time: Array, efficiency: Array, t1: Array) -> Array:
     """Longitudinal magnetisation, relative to M0, a time after the inversion of equilibrium."""
     if inversion_time.ndim:
-        raise bad("inversion_time", inversion_time, "one time [s]")
+        raise usage_error("inversion_time", inversion_time, "one time [s]")
     check_positive("inversion_time", inversion_time)
     return 1.0 - (1.0 + efficiency) * decay(inversion_time, t1)
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from acqdesign._types import Array
+from acqdesign.base.types import Array
 from acqdesign.signal._fse_train import (
     EVEN,
     ODD,

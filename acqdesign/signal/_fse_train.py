@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from acqdesign._types import Array
+from acqdesign.base.types import Array
 
 SEGMENTS = 3
 """Scans of different width that a train is cut into; more would save little and compile longer."""

@@ -10,8 +10,8 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Inexact
 
-from acqdesign._checks import bad, check_positive
-from acqdesign._types import Real
+from acqdesign.base.checks import check_positive, usage_error
+from acqdesign.base.types import Real
 from acqdesign.signal._arguments import (
     check_echo_time,
     check_flips,
@@ -93,7 +93,7 @@ def bssfp(
 
     check_positive("t2_prime", t2_prime, allow_inf=True)
     if tr.ndim or te.ndim:
-        raise bad("tr, te", "a time for each pulse", "one tr and one te where t2_prime is given")
+        raise usage_error("tr, te", "a time for each pulse", "one tr and one te where t2_prime is given")
     # The spread is the voxel's dephasing, one order a tr; the echo sees every order at its own time.
     if b0 is not None:
         tissue["centre"] = tissue.pop("b0")
@@ -230,7 +230,7 @@ class BSSFP(eqx.Module):
         self.te = None if te is None else as_real("te", te)
         check_echo_time(0.0 * self.tr if self.te is None else self.te, self.tr, check_flips(self.flips))
         if steady and not (phases is None and inversion_time is None):
-            raise bad(
+            raise usage_error(
                 "steady", True, "no phases or inversion with it", "Give phase_increment, or leave steady out."
             )
         self.phases = None if phases is None else as_real("phases", phases)

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from acqdesign._checks import bad, check_choice, check_positive
-from acqdesign._types import Array, Float, Inexact, Scalar
+from acqdesign.base.checks import check_choice, check_positive, usage_error
+from acqdesign.base.types import Array, Float, Inexact, Scalar
 from acqdesign.signal.sequence import Sequence, SliceProfile, TissueParams, simulate
 
 PARAMETERS = ("t1", "t2", "m0", "b1", "b0", "t2_prime", "diffusivity")
@@ -53,9 +53,9 @@ def fisher_information(
 def _check(jacobian: Array, noise: ArrayLike, weights: Array | None) -> None:
     check_positive("noise", noise)
     if jacobian.ndim < 2:
-        raise bad("jacobian", jacobian, "shape (..., samples, params)")
+        raise usage_error("jacobian", jacobian, "shape (..., samples, params)")
     if weights is not None and weights.shape[-1:] != jacobian.shape[-2:-1]:
-        raise bad("weights", weights, f"shape (..., {jacobian.shape[-2]}), one for each sample")
+        raise usage_error("weights", weights, f"shape (..., {jacobian.shape[-2]}), one for each sample")
 
 
 def variances(fisher: Float[Array, "... params params"], keep: int | None = None) -> Float[Array, "... keep"]:
@@ -124,11 +124,11 @@ def crlb(
     others = []
     if signal is not None:
         if signal.shape[-1:] != jacobian.shape[-2:-1]:
-            raise bad("signal", signal, f"shape (..., {jacobian.shape[-2]}), one for each sample")
+            raise usage_error("signal", signal, f"shape (..., {jacobian.shape[-2]}), one for each sample")
         others.append(signal)
     if nuisance is not None:
         if nuisance.ndim < 2 or nuisance.shape[-2] != jacobian.shape[-2]:
-            raise bad("nuisance", nuisance, f"shape (..., {jacobian.shape[-2]}, others)")
+            raise usage_error("nuisance", nuisance, f"shape (..., {jacobian.shape[-2]}, others)")
         others += [nuisance[..., k] for k in range(nuisance.shape[-1])]
     if any(jnp.iscomplexobj(column) for column in columns + others):
         # Where all is real the phase of M0 cannot be confused with anything.
@@ -286,7 +286,7 @@ def ensemble(
     """
     check_choice("over", over, ("mean", "worst"))
     if weights is not None and weights.shape != bounds.shape:
-        raise bad("weights", weights, f"the shape of bounds, {tuple(bounds.shape)}")
+        raise usage_error("weights", weights, f"the shape of bounds, {tuple(bounds.shape)}")
     if over == "mean":
         return jnp.mean(bounds) if weights is None else jnp.sum(weights * bounds) / jnp.sum(weights)
     top = lax.stop_gradient(jnp.max(bounds))

@@ -20,7 +20,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Inexact
 
-from acqdesign._checks import bad, check_count
+from acqdesign.base.checks import check_count, usage_error
 from acqdesign.signal._arguments import (
     check_flips,
     check_times,
@@ -296,7 +296,7 @@ def map_tissues(
 def turns_of(phases: Array, n: int) -> Array:
     """The factors that bring F+ from the frame of each pulse to that of the next."""
     if phases.shape != (n,):
-        raise bad("phases", phases, f"one phase for each of the {n} pulses")
+        raise usage_error("phases", phases, f"one phase for each of the {n} pulses")
     steps = jnp.diff(phases, prepend=phases[:1])
     return lax.complex(jnp.cos(steps), -jnp.sin(steps))
 
@@ -344,9 +344,9 @@ def epg(
         ValueError: for times that are negative or NaN, T2 > 2 T1, or lengths that differ.
     """
     if (diffusivity is None) != (order_moment is None):
-        raise bad("diffusivity and order_moment", "one of them", "both or neither")
+        raise usage_error("diffusivity and order_moment", "one of them", "both or neither")
     if not 0 <= read <= len(intervals):
-        raise bad("read", read, f"a number of intervals, at most the {len(intervals)} that there are")
+        raise usage_error("read", read, f"a number of intervals, at most the {len(intervals)} that there are")
     if n_states is not None:
         check_count("n_states", n_states)
     durations = {f"duration{i}": each.duration for i, each in enumerate(intervals)}

@@ -25,8 +25,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Float, Inexact
 
-from acqdesign._checks import bad, check_choice, check_count, check_positive, is_concrete
-from acqdesign._types import Array, Real
+from acqdesign.base.checks import check_choice, check_count, check_positive, is_concrete, usage_error
+from acqdesign.base.types import Array, Real
 from acqdesign.signal._arguments import check_flips, check_times, decay, in_one_precision
 from acqdesign.signal._fse_steady import spoiled_echoes, steady_echoes, steady_orders
 from acqdesign.signal._fse_train import Train, echoes, make_pulses, unit_phase
@@ -91,7 +91,7 @@ def fse(
             vector, phases of another length, or a train that does not fit into `tr`.
     """
     if (diffusivity is None) != (order_moment is None):
-        raise bad("diffusivity and order_moment", "one of them", "both or neither")
+        raise usage_error("diffusivity and order_moment", "one of them", "both or neither")
     check_choice("spoiling", spoiling, SPOILING)
     values = in_one_precision(
         flips=flips, esp=esp, t1=t1, t2=t2, b1=b1, m0=m0, excitation=excitation, excitation_phase=excitation_phase,
@@ -131,12 +131,12 @@ def _check(values: dict[str, Array]) -> int:
     check_relaxation(values["t1"], values["t2"])
     for name in ("esp", "t2_prep", "tr", "excitation", "excitation_phase", "order_moment"):
         if name in values and values[name].ndim:
-            raise bad(name, values[name], "one number")
+            raise usage_error(name, values[name], "one number")
     check_positive("esp", values["esp"])
     if "t2_prep" in values:
         check_times("t2_prep", values["t2_prep"], n)
     if "phases" in values and values["phases"].shape != (n,):
-        raise bad("phases", values["phases"], f"one phase for each of the {n} pulses")
+        raise usage_error("phases", values["phases"], f"one phase for each of the {n} pulses")
     if "tr" in values:
         check_positive("tr", values["tr"])
         times = [values[name] for name in ("tr", "esp", "t2_prep") if name in values]
@@ -145,7 +145,7 @@ def _check(values: dict[str, Array]) -> int:
             least = sum(prep) + n * esp
             if tr < least * (1 - 1e-6):
                 parts = "t2_prep and " if prep else ""
-                raise bad("tr", f"{tr:g} s", f"at least {parts}the train's {n} x esp = {least:g} s")
+                raise usage_error("tr", f"{tr:g} s", f"at least {parts}the train's {n} x esp = {least:g} s")
     return n
 
 

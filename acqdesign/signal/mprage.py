@@ -8,8 +8,8 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Inexact
 
-from acqdesign._checks import bad, check_positive, is_concrete
-from acqdesign._types import Real
+from acqdesign.base.checks import check_positive, is_concrete, usage_error
+from acqdesign.base.types import Real
 from acqdesign.signal._arguments import (
     check_echo_time,
     check_flips,
@@ -102,15 +102,17 @@ def _check_timing(esp: Array, tr: Array, wait: Array, te: Array, n: int) -> None
     for name, time in (("esp", esp), ("tr", tr), ("inversion_time", wait)):
         check_positive(name, time)
         if time.ndim:
-            raise bad(name, time, "one time [s]")
+            raise usage_error(name, time, "one time [s]")
     check_echo_time(te, esp, n, "esp")
     if te.ndim:
-        raise bad("te", te, "one time [s]")
+        raise usage_error("te", te, "one time [s]")
     if is_concrete(tr) and is_concrete(wait) and is_concrete(esp):
         shortest = float(wait) + n * float(esp)
         if float(tr) < shortest * (1.0 - 1e-6):
             expected = "at least inversion_time + N esp"
-            raise bad("tr", f"{float(tr):g} s", expected, f"The shortest is {shortest:g} s for {n} pulses.")
+            raise usage_error(
+                "tr", f"{float(tr):g} s", expected, f"The shortest is {shortest:g} s for {n} pulses."
+            )
 
 
 class MPRAGE(eqx.Module):

@@ -8,7 +8,14 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from acqdesign._checks import bad, check_choice, check_count, check_finite, check_positive, is_concrete
+from acqdesign.base.checks import (
+    check_choice,
+    check_count,
+    check_finite,
+    check_positive,
+    is_concrete,
+    usage_error,
+)
 from acqdesign.signal._arguments import in_one_precision
 from acqdesign.signal.sequence import SliceProfile
 
@@ -68,11 +75,11 @@ def slice_profile(
         check_positive(name, value)
     envelope = jnp.asarray(pulse)
     if envelope.ndim != 1 or not envelope.size:
-        raise bad("pulse", envelope, "a vector of samples")
+        raise usage_error("pulse", envelope, "a vector of samples")
     check_finite("pulse", envelope)
     area = envelope.sum()
     if is_concrete(area) and abs(complex(area)) <= 1e-6 * float(jnp.abs(envelope).sum()):
-        raise bad("pulse", "samples that sum to zero", "a pulse that turns the middle of the slice")
+        raise usage_error("pulse", "samples that sum to zero", "a pulse that turns the middle of the slice")
 
     values = in_one_precision(time_bandwidth=time_bandwidth, flip=flip, real=envelope.real)
     flip, dtype = values["flip"], values["real"].dtype

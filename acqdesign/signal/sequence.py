@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Inexact
 
-from acqdesign._checks import bad, check_positive, is_concrete
-from acqdesign._types import Real
+from acqdesign.base.checks import check_positive, is_concrete, usage_error
+from acqdesign.base.types import Real
 
 
 def as_real(name: str, value: Any) -> Array:
@@ -21,7 +21,7 @@ def as_real(name: str, value: Any) -> Array:
     """
     array = jnp.asarray(value)
     if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
-        raise bad(name, array, "real numbers")
+        raise usage_error(name, array, "real numbers")
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
 
 
@@ -34,7 +34,7 @@ def check_relaxation(t1: Any, t2: Any) -> None:
         wrong = t2 > 2.0 * (1.0 + 1e-6) * t1
         if wrong.any():
             got = f"T2 = {t2[wrong].flat[0]:g} s with T1 = {t1[wrong].flat[0]:g} s"
-            raise bad("t2", got, "T2 <= 2 T1", "Are T1 and T2 exchanged, or in different units?")
+            raise usage_error("t2", got, "T2 <= 2 T1", "Are T1 and T2 exchanged, or in different units?")
 
 
 class TissueParams(eqx.Module):
@@ -103,7 +103,9 @@ class SliceProfile(eqx.Module):
         self.weights = as_real("weights", weights)
         if self.b1.ndim != 1 or self.b1.shape != self.weights.shape:
             got = f"shapes {self.b1.shape} and {self.weights.shape}"
-            raise bad("weights", got, "one weight for each of the slice positions in b1, both of shape (P,)")
+            raise usage_error(
+                "weights", got, "one weight for each of the slice positions in b1, both of shape (P,)"
+            )
 
 
 Sequence = Callable[[TissueParams], Inexact[Array, "... echoes"]]

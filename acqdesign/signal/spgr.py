@@ -10,8 +10,9 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Inexact
 
-from acqdesign._checks import bad, check_count
-from acqdesign._types import Real
+from acqdesign.base.checks import check_count, usage_error
+from acqdesign.base.types import Real
+from acqdesign.base.units import deg_from_rad, rad_from_deg
 from acqdesign.signal._arguments import (
     check_echo_time,
     check_flips,
@@ -22,7 +23,6 @@ from acqdesign.signal._arguments import (
 )
 from acqdesign.signal.sequence import TissueParams, as_real
 from acqdesign.signal.ssfp import ssfp_fid
-from acqdesign.units import deg_from_rad, rad_from_deg
 
 RF_INCREMENT = rad_from_deg(117.0)
 """The usual quadratic phase increment [rad]; 50° is the other one in use."""
@@ -163,7 +163,9 @@ def spgr_steady(
     period = _period(rf_increment)
     if period is None:
         got = f"{deg_from_rad(rf_increment):g}°"
-        raise bad("rf_increment", got, "a whole number of half degrees", "Or use spgr, which takes any.")
+        raise usage_error(
+            "rf_increment", got, "a whole number of half degrees", "Or use spgr, which takes any."
+        )
     turns = rf_increment * np.arange(period + 1)
 
     Fraction = tuple[Array, Array, Array]  # σ_k = (p σ_k+1 + q) / (r σ_k+1 + 1)
@@ -278,7 +280,7 @@ class SPGR(eqx.Module):
         check_echo_time(self.te, self.tr, check_flips(self.flips))
         self.rf_increment, self.steady = float(rf_increment), steady
         if steady and not (inversion_time is None and spoiler_moment is None and n_states is None):
-            raise bad(
+            raise usage_error(
                 "steady", True, "no inversion, diffusion or number of states with it", "Leave those out."
             )
         self.inversion_time = None if inversion_time is None else as_real("inversion_time", inversion_time)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Inexact
 
-from acqdesign._checks import check_count, check_positive
-from acqdesign._types import Real
+from acqdesign.base.checks import check_count, check_positive
+from acqdesign.base.types import Real
 from acqdesign.signal._arguments import (
     check_echo_time,
     check_flips,

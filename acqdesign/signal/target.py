@@ -6,8 +6,8 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from acqdesign._checks import bad, check_count, check_finite, check_positive, is_concrete
-from acqdesign._types import Array, Float
+from acqdesign.base.checks import check_count, check_finite, check_positive, is_concrete, usage_error
+from acqdesign.base.types import Array, Float
 from acqdesign.signal._arguments import decay, in_one_precision
 from acqdesign.signal.sequence import check_relaxation
 
@@ -101,13 +101,13 @@ def flips_for_echoes(
     values = in_one_precision(target=target, esp=esp, t1=t1, t2=t2, excitation=excitation, upper=upper)
     wanted, esp = values["target"], values["esp"]
     if wanted.ndim != 1 or not wanted.size:
-        raise bad("target", wanted, "a vector of at least one echo amplitude")
+        raise usage_error("target", wanted, "a vector of at least one echo amplitude")
     for name in ("esp", "t1", "t2", "excitation", "upper"):
         if values[name].ndim:
-            raise bad(name, values[name], "one value", "Use vmap for several tissues or timings.")
+            raise usage_error(name, values[name], "one value", "Use vmap for several tissues or timings.")
     check_finite("target", wanted)
     if is_concrete(wanted) and bool((np.asarray(wanted) < 0).any()):
-        raise bad("target", f"{np.asarray(wanted).min():g}", "amplitudes >= 0")
+        raise usage_error("target", f"{np.asarray(wanted).min():g}", "amplitudes >= 0")
     half, e1, e2 = decay(0.5 * esp, values["t2"]), decay(esp, values["t1"]), decay(esp, values["t2"])
     upper = values["upper"]
     # Orders 1, 3, 5, ... in half spacings: no other is asked to give an echo, and no higher can by the last.
@@ -142,5 +142,5 @@ def _level(level: ArrayLike) -> Array:
         value = value.astype(jnp.result_type(float))
     if value.ndim or (is_concrete(value) and not 0 < float(value) <= 1):
         got = value if value.ndim else float(value)
-        raise bad("level", got, "one amplitude in (0, 1]")
+        raise usage_error("level", got, "one amplitude in (0, 1]")
     return value

@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import monitoring
 
-from acqdesign.design import CheckpointPolicy, fit, make_optimizer
 from acqdesign.design.line_objectives import IterativeObjective
 from acqdesign.encoding import StraightLineEncoding, initial_lines
+from acqdesign.optim import CheckpointPolicy, fit, make_optimizer
 from acqdesign.scene import load_brain
 
 EVERY = 100

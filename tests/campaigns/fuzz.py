@@ -33,8 +33,7 @@ from pathlib import Path
 
 import numpy as np
 
-from acqdesign._config import read_config
-from acqdesign.design.checkpoint import load_checkpoint, save_checkpoint
+from acqdesign.commands.config import read_config
 from acqdesign.export import (
     pns,
     read_bart,
@@ -51,6 +50,7 @@ from acqdesign.export import (
     write_sparkling,
 )
 from acqdesign.learn_joint import JointOptions
+from acqdesign.optim.checkpoint import load_checkpoint, save_checkpoint
 from acqdesign.scene.files import read_nifti, read_npy, read_npz
 
 HANG_S, SLACK = 5.0, 2**28

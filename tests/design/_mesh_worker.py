@@ -22,11 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from acqdesign.base.sharding import device_mesh, split_over
 from acqdesign.design.assignment import exchange_step
-from acqdesign.design.fit import fit
 from acqdesign.design.joint_objective import SPLIT, JointObjective, JointSettings, Poses
-from acqdesign.design.mesh import device_mesh, split_over
 from acqdesign.encoding import StraightLineEncoding
+from acqdesign.optim.fit import fit
 from acqdesign.scene import birdcage_maps, fine_shape, load_brain, tissue_classes, tissues
 
 SHAPE, COILS, ECHOES, STEPS = (2, 8, 8), 4, 4, 20

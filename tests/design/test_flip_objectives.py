@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acqdesign.design import ScheduleLimits, fit, make_optimizer, schedule_projection
 from acqdesign.design.flip_objectives import BoundObjective, Schedule
-from acqdesign.design.parametrise import from_range, spline_basis, to_range
+from acqdesign.optim import ScheduleLimits, fit, make_optimizer, schedule_projection
+from acqdesign.optim.parametrise import from_range, spline_basis, to_range
 
 KEY = jax.random.key(0)
 T1, T2 = np.array([0.83, 1.5]), np.array([0.075, 0.1])

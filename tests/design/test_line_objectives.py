@@ -7,7 +7,6 @@ import numpy as np
 import optax
 import pytest
 
-from acqdesign.design import fit
 from acqdesign.design.line_objectives import (
     DENSITIES,
     AdjointObjective,
@@ -16,6 +15,7 @@ from acqdesign.design.line_objectives import (
     line_psf,
 )
 from acqdesign.encoding import StraightLineEncoding, initial_lines, pipe_density
+from acqdesign.optim import fit
 from acqdesign.recon import cg_sense, nrmse, ssim
 from acqdesign.scene import birdcage_maps, fine_shape, load_brain, posed
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from acqdesign.design.mesh import agreed, device_mesh, leads, mesh_sizes
+from acqdesign.base.sharding import agreed, device_mesh, leads, mesh_sizes
 
 ROOT = Path(__file__).resolve().parents[2]
 LENGTHS = {"anatomies": 2, "coils": 6, "lines": 253}

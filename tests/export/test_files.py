@@ -24,7 +24,7 @@ from acqdesign.export import (
     write_mrd,
     write_sparkling,
 )
-from acqdesign.hardware import system_limits
+from acqdesign.scene.scanner import system_limits
 
 RNG = np.random.default_rng(7)
 DESIGN = {
@@ -104,7 +104,7 @@ def test_a_write_that_fails_leaves_the_old_file(form, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("acqdesign._files.os.fsync", fail)
+    monkeypatch.setattr("acqdesign.base.files.os.fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         write(path, DESIGN | {"points": DESIGN["points"] / 2})
     assert sorted(tmp_path.iterdir()) == before

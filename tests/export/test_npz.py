@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from acqdesign import _untrusted
+from acqdesign.base import untrusted as _untrusted
 from acqdesign.export import read_design, read_positions, write_design
 
 POINTS = np.linspace(-0.5, 0.5, 12).reshape(6, 2)

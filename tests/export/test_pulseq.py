@@ -7,14 +7,14 @@ import sys
 import numpy as np
 import pytest
 
+from acqdesign.base.units import GAMMA_HZ_PER_T
 from acqdesign.export import PulseqOptions, plan, pulseq, pulseq_text, read_pulseq, with_samples, write_pulseq
 from acqdesign.export.pns import passing_slew, predict_pns
 from acqdesign.export.pulseq_play import play
 from acqdesign.export.pulseq_text import read_tables
 from acqdesign.export.sequence import build_sequence
 from acqdesign.export.settle import make_plan
-from acqdesign.hardware import EchoShape, min_echo_spacing, system_limits
-from acqdesign.units import GAMMA_HZ_PER_T
+from acqdesign.scene.scanner import EchoShape, min_echo_spacing, system_limits
 
 pp = pytest.importorskip("pypulseq")
 
@@ -366,7 +366,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("acqdesign._files.os.fsync", fail)
+    monkeypatch.setattr("acqdesign.base.files.os.fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         write_pulseq(path, DESIGN)
     assert path.read_text() == "good"

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from acqdesign.base.units import rad_from_deg
 from acqdesign.scene import (
     TissueClasses,
     b1_map,
@@ -16,7 +17,6 @@ from acqdesign.scene import (
     with_t2_spread,
 )
 from acqdesign.signal import fse
-from acqdesign.units import rad_from_deg
 
 SHAPE = (1, 10, 8)
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from acqdesign.base.units import rad_from_deg
 from acqdesign.signal import FSE, TissueParams, crlb, fse, simulate
-from acqdesign.units import rad_from_deg
 
 from ._bloch import central_difference, check_derivatives
 from ._trains import bloch_trains, complex_step, cpmg, epg_trains

@@ -1,0 +1,1 @@
+"""What the rooms share and what knows nothing of MRI: checks and errors, files, array types, units, sharding."""

@@ -1,0 +1,87 @@
+"""Argument checks: every error names the argument, what came, what was expected and what to do."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+
+class UsageError(ValueError):
+    """Wrong use or wrong input: the one line that it holds is for the user. Any other exception is a bug."""
+
+
+def usage_error(name: str, got: object, expected: str, remedy: str = "") -> UsageError:
+    """A `UsageError` in the package's one wording, to be raised by the caller.
+
+    Args:
+        name: the argument, as the user wrote it.
+        got: what came; arrays are shown by shape and dtype.
+        expected: what would have been right.
+        remedy: what to do about it, where that is not obvious.
+    """
+    if hasattr(got, "shape") and hasattr(got, "dtype"):
+        got = f"an array of shape {tuple(got.shape)} and dtype {got.dtype}"
+    text = f"{name}: got {got!r}" if not isinstance(got, str) else f"{name}: got {got}"
+    text += f", expected {expected}."
+    return UsageError(printable(text + (f" {remedy}" if remedy else "")))
+
+
+def printable(text: str) -> str:
+    """`text` on one line without control characters: what files hold may be meant for the terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def check_choice(name: str, got: str, choices: Iterable[str]) -> str:
+    """`got` if it is one of `choices`; otherwise an error that lists them and names the nearest."""
+    known = list(choices)
+    if got in known:
+        return got
+    near = difflib.get_close_matches(str(got), known, n=1)
+    raise usage_error(
+        name, repr(got), "one of " + ", ".join(known), f"Did you mean {near[0]!r}?" if near else ""
+    )
+
+
+def is_concrete(value: Any) -> bool:
+    """Whether `value` holds numbers that can be looked at (it is not being traced)."""
+    return not isinstance(value, jax.core.Tracer)
+
+
+def check_finite(name: str, value: Any) -> None:
+    """Raises where a concrete array holds NaN or infinity; says nothing of traced ones."""
+    if is_concrete(value):
+        wrong = ~np.isfinite(np.asarray(value))
+        if wrong.any():
+            raise usage_error(name, f"{int(wrong.sum())} non-finite values", "finite values only")
+
+
+def check_positive(name: str, value: Any, *, allow_inf: bool = False) -> None:
+    """Raises where a concrete number or array is not greater than zero (NaN included)."""
+    if is_concrete(value):
+        array = np.asarray(value)
+        wrong = ~(array > 0) | (np.isinf(array) & (not allow_inf))
+        if wrong.any():
+            what = "values > 0" + (" (infinity allowed)" if allow_inf else " and finite")
+            raise usage_error(name, repr(array[wrong].flat[0].item()), what)
+
+
+def check_count(name: str, value: int, *, minimum: int = 1, maximum: int = 2**31 - 1) -> int:
+    """`value` if it is an integer of at least `minimum`, and of at most `maximum`: what an int32 holds."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
+        raise usage_error(name, value, f"an integer >= {minimum}")
+    if value > maximum:
+        raise usage_error(name, value, f"an integer <= {maximum}")
+    return int(value)
+
+
+def check_shape(name: str, shape: Sequence[int], *, dims: Sequence[int] = (1, 2, 3)) -> tuple[int, ...]:
+    """`shape` as a tuple of positive integers with an allowed number of axes."""
+    if not isinstance(shape, Iterable):
+        raise usage_error(name, repr(shape), " or ".join(map(str, dims)) + " positive integers")
+    given = tuple(shape)
+    if len(given) not in dims or any(int(n) != n or n < 1 for n in given):
+        allowed = " or ".join(map(str, dims))
+        raise usage_error(name, repr(given), f"{allowed} positive integers")
+    return tuple(int(n) for n in given)

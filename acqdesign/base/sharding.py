@@ -1,0 +1,218 @@
+"""Work split over the devices of a mesh: axes with a meaning, local pieces and sums, placement, processes that agree.
+
+The mesh in use is JAX's own (`jax.set_mesh`). Its axes have names with a meaning, `AXES`. Inside `shard_map` an array's
+type says over which of them it varies, so a sum over local coils or lines knows by itself whether it is the whole sum.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec as P
+
+from acqdesign.base.checks import check_choice, usage_error
+from acqdesign.base.types import Array, PyTree
+
+AXES = ("anatomies", "tissues", "coils", "planes", "lines")
+"""What may be split over the devices of a mesh."""
+
+
+def varying(array: Array) -> frozenset[str]:
+    """The mesh axes of an enclosing `shard_map` over which an array varies."""
+    return _varying(jax.typeof(array))
+
+
+def _varying(aval: Any) -> frozenset[str]:
+    return aval.mat.varying if hasattr(aval, "mat") else aval.vma
+
+
+def vary(array: Array, axes: frozenset[str]) -> Array:
+    """An array marked as varying over these axes too: the sum over devices in its gradient happens here."""
+    return jax.lax.pcast(array, tuple(sorted(axes - varying(array))), to="varying")
+
+
+def alike(*arrays: Array) -> tuple[Array, ...]:
+    """Arrays marked as varying over the same mesh axes, so that `shard_map` sums shared ones' gradients."""
+    axes = frozenset.union(*map(varying, arrays))
+    return tuple(vary(array, axes) for array in arrays)
+
+
+def none_of(function: Callable[..., Array], *arguments: Any) -> Array:
+    """Zeros like what `function` gives, varying over the same mesh axes."""
+    (aval,) = jax.make_jaxpr(function)(*arguments).out_avals
+    return vary(jnp.zeros(aval.shape, aval.dtype), _varying(aval))
+
+
+def total(array: Array, *axes: str) -> Array:
+    """The sum over devices of local sums along these axes, as far as the array varies over them."""
+    split = tuple(axis for axis in axes if axis in varying(array))
+    return jax.lax.psum(array, split) if split else array
+
+
+def piece(length: int, axis: str, array: Array) -> tuple[int, Array | int]:
+    """How many of `length` this device has along an axis, and from which on: all where the array does not vary so."""
+    if axis not in varying(array):
+        return length, 0
+    mine = length // jax.lax.axis_size(axis)
+    return mine, mine * jax.lax.axis_index(axis)
+
+
+def across(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
+    """`function` of local pieces, with its results as of whole arrays; itself where no mesh with `AXES` is in use.
+
+    Args:
+        function: takes and returns arrays; what it sums over a split axis goes through `total`.
+        in_specs: a `PartitionSpec` for every argument's arrays, by `AXES`; those that the mesh lacks are not split.
+        out_specs: likewise of the results.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    known = set(mesh.axis_names) & set(AXES) - set(mesh.manual_axes)
+    if not known:
+        return function
+
+    def present(spec: PartitionSpec) -> PartitionSpec:
+        return PartitionSpec(*(axis if axis in known else None for axis in spec))
+
+    is_spec = lambda leaf: isinstance(leaf, PartitionSpec)  # noqa: E731
+    ins, outs = (jax.tree.map(present, specs, is_leaf=is_spec) for specs in (in_specs, out_specs))
+    return jax.shard_map(function, in_specs=ins, out_specs=outs)
+
+
+ENDS = ("finished", "time", "SIGINT", "SIGTERM")
+"""Why a fit stops, in the order in which one process's reason wins over another's."""
+
+
+def mesh_sizes(text: str) -> dict[str, int]:
+    """Sizes by axis from `AXIS=N[,AXIS=N...]`.
+
+    Args:
+        text: as in `anatomies=2,coils=4`; axes are `AXES`.
+
+    Returns:
+        Devices along each axis.
+
+    Raises:
+        ValueError: it does not read so, or an axis is unknown or named twice.
+    """
+    sizes: dict[str, int] = {}
+    for part in text.split(","):
+        axis, _, count = part.strip().partition("=")
+        if not count.isdecimal() or int(count) < 1:
+            raise usage_error("--mesh", text, "AXIS=N[,AXIS=N...], such as anatomies=2,coils=4")
+        check_choice("--mesh", axis, AXES)
+        if axis in sizes:
+            raise usage_error("--mesh", f"{axis} twice in {text}", "each axis once")
+        sizes[axis] = int(count)
+    return sizes
+
+
+def device_mesh(text: str, lengths: Mapping[str, int]) -> Mesh:
+    """The mesh that a text stands for, of this process's devices or, with several, of all of theirs.
+
+    Args:
+        text: as in `mesh_sizes`.
+        lengths: how many there are of what can be split, by axis; other axes make no sense here.
+
+    Returns:
+        A mesh with the text's axes.
+
+    Raises:
+        ValueError: a mesh that needs more devices than there are, leaves a process without work, or does not divide
+            what it splits; with what would fit.
+    """
+    sizes = mesh_sizes(text)
+    for axis, size in sizes.items():
+        if axis not in lengths:
+            raise usage_error(
+                "--mesh", text, "one or more of " + ", ".join(lengths), "Only these are split here."
+            )
+        length = lengths[axis]
+        if length % size:
+            fits = ", ".join(str(n) for n in range(1, length + 1) if length % n == 0)
+            raise usage_error(
+                "--mesh", f"{axis}={size} for {length} {axis}", f"a divisor of {length}", f"Those are {fits}."
+            )
+    needed, there = math.prod(sizes.values()), jax.device_count()
+    several = jax.process_count() > 1
+    if needed > there or (several and needed != there):
+        fitting = _fitting(sizes, lengths, there, exact=several)
+        kind = jax.devices()[0].platform
+        what = f"{'exactly' if several else 'at most'} the {there} {kind} device{'s' * (there > 1)} here"
+        remedy = f"This would fit: {fitting}." if fitting else ""
+        if kind == "cpu" and not several:
+            flag = f"XLA_FLAGS=--xla_force_host_platform_device_count={needed}"
+            remedy += f" {flag} makes that many of one processor."
+        raise usage_error("--mesh", f"{text}, which takes {needed} devices", what, remedy.strip())
+    axes = tuple(sizes)
+    return jax.make_mesh(
+        tuple(sizes.values()), axes, axis_types=(AxisType.Auto,) * len(axes), devices=jax.devices()[:needed]
+    )
+
+
+def _fitting(sizes: Mapping[str, int], lengths: Mapping[str, int], devices: int, *, exact: bool) -> str:
+    """The same axes for as many of the devices as they can use."""
+    found, left = {}, devices
+    for axis in sorted(sizes, key=lambda axis: sizes[axis]):
+        most = left if axis == max(sizes, key=lambda axis: sizes[axis]) else min(left, sizes[axis])
+        found[axis] = max(n for n in range(1, most + 1) if lengths[axis] % n == 0 and left % n == 0)
+        left //= found[axis]
+    if exact and left > 1:
+        return ""
+    return ",".join(f"{axis}={found[axis]}" for axis in sizes)
+
+
+def split_over(mesh: Mesh, tree: PyTree, specs: Mapping[str, P]) -> PyTree:
+    """The arrays of a tree on the devices of a mesh.
+
+    Args:
+        mesh: from `device_mesh`.
+        tree: anything that JAX takes as a tree of arrays and other leaves.
+        specs: how fields of these names are split; those of names with a dot go before, others are whole everywhere.
+
+    Returns:
+        The same tree on the mesh.
+    """
+
+    def place(path: Any, leaf: Any) -> Any:
+        if not isinstance(leaf, jax.Array | np.ndarray):
+            return leaf
+        names = [str(getattr(key, "name", getattr(key, "key", key))) for key in path]
+        spec = specs.get(".".join(names[-2:]), specs.get(names[-1] if names else "", P()))
+        present = P(*(axis if axis in mesh.axis_names else None for axis in spec))
+        return put(leaf, NamedSharding(mesh, present))
+
+    return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def put(leaf: Any, sharding: NamedSharding) -> Any:
+    """An array that every process holds whole, placed on devices of theirs."""
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(
+            put(jax.random.key_data(leaf), sharding), impl=jax.random.key_impl(leaf)
+        )
+    if getattr(leaf, "sharding", None) == sharding:
+        return leaf
+    return jax.device_put(np.asarray(leaf), sharding)
+
+
+def whole(mesh: Mesh | None, tree: PyTree) -> PyTree:
+    """A tree with all of it on every device of a mesh; as it is where there is none."""
+    return tree if mesh is None else split_over(mesh, tree, {})
+
+
+def leads() -> bool:
+    """Whether this is the process that writes: the only one, or the first of several."""
+    return jax.process_index() == 0
+
+
+def agreed(end: str, due: bool) -> tuple[str, bool]:
+    """One of `ENDS` for all processes, the last of theirs, and whether a save is due, by the clock of the first."""
+    if jax.process_count() == 1:
+        return end, due
+    found = multihost_utils.process_allgather(np.array([ENDS.index(end), due], np.int32))
+    return ENDS[int(found[:, 0].max())], bool(found[0, 1])

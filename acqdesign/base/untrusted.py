@@ -1,0 +1,140 @@
+"""Files from elsewhere: sizes are known before memory is taken, no pickle is ever read, every error names the file."""
+
+import math
+import zipfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from acqdesign.base.checks import UsageError, usage_error
+
+_SLACK = 3 * 2**26
+_NPY_HEADER_READERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+@contextmanager
+def parsing(name: str, path: Path, expected: str) -> Iterator[None]:
+    """Turns whatever a parser raises on a damaged file into a `ValueError` that names the file.
+
+    Args:
+        name: what the file is read as, for errors.
+        path: of the file.
+        expected: what a sound one would have been.
+
+    Raises:
+        ValueError: in place of any other error; ours, which name the file, pass as they are.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UsageError) and str(path) in str(error) and str(error).isprintable():
+            raise
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        short = reason if len(reason) < 200 else reason[:200] + "..."  # some quote half the file
+        raise usage_error(name, f"{path} ({type(error).__name__}: {short})", expected) from error
+
+
+def check_memory(name: str, path: Path, need: float | int) -> None:
+    """Raises where reading a file would take more than 4 times its size and 192 MiB: it unpacks to too much.
+
+    Args:
+        name: what the file is read as, for errors.
+        path: of the file.
+        need: memory that it would take [bytes].
+    """
+    most = 4 * path.stat().st_size + _SLACK
+    if need > most:
+        expected = f"at most {most}: 4 times the file and {_SLACK >> 20} MiB"
+        raise usage_error(
+            name, f"{path}, which takes {need:.3g} bytes of memory", expected, "Unpack it, or crop it."
+        )
+
+
+def npy_header(name: str, path: Path, file: Any) -> tuple[tuple[int, ...], np.dtype, int]:
+    """Shape, dtype and header length of an `.npy` stream, of numbers, booleans or text.
+
+    Raises:
+        ValueError: no sound header, or one of Python objects.
+    """
+    with parsing(name, path, "a NumPy array with a sound .npy header"):
+        version = np.lib.format.read_magic(file)
+        if version not in _NPY_HEADER_READERS:
+            raise ValueError(f"format version {version}")
+        shape, _, dtype = _NPY_HEADER_READERS[version](file)
+        if dtype.kind not in "biufcUS":
+            raise ValueError(f"dtype {dtype}")
+    return shape, dtype, file.tell()
+
+
+def npz_headers(
+    name: str, path: Path, archive: zipfile.ZipFile, wanted: Collection[str] | None = None
+) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Shapes and dtypes of an archive's arrays, once every member is found to be as long as its header claims.
+
+    Args:
+        name: what the file is read as, for errors.
+        path: of the file.
+        archive: opened.
+        wanted: names to look at; all unless given.
+
+    Raises:
+        ValueError: two members of one name, a damaged header, or one that fits no member.
+    """
+    found: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
+    for info in archive.infolist():
+        member = info.filename.removesuffix(".npy")
+        if wanted is not None and member not in wanted:
+            continue
+        if member in found:
+            raise usage_error(name, f"{path}, with two arrays named {member!r}", "one of each name")
+        with archive.open(info) as file:
+            shape, dtype, offset = npy_header(name, path, file)
+        if info.file_size != offset + math.prod(shape) * dtype.itemsize:
+            raise usage_error(
+                name, f"{path}, whose {member} has {info.file_size} bytes", "what its header claims"
+            )
+        found[member] = shape, dtype
+    return found
+
+
+def read_npz(name: str, path: Path, wanted: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of an `.npz` file, or those of the `wanted` names that it holds.
+
+    Args:
+        name: what the file is read as, for errors.
+        path: of the file.
+        wanted: names; all unless given.
+
+    Raises:
+        ValueError: the file cannot be read, is damaged, holds Python objects or unpacks to too much.
+    """
+    with parsing(name, path, f"a readable {name}.npz"), zipfile.ZipFile(path) as archive:
+        headers = npz_headers(name, path, archive, wanted)
+        check_memory(name, path, 3 * sum(math.prod(s) * d.itemsize for s, d in headers.values()))
+        return {member: read_member(archive, member) for member in headers}
+
+
+def read_member(archive: zipfile.ZipFile, member: str) -> np.ndarray:
+    """One array, by its name without ending, of an archive that passed `npz_headers`."""
+    names: Mapping[str, str] = {n.removesuffix(".npy"): n for n in archive.namelist()}
+    with archive.open(names[member]) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def read_text(name: str, path: Path, limit: int) -> bytes:
+    """The bytes of a small file.
+
+    Raises:
+        ValueError: it is no regular file, or longer than `limit`.
+        OSError: it cannot be read.
+    """
+    size = path.stat().st_size
+    if not path.is_file() or size > limit:
+        raise usage_error(name, f"{path}: {size} bytes", f"a file of at most {limit}")
+    return path.read_bytes()

@@ -1,0 +1,101 @@
+"""Options to JSON and back, trusting nothing in the file: every wrong key is named, with the nearest known one."""
+
+import contextlib
+import dataclasses
+import difflib
+import json
+import math
+import types
+import typing
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from acqdesign.base.checks import usage_error
+from acqdesign.base.files import plain
+from acqdesign.base.untrusted import parsing, read_text
+
+Options = TypeVar("Options")
+
+_MAX_BYTES = 2**20
+
+
+def flat_options(options: Any) -> dict[str, Any]:
+    """Every option by its flag's name with underscores, in JSON's types; infinities as text."""
+    flat: dict[str, Any] = {}
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if dataclasses.is_dataclass(value):
+            flat |= flat_options(value)
+        else:
+            infinite = isinstance(value, float) and not math.isfinite(value)
+            flat[field.name] = repr(value) if infinite else plain(value)
+    return flat
+
+
+def read_config(kind: type[Options], path: Path | str, *, ignored: Collection[str] = ()) -> Options:
+    """Options of `kind` from the `config.json` of a run, or from a flat JSON object of options.
+
+    Args:
+        kind: dataclass of option dataclasses.
+        path: of the file.
+        ignored: keys that are known but keep their default.
+
+    Raises:
+        ValueError: the file is missing or not such JSON; a key is unknown (the nearest known one is named) or
+            its value of the wrong type.
+    """
+    path = Path(path)
+    with parsing("config", path, "a readable JSON file"):
+        content = json.loads(read_text("config", path, _MAX_BYTES))
+    flat = content.get("options", content) if isinstance(content, dict) else None
+    if not isinstance(flat, dict):
+        raise usage_error("config", f"{path} without an object of options", "the config.json of a run")
+    known = flat_options(kind())
+    for key in flat:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            remedy = f"Did you mean {near[0]!r}?" if near else "Known keys: " + ", ".join(known) + "."
+            raise usage_error(f"config {path}", f"the unknown key {key!r}", "options of this command", remedy)
+    return _build(kind, kind(), {k: v for k, v in flat.items() if k not in ignored}, path)
+
+
+def _build(kind: type[Any], default: Any, flat: Mapping[str, Any], path: Path | str) -> Any:
+    hints = typing.get_type_hints(kind)
+    changes = {}
+    for field in dataclasses.fields(kind):
+        hint, held = hints[field.name], getattr(default, field.name)
+        if dataclasses.is_dataclass(held):
+            changes[field.name] = _build(type(held), held, flat, path)
+        elif field.name in flat:
+            try:
+                changes[field.name] = _coerce(hint, flat[field.name])
+            except TypeError:
+                expected = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+                raise usage_error(f"config {path}: {field.name}", repr(flat[field.name]), expected) from None
+    return dataclasses.replace(default, **changes)
+
+
+def _coerce(hint: Any, value: Any) -> Any:
+    """`value`, as read from JSON, as the type that `hint` asks for; TypeError where it is not one."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        for option in args:
+            with contextlib.suppress(TypeError):
+                return _coerce(option, value)
+    elif origin is Literal:
+        if value in args:
+            return value
+    elif origin is tuple and isinstance(value, list):
+        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else args
+        if len(kinds) == len(value):
+            return tuple(_coerce(k, v) for k, v in zip(kinds, value, strict=True))
+    elif hint is type(None) and value is None:
+        return None
+    elif hint is float and (type(value) in (int, float) or value in ("inf", "-inf", "nan")):
+        return float(value)
+    elif hint is Path and isinstance(value, str):
+        return Path(value)
+    elif hint in (bool, int, str) and type(value) is hint:
+        return value
+    raise TypeError

@@ -1,0 +1,150 @@
+"""Which devices and processes a command uses, and what it says when they are lost or too small."""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh
+
+from acqdesign.base.checks import check_count, usage_error
+from acqdesign.base.sharding import device_mesh, mesh_sizes
+
+# Seconds without a sign of life after which a process counts as lost; the others then end.
+_HEARTBEAT_S = 30
+# Processes that are done wait for the first one, which writes the results.
+_SHUTDOWN_S = 24 * 3600
+_PROCESS_FLAGS = ("coordinator", "num_processes", "process_id")
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceOptions:
+    """Where the work is done."""
+
+    mesh: str | None = None
+    """Split the work over devices: AXIS=N[,AXIS=N...] of anatomies, tissues, coils, planes and lines.
+    One device unless given. Also under srun, each process of which brings its devices."""
+    coordinator: str | None = None
+    """HOST:PORT of the first of several processes; all of them get the same options but for --process-id."""
+    num_processes: int | None = None
+    """Number of those processes."""
+    process_id: int | None = None
+    """Number of this process, from 0, which alone writes."""
+    cache_dir: Path | None = None
+    """Folder that keeps compiled programs between runs (JAX's compilation cache)."""
+
+    def check(self) -> None:
+        """Raises `ValueError` where options are wrong or exclude each other; called once they are all read."""
+        given = [name for name in _PROCESS_FLAGS if getattr(self, name) is not None]
+        flags = ", ".join("--" + name.replace("_", "-") for name in _PROCESS_FLAGS)
+        if given and len(given) < len(_PROCESS_FLAGS):
+            raise usage_error("--" + given[0].replace("_", "-"), "nothing beside it", f"all of {flags}")
+        if given and self.mesh is None:
+            raise usage_error(
+                "--coordinator", "no --mesh beside it", "one that says what the processes share"
+            )
+        if self.mesh is not None:
+            mesh_sizes(self.mesh)
+        if self.coordinator is not None and self.num_processes is not None and self.process_id is not None:
+            if not self.coordinator.rpartition(":")[2].isdecimal() or self.coordinator.startswith(":"):
+                raise usage_error("--coordinator", self.coordinator, "HOST:PORT, such as node1:9000")
+            check_count("--num-processes", self.num_processes)
+            check_count("--process-id", self.process_id, minimum=0)
+            if self.process_id >= self.num_processes:
+                raise usage_error("--process-id", self.process_id, f"0 to {self.num_processes - 1}")
+
+    def start(self) -> None:
+        """Sets the compilation cache and joins the other processes; before JAX looks for its devices.
+
+        Raises:
+            ValueError: the other processes did not come.
+        """
+        if self.cache_dir is not None:
+            jax.config.update("jax_compilation_cache_dir", str(self.cache_dir))
+        under_srun = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+        if self.mesh is None or not (self.coordinator or under_srun) or jax.distributed.is_initialized():
+            return
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        try:
+            # Under srun JAX reads who the processes are from SLURM's variables.
+            jax.distributed.initialize(
+                self.coordinator,
+                self.num_processes,
+                self.process_id,
+                heartbeat_timeout_seconds=_HEARTBEAT_S,
+                shutdown_timeout_seconds=_SHUTDOWN_S,
+                initialization_timeout=120,
+            )
+        except RuntimeError as error:
+            remedy = "Start all of them, with one --coordinator that each can reach."
+            raise usage_error(
+                "--coordinator", f"{self.coordinator} ({error})", "every process", remedy
+            ) from error
+
+    def note(self) -> str | None:
+        """What to say beforehand of what JAX will print that this run need not heed; None where nothing is."""
+        if (
+            self.cache_dir is None
+            or jax.default_backend() != "cpu"
+            or not any(self.cache_dir.glob("*-cache"))
+        ):
+            return None
+        # https://github.com/openxla/xla/issues/44565; JAX's key of a program holds the processor's features.
+        return (
+            "--cache-dir: where XLA says that +prefer-no-gather or +prefer-no-scatter is not supported, nothing is "
+            "wrong: those are preferences of its compiler, and programs come only from processors like this one."
+        )
+
+    def mesh_over(self, lengths: Mapping[str, int]) -> Mesh | None:
+        """The mesh asked for, or None; see `device_mesh`."""
+        return None if self.mesh is None else device_mesh(self.mesh, lengths)
+
+
+def explain(error: BaseException) -> str | None:
+    """What to do about an error of JAX's runtime, or None where that is not known.
+
+    Args:
+        error: any exception.
+
+    Returns:
+        One line, for a device out of memory and for a process that was lost.
+    """
+    text = str(error)
+    if not isinstance(error, jax.errors.JaxRuntimeError):
+        return None
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    if "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower():
+        stats = jax.devices()[0].memory_stats() or {}
+        there = f" of {stats['bytes_limit'] / 2**30:.1f} GiB" if "bytes_limit" in stats else ""
+        return (
+            f"device out of memory{there}: {first} Memory grows with voxels x coils x anatomies (and starts): half of "
+            "--coils, --starts or the phantoms takes about half. Or split them over devices: --mesh coils=2 or "
+            "anatomies=2 halves each device's share. Or a smaller --shape, or --precision single."
+        )
+    lost = ("gloo", "connection", "heartbeat", "unavailable", "socket", "nccl", "coordination")
+    if jax.process_count() > 1 and any(word in text.lower() for word in lost):
+        return f"another process was lost: {first} Continue from the last checkpoint with --resume, all processes anew."
+    return None
+
+
+def leave_others(code: int) -> None:
+    """Ends one of several processes at once: a regular end would wait for the others, who wait for this one."""
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def peak_memory_bytes() -> int:
+    """Most memory in use so far: of the accelerator, or of this process where the CPU computes."""
+    stats = jax.devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return int(stats["peak_bytes_in_use"])
+    try:
+        import resource
+    except ImportError:  # not a POSIX system
+        return 0
+    # Linux counts in KiB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,51 @@
+"""What a fit logs, and what the log says of it."""
+
+from array import array
+from collections.abc import Mapping
+
+import numpy as np
+
+from acqdesign.optim.step import Record
+
+
+def verdict(losses: np.ndarray) -> str:
+    """`improving`, `settled` (no gain in the last half), `stalled` (no gain) or `diverged`."""
+    gain, late = losses[0] - losses[-1], losses[len(losses) // 2] - losses[-1]
+    if gain < 0:
+        return "diverged"
+    if gain <= 1e-3 * abs(losses[0]):
+        return "stalled"
+    return "improving" if late > 1e-3 * gain else "settled"
+
+
+class History:
+    """The log: rows of numbers, or of one number a start."""
+
+    def __init__(self) -> None:
+        self.steps = array("q")
+        self.rows: dict[str, array[float]] = {}
+        self.shape: tuple[int, ...] = ()
+
+    def add(self, step: int, record: Record) -> None:
+        """Appends a row."""
+        self.steps.append(step)
+        self.shape = np.shape(record.loss)
+        for name, value in {"loss": record.loss, **record.terms}.items():
+            self.rows.setdefault(name, array("d")).extend(np.ravel(value).tolist())
+
+    def columns(self, start: int | None) -> dict[str, np.ndarray]:
+        """Columns by name, of one start or of all."""
+        rows = {name: np.array(values).reshape(-1, *self.shape) for name, values in self.rows.items()}
+        picked = {name: values if start is None else values[:, start] for name, values in rows.items()}
+        return {"step": np.array(self.steps)} | picked
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The log as a checkpoint stores it."""
+        return {f"history.{name}": values for name, values in self.columns(None).items()}
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Takes the log of a checkpoint."""
+        found = {name[8:]: values for name, values in arrays.items() if name.startswith("history.")}
+        self.steps = array("q", found.pop("step").tolist())
+        self.rows = {name: array("d", values.ravel().tolist()) for name, values in found.items()}
+        self.shape = found["loss"].shape[1:]

@@ -1,0 +1,189 @@
+"""Limits on a schedule (flip angles by pulse, say) and the projection onto all of them at once."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from acqdesign.base.checks import check_count, check_positive, usage_error
+from acqdesign.optim.projections import (
+    Projection,
+    dykstra,
+    project_bend,
+    project_steps,
+    project_symmetric,
+    project_within_rms,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleLimits:
+    """What a schedule must keep to, in its own units (radians for flips); None leaves a limit out."""
+
+    lower: ArrayLike | Sequence[float] = -np.inf
+    """Least value, a number or `(n,)`, in the units of the schedule."""
+    upper: ArrayLike | Sequence[float] = np.inf
+    """Largest value, a number or `(n,)`, in the units of the schedule; equal to `lower` where an entry is fixed."""
+    rms: float | None = None
+    """Largest root mean square: for flips, the square root of the mean power."""
+    step: float | None = None
+    """Largest change from one entry to the next."""
+    bend: float | None = None
+    """Largest root mean square of the second difference: smoothness."""
+    symmetric: bool = False
+    """Whether it reads the same backwards."""
+    rising: tuple[tuple[int, int], ...] = ()
+    """Segments `(first, last)` over which it may not fall, both ends included."""
+    falling: tuple[tuple[int, int], ...] = ()
+    """Segments over which it may not rise."""
+
+
+def schedule_projection(
+    limits: ScheduleLimits, size: int
+) -> Callable[[Float[Array, "*batch n"]], Float[Array, "*batch n"]]:
+    """The map from a schedule to the nearest one within all limits, feasible to rounding.
+
+    Range, steps and segments are met exactly together by `project_steps`; the root mean square on top of
+    them by `project_within_rms`. A limit on bends is brought in by Dykstra's algorithm, and what it leaves is
+    taken out by moving towards a schedule inside every limit, which keeps all the others by convexity.
+
+    Args:
+        limits: the limits.
+        size: entries of the schedule.
+
+    Returns:
+        A function of arrays `(..., size)`, for `jit` and `vmap`.
+
+    Raises:
+        ValueError: limits that no schedule meets, with the nearest value that one would.
+    """
+    check_count("size", size)
+    for name in ("rms", "step", "bend"):
+        if getattr(limits, name) is not None:
+            check_positive(name, getattr(limits, name))
+    lower, upper, down, up = _bounds(limits, size)
+    _check_bounds(limits, size, lower, upper, down, up)
+    stepped = bool(np.isfinite(down).any() or np.isfinite(up).any())
+
+    def within_bounds(x: Array) -> Array:
+        x = project_symmetric(x) if limits.symmetric else x
+        low, high = jnp.asarray(lower, x.dtype), jnp.asarray(upper, x.dtype)
+        return project_steps(x, down, up, lower=low, upper=high) if stepped else jnp.clip(x, low, high)
+
+    # The schedule of least power: most often simply zero moved into the range.
+    quiet = np.clip(0.0, lower, upper)
+    if (np.diff(quiet) < down).any() or (np.diff(quiet) > up).any():
+        quiet = np.asarray(jax.jit(within_bounds)(jnp.zeros(size)))
+
+    project: Projection = within_bounds
+    if limits.rms is not None:
+        least = float(np.sqrt(np.mean(quiet**2)))
+        if least > limits.rms * (1 + 1e-6):
+            raise usage_error(
+                "rms", limits.rms, f"at least {least:.6g}", "The other limits alone need as much."
+            )
+        within_power = limits.rms
+
+        def project(x: Array) -> Array:
+            return project_within_rms(within_bounds, x, within_power)
+
+    if limits.bend is not None and size > 2:
+        project = _bent(project, limits.bend, quiet)
+
+    def checked(x: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
+        if x.shape[-1:] != (size,):
+            raise usage_error("schedule", x, f"a last axis of length {size}")
+        return jnp.vectorize(project, signature="(n)->(n)")(x)
+
+    return checked
+
+
+def _bounds(limits: ScheduleLimits, size: int) -> tuple[np.ndarray, ...]:
+    """Bounds on values and on steps, those that symmetry implies included."""
+    lower, upper = (
+        np.broadcast_to(np.asarray(b, float), (size,)).copy() for b in (limits.lower, limits.upper)
+    )
+    reach = np.inf if limits.step is None else limits.step
+    down, up = np.full(size - 1, -reach), np.full(size - 1, reach)
+    for name, bound in (("rising", down), ("falling", up)):
+        for first, last in getattr(limits, name):
+            if not 0 <= first < last < size:
+                raise usage_error(name, f"the segment {(first, last)}", f"0 <= first < last <= {size - 1}")
+            bound[first:last] = 0
+    if limits.symmetric:
+        lower, upper = np.maximum(lower, lower[::-1]), np.minimum(upper, upper[::-1])
+        down, up = np.maximum(down, -up[::-1]), np.minimum(up, -down[::-1])
+    return lower, upper, down, up
+
+
+def _conflict(lower: np.ndarray, upper: np.ndarray, down: np.ndarray, up: np.ndarray) -> int | None:
+    """The first entry that no value is left for; None where the limits can be met."""
+    low, high = lower[0], upper[0]
+    for entry in range(len(lower)):
+        if entry:
+            low = max(lower[entry], low + down[entry - 1])
+            high = min(upper[entry], high + up[entry - 1])
+        if not low <= high:
+            return entry
+    return None
+
+
+def _check_bounds(
+    limits: ScheduleLimits, size: int, lower: np.ndarray, upper: np.ndarray, down: np.ndarray, up: np.ndarray
+) -> None:
+    if (lower > upper).any() or np.isnan(lower).any() or np.isnan(upper).any():
+        wrong = int(np.argmax(~(lower <= upper)))
+        raise usage_error(
+            "lower", f"{lower[wrong]:.6g} at entry {wrong}", f"at most upper, {upper[wrong]:.6g}"
+        )
+    entry = _conflict(lower, upper, down, up)
+    if entry is None:
+        return
+    if limits.step is not None:
+        enough = np.ptp(np.concatenate([lower[np.isfinite(lower)], upper[np.isfinite(upper)]]))
+        free = dataclasses.replace(limits, step=None)
+        if _conflict(*_bounds(free, size)) is None:
+            short = 0.0
+            for _ in range(60):
+                middle = 0.5 * (short + enough)
+                met = _conflict(*_bounds(dataclasses.replace(limits, step=middle), size)) is None
+                short, enough = (short, middle) if met else (middle, enough)
+            raise usage_error(
+                "step", limits.step, f"at least {enough:.6g}", "The range of values needs as much."
+            )
+    raise usage_error(
+        "rising and falling", f"segments without a value for entry {entry}", "segments the range allows"
+    )
+
+
+def _bent(project: Projection, limit: float, quiet: np.ndarray) -> Projection:
+    """`project` with a limit on the bend as well; `quiet` is a schedule in its set."""
+
+    def bends(x: Array) -> Array:
+        return x[2:] - 2 * x[1:-1] + x[:-2]
+
+    def nearest(x: Array, limit: float, iterations: int) -> Array:
+        return dykstra(x, [lambda z: project_bend(z, limit), project], iterations=iterations)
+
+    # A schedule well inside, so that a small move towards it is enough.
+    centre = quiet
+    if np.sqrt(np.mean(np.diff(quiet, 2) ** 2)) > 0.5 * limit:
+        centre = np.asarray(jax.jit(nearest, static_argnums=(1, 2))(jnp.asarray(quiet), 0.5 * limit, 2000))
+        reached = float(np.sqrt(np.mean(np.diff(centre, 2) ** 2)))
+        if reached >= limit:
+            raise usage_error("bend", limit, f"above {reached:.6g}", "The other limits need as much.")
+
+    def bent(x: Array) -> Array:
+        z, inside = nearest(x, limit, 2000), jnp.asarray(centre, x.dtype)
+        # The largest t in [0, 1] with |b_c + t (b_z - b_c)|² within the limit: a quadratic equation.
+        base, across = bends(inside), bends(z) - bends(inside)
+        square, cross = jnp.sum(across**2), jnp.sum(base * across)
+        room = base.size * limit**2 - jnp.sum(base**2)
+        root = (jnp.sqrt(cross**2 + square * room) - cross) / jnp.where(square > 0, square, 1)
+        return jnp.where(square + 2 * cross > room, inside + jnp.minimum(root, 1) * (z - inside), z)
+
+    return bent

@@ -1,0 +1,184 @@
+"""Optimisers and schedules by name, from optax; and L-BFGS that keeps to a constraint set."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from acqdesign.base.checks import check_choice, check_count, check_positive, usage_error
+from acqdesign.base.types import PyTree
+
+_OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
+    "adam": optax.adam,
+    "adamw": optax.adamw,
+    "nadam": optax.nadam,
+    "amsgrad": optax.amsgrad,
+    "radam": optax.radam,
+    "adabelief": optax.adabelief,
+    "lion": optax.lion,
+    "rmsprop": optax.rmsprop,
+    "sgd": optax.sgd,
+    "momentum": lambda rate: optax.sgd(rate, momentum=0.9, nesterov=True),
+}
+
+OPTIMIZERS = (*_OPTIMIZERS, "lbfgs")
+"""Names that `make_optimizer` knows."""
+
+SCHEDULES = ("constant", "cosine", "exponential", "linear", "warmup-cosine")
+"""Names of learning-rate schedules that `make_schedule` knows."""
+
+
+def make_schedule(name: str, lr: float, steps: int) -> optax.Schedule:
+    """A learning rate by step number.
+
+    Args:
+        name: `constant`; `cosine`, to zero over the run; `exponential`, to 1 % of `lr` over the run;
+            `linear`, to zero over the run; `warmup-cosine`, up from zero over a tenth, then as `cosine`.
+        lr: the largest learning rate, in units of the parameters.
+        steps: length of the run.
+
+    Returns:
+        A function from step number to learning rate.
+
+    Raises:
+        ValueError: unknown name, non-positive rate or length.
+    """
+    check_choice("schedule", name, SCHEDULES)
+    check_positive("lr", lr)
+    check_count("steps", steps)
+    if name == "constant":
+        return optax.constant_schedule(lr)
+    if name == "cosine":
+        return optax.cosine_decay_schedule(lr, steps)
+    if name == "exponential":
+        return optax.exponential_decay(lr, transition_steps=steps, decay_rate=0.01)
+    if name == "linear":
+        return optax.linear_schedule(lr, 0.0, steps)
+    warmup = max(1, steps // 10)
+    # One step more than the warm-up at least: the cosine part may not be empty.
+    return optax.warmup_cosine_decay_schedule(0.0, lr, warmup, max(steps, warmup + 1))
+
+
+def make_optimizer(
+    name: str,
+    lr: float | None = None,
+    *,
+    steps: int,
+    schedule: str = "constant",
+    clip: float | None = None,
+) -> optax.GradientTransformation:
+    """An optax optimiser by name, with its learning-rate schedule and optional gradient clipping.
+
+    Args:
+        name: one of `OPTIMIZERS`.
+        lr: learning rate in units of the parameters, 1e-2 unless given. For `lbfgs` the largest multiple of
+            the quasi-Newton step that its line search may take, 1 unless given.
+        steps: length of the run, which the schedules span.
+        schedule: one of `SCHEDULES`; `lbfgs` has a line search in its place.
+        clip: largest global norm of the gradient; longer ones are scaled down to it.
+
+    Returns:
+        The optimiser, for `fit`.
+
+    Raises:
+        ValueError: unknown name, non-positive number, or a choice that `lbfgs` has no use for.
+    """
+    check_choice("optimizer", name, OPTIMIZERS)
+    check_count("steps", steps)
+    if clip is not None:
+        check_positive("clip", clip)
+    if name == "lbfgs":
+        if schedule != "constant" or clip is not None:
+            what = f"schedule {schedule!r}" if schedule != "constant" else f"clip {clip}"
+            raise usage_error(
+                "optimizer", f"'lbfgs' with {what}", "neither", "Its line search sets the step."
+            )
+        return projected_lbfgs(max_step=1.0 if lr is None else lr)
+    optimizer = _OPTIMIZERS[name](make_schedule(schedule, 1e-2 if lr is None else lr, steps))
+    return optimizer if clip is None else optax.chain(optax.clip_by_global_norm(clip), optimizer)
+
+
+class LBFGSState(NamedTuple):
+    """State of `projected_lbfgs`: the curvature memory and the line search's last result."""
+
+    memory: Any
+    search: Any
+
+
+def projected_lbfgs(
+    memory_size: int = 10, *, max_step: float = 1.0, max_search_steps: int = 20
+) -> optax.GradientTransformationExtraArgs:
+    """L-BFGS whose every trial point lies in a convex set.
+
+    With `x` in the set, gradient `g`, and `H` the L-BFGS inverse Hessian, the direction is the feasible one
+    `d = P(x - H g) - x`; where that does not descend, the memory is forgotten and the direction is
+    `d = P(x - g / max(1, |g|)) - x`, which does. optax's zoom line search then moves along `x + t d`,
+    `0 < t <= max_step <= 1`, which stays in the set by convexity, so neither the objective nor its gradient is
+    ever asked for outside it.
+
+    The loss must be a fixed function of the parameters: curvature is read from differences of gradients.
+
+    Args:
+        memory_size: pairs of steps and gradient differences that are kept.
+        max_step: largest `t`; above 1 only for unconstrained problems.
+        max_search_steps: evaluations the line search may use in one step.
+
+    Returns:
+        An optax transformation whose `update` also takes `value`, `grad`, `value_fn` and `project`.
+
+    Reference:
+        J. Nocedal, S. Wright, Numerical Optimization, 2nd ed., algorithms 7.4 and 3.5; M. Schmidt et al.,
+        Projected Newton-type methods in machine learning, 2011.
+    """
+    check_count("memory_size", memory_size)
+    check_count("max_search_steps", max_search_steps)
+    check_positive("max_step", max_step)
+    quasi_newton = optax.scale_by_lbfgs(memory_size)
+    search = optax.scale_by_zoom_linesearch(
+        max_search_steps, max_learning_rate=max_step, initial_guess_strategy="one"
+    )
+
+    def init(params: PyTree) -> LBFGSState:
+        return LBFGSState(quasi_newton.init(params), search.init(params))
+
+    def update(
+        updates: PyTree,
+        state: LBFGSState,
+        params: PyTree = None,
+        *,
+        value: Any,
+        grad: PyTree,
+        value_fn: Callable[[PyTree], Any],
+        project: Callable[[PyTree], PyTree],
+        **extra_args: Any,
+    ) -> tuple[PyTree, LBFGSState]:
+        del extra_args
+
+        newton, memory = quasi_newton.update(updates, state.memory, params)
+        length = jnp.maximum(1, optax.tree.norm(updates))
+        plain = jax.tree.map(lambda g: (g / length).astype(g.dtype), updates)
+
+        def unfinished(carry: Any) -> Any:
+            tries, _, slope = carry
+            return (tries == 0) | ((tries == 1) & ~(slope < 0))
+
+        def attempt(carry: Any) -> Any:
+            tries, _, _ = carry
+            step = jax.tree.map(lambda a, b: jnp.where(tries == 0, a, b), newton, plain)
+            direction = optax.tree.sub(project(optax.tree.sub(params, step)), params)
+            return tries + 1, direction, optax.tree.vdot(direction, updates)
+
+        begin = (jnp.int32(0), optax.tree.zeros_like(params), optax.tree.vdot(updates, updates))
+        tries, direction, _ = jax.lax.while_loop(unfinished, attempt, begin)
+        forgotten = quasi_newton.init(params)._replace(  # type: ignore[attr-defined]
+            count=jnp.ones((), jnp.int32), params=params, updates=updates
+        )
+        memory = jax.tree.map(lambda a, b: jnp.where(tries == 1, a, b), memory, forgotten)
+        step, searched = search.update(
+            direction, state.search, params, value=value, grad=grad, value_fn=value_fn
+        )
+        return step, LBFGSState(memory, searched)
+
+    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore[arg-type]

@@ -1,0 +1,191 @@
+"""Commands on several devices and processes: equal results, checkpoints of any mesh, clear ends."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from acqdesign.commands.devices import DeviceOptions, explain
+from acqdesign.commands.run import run_command
+
+ROOT = Path(__file__).resolve().parents[2]
+# A constant rate: others depend on the number of steps, with which a run goes on.
+SMALL = "--precision double --no-figures --checkpoint-every 10 --schedule constant"
+JOINT = f"learn_joint --shape 2 8 8 --lines 24 --coils 2 --echoes 6 --te-eff-ms 15 --calibration 3 {SMALL}"
+
+
+def start(command, out, *more, devices=8):
+    """A command in a process of its own, on virtual devices of the CPU."""
+    name, *flags = command.split()
+    env = {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "PYTHONPATH": str(ROOT),
+    }
+    call = [sys.executable, "-m", f"acqdesign.{name}", *flags, "--out", str(out), *map(str, more)]
+    if "--resume" in more:
+        call = [sys.executable, "-m", f"acqdesign.{name}", *map(str, more)]
+    return subprocess.Popen(
+        call, env=os.environ | env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def run(*args, **more):
+    process = start(*args, **more)
+    _, error = process.communicate(timeout=500)
+    assert process.returncode == 0, error[-3000:]
+
+
+def parameters(out, step=20):
+    with np.load(out / "checkpoint" / f"step-{step:08d}.npz", allow_pickle=False) as held:
+        return {name: held[name] for name in held.files if name.startswith("state.params")}
+
+
+def check_equal(found, wanted):
+    for name, values in parameters(wanted).items():
+        np.testing.assert_allclose(parameters(found)[name], values, rtol=0, atol=1e-8 * np.abs(values).max())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "mesh"),
+    [
+        (f"learn_joint --starts 2 --exchange-every 5 {JOINT[11:]}", "coils=2,lines=4"),
+        (
+            f"learn_traj --shape 4 10 10 --phantom brain brain --coils 2 --lines 40 --noise 0.02 {SMALL}",
+            "anatomies=2,coils=2,lines=2",
+        ),
+        (
+            f"learn_traj --shape 4 10 10 --phantom brain brain --coils 2 --lines 40 --recipe reference {SMALL}",
+            "anatomies=2,coils=2,lines=2",
+        ),
+        (f"learn_flips --tissue wm,gm --echoes 12 --starts 2 {SMALL}", "tissues=2"),
+    ],
+    ids=["joint", "traj", "reference", "flips"],
+)
+def test_commands_on_a_mesh_equal_one_device(tmp_path, command, mesh):
+    """1e-8 after 20 steps, checkpoints included; several starts too."""
+    run(command, tmp_path / "one", "--steps", 20)
+    run(command, tmp_path / "many", "--steps", 20, "--mesh", mesh)
+    check_equal(tmp_path / "many", tmp_path / "one")
+    assert json.loads((tmp_path / "many" / "config.json").read_text())["platform"]["devices"] == 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "then"), [("lines=8", None), (None, "coils=2,lines=4")])
+def test_a_checkpoint_of_one_mesh_goes_on_on_another(tmp_path, first, then):
+    run(JOINT, tmp_path / "whole", "--steps", 20)
+    run(JOINT, tmp_path / "cut", "--steps", 10, *(["--mesh", first] if first else []))
+    run(JOINT, "", "--resume", tmp_path / "cut", "--steps", 20, *(["--mesh", then] if then else []))
+    check_equal(tmp_path / "cut", tmp_path / "whole")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def both(out, steps):
+    """Two processes of one device each."""
+    shared = ["--mesh", "lines=2", "--coordinator", f"localhost:{free_port()}", "--num-processes", 2]
+    return [start(JOINT, out, "--steps", steps, *shared, "--process-id", n, devices=1) for n in (0, 1)]
+
+
+@pytest.mark.slow
+def test_of_two_processes_only_the_first_writes(tmp_path):
+    processes = both(tmp_path / "two", 20)
+    said = [process.communicate(timeout=500) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert "results in" in said[0][0]
+    assert "results in" not in said[1][0]
+    run(JOINT, tmp_path / "one", "--steps", 20)
+    check_equal(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("lost", "how"),
+    [(0, signal.SIGKILL), (1, signal.SIGKILL), (0, signal.SIGSTOP), (1, signal.SIGSTOP)],
+    ids=["0", "1", "0 hangs", "1 hangs"],
+)
+def test_a_lost_process_ends_the_other_within_a_minute(tmp_path, lost, how):
+    """With a message, and the last checkpoint whole: one process goes on from it."""
+    processes = both(tmp_path / "two", 10**6)
+    checkpoints = tmp_path / "two" / "checkpoint"
+    deadline = time.monotonic() + 300
+    while not list(checkpoints.glob("step-*.json")):
+        assert time.monotonic() < deadline
+        assert all(process.poll() is None for process in processes), processes[0].communicate()
+        time.sleep(0.2)
+    processes[lost].send_signal(how)
+    begun = time.monotonic()
+    try:
+        _, error = processes[1 - lost].communicate(timeout=60)
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    print(
+        f"ended after {time.monotonic() - begun:.1f} s, code {processes[1 - lost].returncode}: {error[-600:]}"
+    )
+    assert processes[1 - lost].returncode != 0
+    assert any(word in error for word in ("process was lost", "another task died", "heartbeat"))
+    done = max(int(path.stem[5:]) for path in checkpoints.glob("step-*.json"))
+    run(JOINT, "", "--resume", tmp_path / "two", "--steps", done + 10, devices=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"coordinator": "a:1"}, "--coordinator: got nothing beside it, expected all of"),
+        ({"coordinator": "a:1", "num_processes": 2, "process_id": 0}, "no --mesh beside it"),
+        ({"coordinator": "a", "num_processes": 2, "process_id": 0, "mesh": "lines=2"}, "expected HOST:PORT"),
+        ({"coordinator": "a:1", "num_processes": 2, "process_id": 2, "mesh": "lines=2"}, "expected 0 to 1"),
+        ({"mesh": "lines"}, "expected AXIS=N"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        DeviceOptions(**options).check()
+
+
+def test_a_device_out_of_memory_says_what_would_fit(capsys):
+    def main(argv):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 42 bytes.\nmore")
+
+    assert run_command(main, [], prog="learn") == 3
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    for part in ("device out of memory", "allocating 42 bytes", "--coils", "--mesh coils=2", "--shape"):
+        assert part in error
+
+
+def test_other_errors_of_the_runtime_are_not_explained_away():
+    assert explain(jax.errors.JaxRuntimeError("INTERNAL: a bug")) is None
+    assert explain(ValueError("out of memory")) is None
+
+
+def test_compiled_programs_are_kept_where_asked(tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(jax.config, "update", seen.__setitem__)
+    DeviceOptions(cache_dir=tmp_path).start()
+    assert seen == {"jax_compilation_cache_dir": str(tmp_path)}
+
+
+def test_a_false_alarm_of_xla_is_named_where_it_may_come(tmp_path):
+    """On a CPU, once programs are there to be read again."""
+    options = DeviceOptions(cache_dir=tmp_path)
+    assert DeviceOptions().note() is None
+    assert options.note() is None
+    (tmp_path / "jit_step-0123-cache").touch()
+    assert ("prefer-no-gather" in (options.note() or "")) == (jax.default_backend() == "cpu")

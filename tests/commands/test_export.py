@@ -1,0 +1,141 @@
+"""`python -m acqdesign.export`: a file beside the design in every format, and one line for whatever goes wrong."""
+
+import os
+
+import numpy as np
+import pytest
+
+from acqdesign.commands.export import FORMATS, main
+from acqdesign.export import read_mat, read_positions, write_design
+
+RNG = np.random.default_rng(3)
+JOINT = {
+    "points": RNG.uniform(-0.5, 0.5, (6, 2)),
+    "shape": (16, 20, 15),
+    "fov_m": (0.192, 0.22, 0.18),
+    "samples_per_line": 32,
+    "train": [0, 0, 0, 1, 1, 1],
+    "echo": [0, 1, 2, 0, 1, 2],
+    "flips_rad": [2.0, 1.5, 1.0],
+    "esp_s": 5e-3,
+}
+LINES = {name: JOINT[name] for name in ("points", "shape", "fov_m", "samples_per_line")}
+
+
+@pytest.fixture
+def run(tmp_path):
+    write_design(tmp_path / "design.npz", JOINT)
+    return tmp_path
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_every_format_lands_beside_the_design(run, capsys, ending):
+    pytest.importorskip({"seq": "pypulseq", "mrd": "ismrmrd"}.get(ending, "numpy"))
+    assert main([str(run), "--to", ending]) == 0
+    out = capsys.readouterr().out
+    assert f"wrote {run / 'design.'}{ending}" in out
+    found = read_positions(run / f"design.{ending}")
+    np.testing.assert_allclose(found["points"], JOINT["points"], atol=1e-6)
+    if ending == "seq":
+        assert "2 trains of 3 echoes, 5 ms apart" in out
+        assert "nerve stimulation predicted at" in out
+
+
+def test_lines_without_trains_become_gradient_echoes(tmp_path, capsys):
+    pytest.importorskip("pypulseq")
+    write_design(tmp_path / "design.npz", LINES)
+    times, pulse = ["--te-ms", "4", "--tr-ms", "12"], ["--flip-deg", "20", "--slab-mm", "150"]
+    start = ["--dummies", "2", "--no-noise-scan"]
+    assert main([str(tmp_path / "design.npz"), "--to", "seq", *times, *pulse, *start]) == 0
+    assert "6 lines, TE 4 ms" in capsys.readouterr().out
+    found = read_positions(tmp_path / "design.seq")
+    np.testing.assert_allclose(found["flips_rad"], np.deg2rad(20), rtol=1e-5)
+    np.testing.assert_allclose(found["tr_s"], 0.012, rtol=1e-6)
+
+
+def test_planes_are_exported_with_samples(tmp_path, capsys):
+    write_design(
+        tmp_path / "design.npz",
+        {**LINES, "shape": (1, 20, 15), "fov_m": (0.01, 0.22, 0.18), "samples_per_line": 1},
+    )
+    assert main([str(tmp_path), "--to", "bin"]) == 2
+    assert "Learn with --samples" in capsys.readouterr().err
+    assert main([str(tmp_path), "--to", "bin", "--samples", "64"]) == 0
+    np.testing.assert_array_equal(read_positions(tmp_path / "design.bin")["shape"], [64, 20, 15])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "design", "message"),
+    [
+        (
+            ["--to", "sec"],
+            JOINT,
+            "--to: got 'sec', expected one of seq, bin, cfl, mrd, mat. Did you mean 'seq'?",
+        ),
+        (["--to", "cfl", "--samples", "0"], JOINT, "--samples: got 0"),
+        (["--to", "seq", "--tr-ms", "-1"], JOINT, "--tr-ms: got -1.0"),
+        (["--to", "seq", "--system", "prizma"], JOINT, "Did you mean 'prisma'?"),
+        (["--to", "cfl"], {"flips_rad": [1.0]}, "Designs of learn_flips have nothing to acquire"),
+        (["--to", "mrd"], {**LINES, "fov_m": None}, "none of fov_m"),
+    ],
+)
+def test_wrong_use_ends_with_code_2_and_one_line(tmp_path, capsys, arguments, design, message):
+    if "mrd" in arguments:
+        pytest.importorskip("ismrmrd")
+    write_design(tmp_path / "design.npz", design)
+    assert main([str(tmp_path), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert error.startswith("export: ")
+    assert [p.name for p in tmp_path.iterdir()] == ["design.npz"]
+
+
+def test_a_folder_without_a_design_is_code_2(tmp_path, capsys):
+    assert main([str(tmp_path), "--to", "mat"]) == 2
+    assert "without a design.npz" in capsys.readouterr().err
+
+
+def test_a_design_the_scanner_cannot_play_is_code_2_and_keeps_the_old_file(run, capsys):
+    pytest.importorskip("pypulseq")
+    (run / "design.seq").write_text("good")
+    assert main([str(run), "--to", "seq", "--tr-ms", "10"]) == 2
+    assert "tr_s: got 0.01, expected at least" in capsys.readouterr().err
+    assert (run / "design.seq").read_text() == "good"
+
+
+def test_a_failing_file_system_is_code_4(run, capsys, monkeypatch):
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    assert main([str(run), "--to", "mat"]) == 4
+    assert capsys.readouterr().err == "export: disk full\n"
+    assert [p.name for p in run.iterdir()] == ["design.npz"]
+
+
+def test_stimulation_over_the_limit_is_a_warning_on_standard_error(tmp_path, capsys):
+    pytest.importorskip("pypulseq")
+    steep = {**JOINT, "fov_m": (0.016, 0.02, 0.015), "esp_s": 3.4e-3, "samples_per_line": 16}
+    write_design(tmp_path / "design.npz", steep | {"points": np.full((6, 2), 0.5)})
+    assert main([str(tmp_path), "--to", "seq", "--system", "prisma", "--crusher", "0.3"]) == 0
+    error = capsys.readouterr().err
+    assert error.startswith("export: warning: Peripheral nerve stimulation is predicted at")
+    assert error.count("\n") == 1
+
+
+def test_flips_alone_go_to_matlab(tmp_path, capsys):
+    write_design(tmp_path / "design.npz", {"flips_rad": [1.0, 2.0]})
+    assert main([str(tmp_path), "--to", "mat"]) == 0
+    assert "wrote" in capsys.readouterr().out
+    np.testing.assert_array_equal(read_mat(tmp_path / "design.mat")["flips_rad"], np.float32([1, 2]))
+
+
+def test_help_teaches(capsys):
+    """What each format is, what cannot be exported, units, defaults and examples."""
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for words in ("SPARKLING", "learn_flips have no lines", "[ms]", "Exit codes", "--to seq --system prisma"):
+        assert words in text

@@ -1,0 +1,429 @@
+"""Run directories, options and exit codes: nothing is lost, bad use gets one line and its code."""
+
+import csv
+import dataclasses
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from acqdesign.base.checks import UsageError
+from acqdesign.base.files import write_history
+from acqdesign.commands.config import flat_options, read_config
+from acqdesign.commands.export import ExportOptions
+from acqdesign.commands.flags import description
+from acqdesign.commands.joint_options import JointOptions
+from acqdesign.commands.run import (
+    RunOptions,
+    exit_code,
+    fit_arguments,
+    parse_options,
+    report_end,
+    run_command,
+    run_directory,
+    write_figure,
+    write_summary,
+)
+from acqdesign.optim import NonFiniteError, fit, make_optimizer
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneOptions:
+    """What is scanned."""
+
+    shape: tuple[int, int, int] = (8, 9, 10)
+    """Image shape [voxels]."""
+    phantom: tuple[str, ...] = ("brain",)
+    """Image files."""
+    noise: float = 0.0
+    """Noise."""
+    field: Literal["1.5T", "3T"] = "3T"
+    """Field strength."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnOptions:
+    """Learns nothing in particular."""
+
+    run: RunOptions = dataclasses.field(default_factory=lambda: RunOptions(steps=12))
+    scene: SceneOptions = dataclasses.field(default_factory=SceneOptions)
+
+
+@pytest.fixture(autouse=True)
+def keep_precision():
+    """Parsing sets JAX's precision for the process; the other tests want theirs back."""
+    before = jax.config.jax_enable_x64
+    yield
+    jax.config.update("jax_enable_x64", before)
+
+
+def learn(argv):
+    """A command as the package's are: parse, claim a folder, fit, write."""
+    options = parse_options(LearnOptions, argv, prog="learn")
+    run = options.run
+    with run_directory("learn", options) as out:
+        result = fit(
+            lambda p, key: (jnp.sum((p - 1) ** 2) + jax.random.normal(key) * p[0], {}),
+            jnp.zeros((run.starts, 3) if run.starts > 1 else 3, run.dtype),
+            key=jax.random.key(run.seed),
+            progress=False,
+            **fit_arguments(run, out, flat_options(options)),
+        )
+        write_history(out / "history.csv", result.history)
+        write_summary(out / "summary.json", result, nrmse=0.25)
+    return exit_code(result)
+
+
+def command(*argv):
+    return run_command(learn, [str(a) for a in argv], prog="learn")
+
+
+def test_a_run_leaves_what_the_design_page_promises(tmp_path):
+    out = tmp_path / "run"
+    assert command("--out", out, "--seed", 3, "--noise", "inf") == 0
+    config = json.loads((out / "config.json").read_text())
+    assert config["command"] == "learn"
+    assert config["seed"] == 3
+    assert config["options"]["steps"] == 12
+    assert config["options"]["noise"] == "inf"
+    assert set(config["options"]) == set(flat_options(LearnOptions()))
+    assert {"acqdesign", "jax", "python", "numpy"} <= set(config["versions"])
+    assert config["platform"]["backend"] == jax.default_backend()
+    summary = json.loads((out / "summary.json").read_text())
+    promised = {"initial_loss", "final_loss", "seconds_per_step", "compile_seconds", "peak_memory_bytes"}
+    assert promised <= set(summary)
+    assert summary["nrmse"] == 0.25
+    assert summary["peak_memory_bytes"] > 2**20
+    with (out / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == list(range(13))
+    assert float(rows[-1]["loss"]) == summary["final_loss"]
+    assert (out / "checkpoint" / "step-00000012.json").exists()
+
+
+def test_default_folder_is_new_each_time(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command("--steps", 1) == 0
+    assert command("--steps", 1) == 0
+    runs = sorted((tmp_path / "runs").iterdir())
+    assert len(runs) == 2
+    assert all(path.name.startswith("learn-2") for path in runs)
+
+
+def test_a_folder_with_a_run_is_refused_and_untouched_unless_overwritten(tmp_path, capsys):
+    command("--out", tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    (tmp_path / "notes.txt").write_text("mine")
+    assert command("--out", tmp_path, "--seed", 9) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "--overwrite replaces that run" in error
+    assert {path: path.read_bytes() for path in before} == before
+    (tmp_path / "lines.png").write_bytes(b"old")
+    assert command("--out", tmp_path, "--seed", 9, "--steps", 5, "--overwrite") == 0
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 9
+    assert not (tmp_path / "lines.png").exists()
+    assert not (tmp_path / "checkpoint" / "step-00000012.json").exists()
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_equal_seeds_give_equal_bytes_and_others_do_not(tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        command("--out", tmp_path / name, "--seed", seed)
+    a, b, c = ((tmp_path / name / "history.csv").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+def test_resume_ends_as_the_uninterrupted_run(tmp_path):
+    command("--out", tmp_path / "whole", "--steps", 20)
+    command("--out", tmp_path / "parts", "--steps", 9)
+    half = tmp_path / "parts" / "checkpoint" / ".step-00000010.npz.x.tmp"
+    half.write_bytes(b"what a killed process leaves")
+    assert command("--resume", tmp_path / "parts", "--steps", 20) == 0
+    whole, parts = ((tmp_path / name / "history.csv").read_bytes() for name in ("whole", "parts"))
+    assert whole == parts
+    assert not half.exists()
+
+
+@pytest.mark.parametrize("args", [["--seed", 7], ["--lr", 0.5], ["--shape", 8, 8, 8], ["--out", "elsewhere"]])
+def test_resume_with_other_options_is_refused_and_changes_nothing(args, tmp_path, capsys):
+    """`--resume DIR --seed OTHER` once rewrote config.json before it was refused."""
+    command("--out", tmp_path / "run", "--steps", 3)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert command("--resume", tmp_path / "run", *args) == 2
+    assert args[0] in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "checkpoint-lines"])
+def test_folders_that_lead_out_of_the_run_are_refused(name, tmp_path, capsys):
+    """`--overwrite` once removed checkpoints that a link in the folder pointed to."""
+    command("--out", tmp_path / "other", "--steps", 2)
+    before = sorted((tmp_path / "other" / "checkpoint").iterdir())
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).symlink_to(tmp_path / "other" / "checkpoint")
+    assert command("--out", tmp_path / "run", "--overwrite") == 2
+    assert f"whose {name} is a link to" in capsys.readouterr().err
+    assert sorted((tmp_path / "other" / "checkpoint").iterdir()) == before
+
+
+def test_flags_that_the_run_has_may_be_said_again_on_resuming(tmp_path):
+    """`--resume DIR --deterministic` of a deterministic run was an unrecognised option."""
+    command("--out", tmp_path, "--steps", 2, "--deterministic", "--no-figures")
+    assert command("--resume", tmp_path, "--steps", 3, "--deterministic", "--no-figures") == 0
+    assert command("--resume", tmp_path, "--steps", 3) == 0
+
+
+def test_a_link_under_a_final_name_is_replaced_and_not_followed(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "history.csv").symlink_to(tmp_path / "mine")
+    assert command("--out", tmp_path / "run", "--steps", 2, "--overwrite") == 0
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert not (tmp_path / "run" / "history.csv").is_symlink()
+
+
+def test_config_gives_back_options_and_flags_come_first(tmp_path):
+    command("--out", tmp_path / "a", "--steps", 7, "--shape", 1, 2, 3, "--phantom", "x", "y", "--no-figures")
+    args = ["--config", str(tmp_path / "a" / "config.json"), "--steps", "8"]
+    options = parse_options(LearnOptions, args, prog="learn")
+    assert options.scene.shape == (1, 2, 3)
+    assert options.scene.phantom == ("x", "y")
+    assert (options.run.steps, options.run.no_figures, options.run.out) == (8, True, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"stepz": 3}, "the unknown key 'stepz'.*Did you mean 'steps'"),
+        ({"options": {"fov": 3}}, "the unknown key 'fov'.*Known keys: .*out"),
+        ({"steps": "many"}, "steps: got 'many', expected int"),
+        ({"steps": True}, "steps: got True, expected int"),
+        ({"steps": 2.5}, "steps: got 2.5, expected int"),
+        ({"lr": "fast"}, "lr: got 'fast', expected float"),
+        ({"shape": [1, 2]}, r"shape: got \[1, 2\], expected tuple"),
+        ({"phantom": "brain"}, "phantom: got 'brain', expected tuple"),
+        ({"field": "7T"}, "field: got '7T', expected Literal"),
+        ({"overwrite": 1, "no_figures": 1}, "no_figures: got 1, expected bool"),
+        ([1, 2], "without an object of options"),
+    ],
+)
+def test_a_wrong_config_names_the_key(tmp_path, content, message):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        read_config(LearnOptions, path, ignored=("overwrite",))
+
+
+def test_config_takes_every_type_and_infinities(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(
+        json.dumps({"lr": 1, "noise": "inf", "max_minutes": None, "shape": [4, 5, 6], "out": "x"})
+    )
+    options = read_config(LearnOptions, path, ignored=("out",))
+    assert options.run == RunOptions(steps=12, lr=1.0)
+    assert options.scene == SceneOptions(shape=(4, 5, 6), noise=float("inf"))
+
+
+@pytest.mark.parametrize(
+    "args", [["--stepz", "3"], ["--steps", "x"], ["--precision", "half"], ["--run.steps", "3"]]
+)
+def test_wrong_usage_is_one_line_and_2(args, capsys, tmp_path):
+    assert command("--out", tmp_path / "never", *args) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert args[0].lstrip("-") in error
+    assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--steps", "0"],
+        ["--lr", "-1"],
+        ["--optimizer", "adm"],
+        ["--schedule", "cos"],
+        ["--starts", "0"],
+        ["--max-minutes", "0"],
+        ["--checkpoint-minutes", "0"],
+        ["--seed", "99999999999999999999"],
+        ["--seed", "-1"],
+        ["--steps", "3000000000"],
+        ["--resume", "a", "--overwrite"],
+        ["--config", "absent.json"],
+        ["--resume", "absent"],
+        ["--out", __file__],
+    ],
+)
+def test_wrong_input_is_one_line_and_2(args, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command(*args) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("learn: ")
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("points: got 3\n\x1b[31mlines"), 2),
+        (NonFiniteError(3, ["loss"], {}), 3),
+        (FloatingPointError("overflow"), 3),
+        (np.linalg.LinAlgError("singular"), 3),
+        (OSError(28, "No space left on device"), 4),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_errors_have_exit_codes_and_print_no_escapes(error, code, capsys):
+    def main(argv):
+        raise error
+
+    assert run_command(main, [], prog="learn") == code
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1
+    assert "\x1b" not in text
+
+
+def test_a_bug_is_no_wrong_use():
+    """An error that is not the package's own keeps its traceback, and Python ends with code 1."""
+
+    def main(argv):
+        np.zeros(3) + np.zeros(4)
+
+    with pytest.raises(ValueError, match="broadcast"):
+        run_command(main, [], prog="learn")
+
+
+def test_warnings_are_one_line_without_escapes(capsys):
+    def main(argv):
+        warnings.warn("a \x1b[31mred\nthing", stacklevel=1)
+        return 0
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert run_command(main, [], prog="learn") == 0
+    assert capsys.readouterr().err == "learn: warning: a [31mred thing\n"
+
+
+@pytest.mark.parametrize(("final", "word"), [(2.0, "diverged"), (1.0, "stalled"), (0.5, None)])
+def test_a_stalled_or_diverging_run_is_named(final, word, capsys, tmp_path):
+    result = fit(
+        lambda p, key: (jnp.sum(p), {}),
+        jnp.ones(1),
+        optimizer=make_optimizer("sgd", 0.5, steps=1),
+        steps=1,
+        key=jax.random.key(0),
+        progress=False,
+    )
+    verdict = word or "improving"
+    report_end(dataclasses.replace(result, final_loss=final, verdict=verdict), tmp_path)
+    error = capsys.readouterr().err
+    assert error == "" if word is None else error.startswith(f"warning: {word}: the loss")
+
+
+def test_a_mistake_in_the_program_is_not_hidden():
+    def main(argv):
+        raise TypeError("a bug")
+
+    with pytest.raises(TypeError):
+        run_command(main, [], prog="learn")
+
+
+def test_sigterm_outside_a_fit_exits_with_143():
+    def main(argv):
+        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Event().wait(5)
+        return 0
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as caught:
+        run_command(main, [], prog="learn")
+    assert caught.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_two_runs_cannot_share_a_folder(tmp_path):
+    """The second is refused while the first lives, --overwrite or not, and changes nothing."""
+    options = LearnOptions(run=RunOptions(out=tmp_path))
+    with run_directory("learn", options) as out:
+        held = (out / "config.json").read_bytes()
+        code = (
+            "import sys, pathlib\n"
+            "from acqdesign.commands.run import *\n"
+            "import dataclasses\n"
+            "@dataclasses.dataclass(frozen=True)\n"
+            "class O:\n    run: RunOptions\n"
+            "def main(argv):\n"
+            "    with run_directory('learn', O(RunOptions(out=pathlib.Path(argv[0]), overwrite=True))):\n"
+            "        return 0\n"
+            "sys.exit(run_command(main, sys.argv[1:], prog='learn'))\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+        assert done.returncode == 2
+        assert "which another run is writing to" in done.stderr
+        assert (out / "config.json").read_bytes() == held
+
+
+def test_a_folder_that_cannot_be_made_is_4(capsys):
+    assert command("--out", "/proc/no/such/place") == 4
+    assert capsys.readouterr().err.startswith("learn: ")
+
+
+def test_precision_and_starts_reach_the_fit(tmp_path):
+    command("--out", tmp_path, "--precision", "double", "--starts", 2, "--steps", 3)
+    with np.load(tmp_path / "checkpoint" / "step-00000003.npz", allow_pickle=False) as held:
+        assert held["state.params"].shape == (2, 3)
+        assert held["state.params"].dtype == np.float64
+
+
+def test_help_teaches_flat_flags_with_units_and_defaults(capsys):
+    with pytest.raises(SystemExit) as caught:
+        command("--help")
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    names = "out overwrite seed steps optimizer lr schedule config resume checkpoint-every starts no-figures"
+    for name in [*names.split(), "style", "max-minutes", "deterministic", "precision", "shape"]:
+        assert f"--{name} " in text
+    assert "--run." not in text
+    assert "(default: 12)" in text
+    assert text.index("--precision") < text.index(" device options") < text.index("--mesh")
+
+
+@pytest.mark.parametrize("kind", [JointOptions, ExportOptions])
+def test_help_has_its_description_in_whole_words_and_an_example_a_line(kind, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = description(kind).splitlines()
+    assert max(map(len, lines)) <= 60
+    assert all(line.startswith(" ") for line in lines)
+    assert " ".join(" ".join(lines).split()) == " ".join(inspect.getdoc(kind).split())
+    assert sum(line.startswith("    python -m") for line in lines) >= 3
+
+
+def test_a_figure_that_fails_leaves_the_old_one(tmp_path):
+    path = tmp_path / "a.png"
+    write_figure(path, Figure())
+    good = path.read_bytes()
+    assert good.startswith(b"\x89PNG")
+
+    class Broken(Figure):
+        def savefig(self, file, **options):
+            file.write(b"half")
+            raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space"):
+        write_figure(path, Broken())
+    assert path.read_bytes() == good
+    assert [entry.name for entry in Path(tmp_path).iterdir()] == ["a.png"]
