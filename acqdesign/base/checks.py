@@ -1,10 +1,12 @@
 """Argument checks: every error names the argument, what came, what was expected and what to do."""
 
 import difflib
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -39,9 +41,24 @@ def check_choice(name: str, got: str, choices: Iterable[str]) -> str:
     if got in known:
         return got
     near = difflib.get_close_matches(str(got), known, n=1)
-    raise usage_error(
-        name, repr(got), "one of " + ", ".join(known), f"Did you mean {near[0]!r}?" if near else ""
-    )
+    raise usage_error(name, repr(got), "one of " + ", ".join(known), f"Did you mean {near[0]!r}?" if near else "")
+
+
+def as_real(name: str, value: Any) -> jax.Array:
+    """`value` as a real floating-point array; a Python number stays weakly typed.
+
+    Raises:
+        UsageError: if it is complex, of half precision or not numeric.
+    """
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError):
+        raise usage_error(name, repr(value), "a real number or an array of them") from None
+    if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
+        raise usage_error(name, array, "real numbers")
+    if jnp.issubdtype(array.dtype, jnp.floating) and jnp.finfo(array.dtype).bits < 32:
+        raise usage_error(name, array, "float32 or float64", "Half precision is too coarse here: astype(float32).")
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
 
 
 def is_concrete(value: Any) -> bool:
@@ -67,7 +84,13 @@ def check_positive(name: str, value: Any, *, allow_inf: bool = False) -> None:
             raise usage_error(name, repr(array[wrong].flat[0].item()), what)
 
 
-def check_count(name: str, value: int, *, minimum: int = 1, maximum: int = 2**31 - 1) -> int:
+def check_at_least_zero(name: str, value: Any) -> None:
+    """Raises where a concrete number is negative, infinite or not a number."""
+    if is_concrete(value) and not 0 <= float(value) < math.inf:
+        raise usage_error(name, value, "a finite number >= 0")
+
+
+def check_count(name: str, value: Any, *, minimum: int = 1, maximum: int = 2**31 - 1) -> int:
     """`value` if it is an integer of at least `minimum`, and of at most `maximum`: what an int32 holds."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
         raise usage_error(name, value, f"an integer >= {minimum}")

@@ -114,8 +114,9 @@ _UMASK = _umask()
 
 
 def write_history(path: Path | str, history: Mapping[str, np.ndarray]) -> None:
-    """Writes the log as CSV, atomically: step, loss and every term, one row a logged step."""
+    """Writes the log as CSV, atomically: step, loss and every term, one row a logged step, empty for NaN."""
     rows = zip(*(np.asarray(column).tolist() for column in history.values()), strict=True)
-    lines = [",".join(history), *(",".join(map(repr, row)) for row in rows)]
+    text = lambda value: "" if value != value else repr(value)  # noqa: E731
+    lines = [",".join(history), *(",".join(map(text, row)) for row in rows)]
     with atomic_write(path) as file:
         file.write(("\n".join(lines) + "\n").encode())

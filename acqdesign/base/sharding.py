@@ -1,10 +1,11 @@
 """Work split over the devices of a mesh: axes with a meaning, local pieces and sums, placement, processes that agree.
 
 The mesh in use is JAX's own (`jax.set_mesh`). Its axes have names with a meaning, `AXES`. Inside `shard_map` an array's
-type says over which of them it varies, so a sum over local coils or lines knows by itself whether it is the whole sum.
+type says over which of them it varies, so a sum over local coils knows by itself whether it is the whole sum.
 """
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jax.sharding import PartitionSpec as P
 
 from acqdesign.base.checks import check_choice, usage_error
+from acqdesign.base.trees import field_metadata
 from acqdesign.base.types import Array, PyTree
 
-AXES = ("anatomies", "tissues", "coils", "planes", "lines")
+AXES = ("anatomies", "tissues", "coils", "planes")
 """What may be split over the devices of a mesh."""
 
 
@@ -54,7 +55,7 @@ def total(array: Array, *axes: str) -> Array:
     return jax.lax.psum(array, split) if split else array
 
 
-def piece(length: int, axis: str, array: Array) -> tuple[int, Array | int]:
+def local_part(length: int, axis: str, array: Array) -> tuple[int, Array | int]:
     """How many of `length` this device has along an axis, and from which on: all where the array does not vary so."""
     if axis not in varying(array):
         return length, 0
@@ -83,8 +84,8 @@ def across(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Calla
     return jax.shard_map(function, in_specs=ins, out_specs=outs)
 
 
-ENDS = ("finished", "time", "SIGINT", "SIGTERM")
-"""Why a fit stops, in the order in which one process's reason wins over another's."""
+REASONS = ("", "settled", "time", "SIGINT", "SIGTERM")
+"""Why a fit stops before its last step, in the order in which one process's reason wins over another's."""
 
 
 def mesh_sizes(text: str) -> dict[str, int]:
@@ -128,9 +129,7 @@ def device_mesh(text: str, lengths: Mapping[str, int]) -> Mesh:
     sizes = mesh_sizes(text)
     for axis, size in sizes.items():
         if axis not in lengths:
-            raise usage_error(
-                "--mesh", text, "one or more of " + ", ".join(lengths), "Only these are split here."
-            )
+            raise usage_error("--mesh", text, "one or more of " + ", ".join(lengths), "Only these are split here.")
         length = lengths[axis]
         if length % size:
             fits = ", ".join(str(n) for n in range(1, length + 1) if length % n == 0)
@@ -166,53 +165,80 @@ def _fitting(sizes: Mapping[str, int], lengths: Mapping[str, int], devices: int,
     return ",".join(f"{axis}={found[axis]}" for axis in sizes)
 
 
-def split_over(mesh: Mesh, tree: PyTree, specs: Mapping[str, P]) -> PyTree:
-    """The arrays of a tree on the devices of a mesh.
+def split(*axes: str | None) -> dict[str, PartitionSpec]:
+    """Metadata of a field whose array is split over these mesh axes, as a `PartitionSpec` says; see `place`."""
+    return {"split": PartitionSpec(*axes)}
 
-    Args:
-        mesh: from `device_mesh`.
-        tree: anything that JAX takes as a tree of arrays and other leaves.
-        specs: how fields of these names are split; those of names with a dot go before, others are whole everywhere.
 
-    Returns:
-        The same tree on the mesh.
-    """
+def specs(tree: PyTree) -> PyTree:
+    """How the arrays of a tree are split: as their fields declare with `split`, others not at all."""
 
-    def place(path: Any, leaf: Any) -> Any:
+    def spec(path: Any, leaf: Any) -> PartitionSpec:
+        found = field_metadata(tree, path).get("split", PartitionSpec())
+        return found(leaf) if callable(found) else found
+
+    return jax.tree_util.tree_map_with_path(spec, tree)
+
+
+def place(mesh: Mesh | None, tree: PyTree) -> PyTree:
+    """The arrays of a tree on the devices of a mesh, split as their fields declare; as it is where there is none."""
+    if mesh is None:
+        return tree
+
+    def put_one(leaf: Any, spec: PartitionSpec) -> Any:
         if not isinstance(leaf, jax.Array | np.ndarray):
             return leaf
-        names = [str(getattr(key, "name", getattr(key, "key", key))) for key in path]
-        spec = specs.get(".".join(names[-2:]), specs.get(names[-1] if names else "", P()))
-        present = P(*(axis if axis in mesh.axis_names else None for axis in spec))
-        return put(leaf, NamedSharding(mesh, present))
+        present = PartitionSpec(*(axis if axis in mesh.axis_names else None for axis in spec))
+        return _put(leaf, NamedSharding(mesh, present))
 
-    return jax.tree_util.tree_map_with_path(place, tree)
+    return jax.tree.map(put_one, tree, specs(tree))
 
 
-def put(leaf: Any, sharding: NamedSharding) -> Any:
+def everywhere(mesh: Mesh | None, tree: PyTree) -> PyTree:
+    """A tree with all of it on every device of a mesh; as it is where there is none."""
+    if mesh is None:
+        return tree
+    whole = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(lambda leaf: _put(leaf, whole), tree)
+
+
+def _put(leaf: Any, sharding: NamedSharding) -> Any:
     """An array that every process holds whole, placed on devices of theirs."""
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(
-            put(jax.random.key_data(leaf), sharding), impl=jax.random.key_impl(leaf)
-        )
+        return jax.random.wrap_key_data(_put(jax.random.key_data(leaf), sharding), impl=jax.random.key_impl(leaf))
     if getattr(leaf, "sharding", None) == sharding:
         return leaf
     return jax.device_put(np.asarray(leaf), sharding)
 
 
-def whole(mesh: Mesh | None, tree: PyTree) -> PyTree:
-    """A tree with all of it on every device of a mesh; as it is where there is none."""
-    return tree if mesh is None else split_over(mesh, tree, {})
-
-
-def leads() -> bool:
+def is_main_process() -> bool:
     """Whether this is the process that writes: the only one, or the first of several."""
     return jax.process_index() == 0
 
 
-def agreed(end: str, due: bool) -> tuple[str, bool]:
-    """One of `ENDS` for all processes, the last of theirs, and whether a save is due, by the clock of the first."""
+def agree_on_stop(reason: str) -> str:
+    """One reason to stop for all processes; of several, that which comes last in `REASONS`."""
     if jax.process_count() == 1:
-        return end, due
-    found = multihost_utils.process_allgather(np.array([ENDS.index(end), due], np.int32))
-    return ENDS[int(found[:, 0].max())], bool(found[0, 1])
+        return reason
+    found = multihost_utils.process_allgather(np.array([REASONS.index(reason)], np.int32))
+    return REASONS[int(found.max())]
+
+
+def first_says(flag: bool) -> bool:
+    """What the first process says, for all of them: clocks differ."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.broadcast_one_to_all(np.array(flag)))
+
+
+def peak_memory_bytes() -> int:
+    """Most memory in use so far: of the accelerator, or of this process where the CPU computes."""
+    stats = jax.devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return int(stats["peak_bytes_in_use"])
+    try:
+        import resource
+    except ImportError:  # not a POSIX system
+        return 0
+    # Linux counts in KiB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

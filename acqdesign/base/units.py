@@ -41,11 +41,26 @@ def m_from_mm(mm: T) -> T:
     return mm * 1e-3
 
 
-def per_m_from_cycles(cycles_per_voxel: T, voxel_size_m: float) -> T:
+def per_m_from_cycles(cycles_per_voxel: T, voxel_size: float) -> T:
     """k-space positions in 1/m from cycles per voxel."""
-    return cycles_per_voxel / voxel_size_m
+    return cycles_per_voxel / voxel_size
 
 
-def cycles_from_per_m(per_m: T, voxel_size_m: float) -> T:
+def cycles_from_per_m(per_m: T, voxel_size: float) -> T:
     """k-space positions in cycles per voxel from 1/m."""
-    return per_m * voxel_size_m
+    return per_m * voxel_size
+
+
+def s_from_us(us: T) -> T:
+    """Seconds from microseconds."""
+    return us * 1e-6
+
+
+def t_from_ut(ut: T) -> T:
+    """Tesla from microtesla."""
+    return ut * 1e-6
+
+
+def ut_from_t(tesla: T) -> T:
+    """Microtesla from tesla."""
+    return tesla * 1e6

@@ -2,7 +2,7 @@
 
 import math
 import zipfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,7 @@ import numpy as np
 from acqdesign.base.checks import UsageError, usage_error
 
 _SLACK = 3 * 2**26
-_NPY_HEADER_READERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
+_NPY_HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 @contextmanager
@@ -51,9 +48,7 @@ def check_memory(name: str, path: Path, need: float | int) -> None:
     most = 4 * path.stat().st_size + _SLACK
     if need > most:
         expected = f"at most {most}: 4 times the file and {_SLACK >> 20} MiB"
-        raise usage_error(
-            name, f"{path}, which takes {need:.3g} bytes of memory", expected, "Unpack it, or crop it."
-        )
+        raise usage_error(name, f"{path}, which takes {need:.3g} bytes of memory", expected, "Unpack it, or crop it.")
 
 
 def npy_header(name: str, path: Path, file: Any) -> tuple[tuple[int, ...], np.dtype, int]:
@@ -73,7 +68,7 @@ def npy_header(name: str, path: Path, file: Any) -> tuple[tuple[int, ...], np.dt
 
 
 def npz_headers(
-    name: str, path: Path, archive: zipfile.ZipFile, wanted: Collection[str] | None = None
+    name: str, path: Path, archive: zipfile.ZipFile, wanted: Callable[[str], bool] | None = None
 ) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Shapes and dtypes of an archive's arrays, once every member is found to be as long as its header claims.
 
@@ -81,7 +76,7 @@ def npz_headers(
         name: what the file is read as, for errors.
         path: of the file.
         archive: opened.
-        wanted: names to look at; all unless given.
+        wanted: which names to look at; all unless given.
 
     Raises:
         ValueError: two members of one name, a damaged header, or one that fits no member.
@@ -89,27 +84,25 @@ def npz_headers(
     found: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
     for info in archive.infolist():
         member = info.filename.removesuffix(".npy")
-        if wanted is not None and member not in wanted:
+        if wanted is not None and not wanted(member):
             continue
         if member in found:
             raise usage_error(name, f"{path}, with two arrays named {member!r}", "one of each name")
         with archive.open(info) as file:
             shape, dtype, offset = npy_header(name, path, file)
         if info.file_size != offset + math.prod(shape) * dtype.itemsize:
-            raise usage_error(
-                name, f"{path}, whose {member} has {info.file_size} bytes", "what its header claims"
-            )
+            raise usage_error(name, f"{path}, whose {member} has {info.file_size} bytes", "what its header claims")
         found[member] = shape, dtype
     return found
 
 
-def read_npz(name: str, path: Path, wanted: Collection[str] | None = None) -> dict[str, np.ndarray]:
-    """The arrays of an `.npz` file, or those of the `wanted` names that it holds.
+def read_npz(name: str, path: Path, wanted: Callable[[str], bool] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of an `.npz` file, or those whose names are `wanted`.
 
     Args:
         name: what the file is read as, for errors.
         path: of the file.
-        wanted: names; all unless given.
+        wanted: which names; all unless given.
 
     Raises:
         ValueError: the file cannot be read, is damaged, holds Python objects or unpacks to too much.

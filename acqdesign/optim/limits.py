@@ -1,7 +1,10 @@
-"""Limits on a schedule (flip angles by pulse, say) and the projection onto all of them at once."""
+"""Limits on a sequence of numbers, flip angles by pulse say, and the projection onto all of them at once."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +13,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from acqdesign.base.checks import check_count, check_positive, usage_error
+from acqdesign.optim.constraints import Constraint
 from acqdesign.optim.projections import (
     Projection,
     dykstra,
@@ -19,20 +23,27 @@ from acqdesign.optim.projections import (
     project_within_rms,
 )
 
+Bound = ArrayLike | Sequence[float]
+
 
 @dataclasses.dataclass(frozen=True)
-class ScheduleLimits:
-    """What a schedule must keep to, in its own units (radians for flips); None leaves a limit out."""
+class Limits(Constraint):
+    """Limits on an array of numbers in a row, in its own units (radians for flips); None leaves one out.
 
-    lower: ArrayLike | Sequence[float] = -np.inf
-    """Least value, a number or `(n,)`, in the units of the schedule."""
-    upper: ArrayLike | Sequence[float] = np.inf
-    """Largest value, a number or `(n,)`, in the units of the schedule; equal to `lower` where an entry is fixed."""
-    rms: float | None = None
+    Range, steps and segments are met exactly together by `project_steps`; the root mean square on top of them by
+    `project_within_rms`. A limit on bends is brought in by Dykstra's algorithm, and what it leaves is taken out by
+    moving towards an array inside every limit, which keeps all the others by convexity.
+    """
+
+    lower: Bound = -math.inf
+    """Least value: a number, or one for each entry."""
+    upper: Bound = math.inf
+    """Largest value: a number, or one for each entry; equal to `lower` where an entry is fixed."""
+    rms: float | Any | None = None
     """Largest root mean square: for flips, the square root of the mean power."""
-    step: float | None = None
+    step: float | Any | None = None
     """Largest change from one entry to the next."""
-    bend: float | None = None
+    bend: float | Any | None = None
     """Largest root mean square of the second difference: smoothness."""
     symmetric: bool = False
     """Whether it reads the same backwards."""
@@ -40,31 +51,70 @@ class ScheduleLimits:
     """Segments `(first, last)` over which it may not fall, both ends included."""
     falling: tuple[tuple[int, int], ...] = ()
     """Segments over which it may not rise."""
+    where: str = "sequence.flips"
+    """Name of the array."""
+
+    def __post_init__(self) -> None:
+        for name in ("lower", "upper"):
+            value = np.asarray(getattr(self, name), float)
+            object.__setattr__(self, name, tuple(value.tolist()) if value.ndim else float(value))
+        for name in ("rms", "step", "bend"):
+            if getattr(self, name) is not None:
+                check_positive(name, getattr(self, name))
+                object.__setattr__(self, name, float(getattr(self, name)))
+        object.__setattr__(self, "symmetric", bool(self.symmetric))
+        for name in ("rising", "falling"):
+            object.__setattr__(self, name, tuple((int(a), int(b)) for a, b in getattr(self, name)))
+
+    def __and__(self, other: "Limits") -> "Limits":
+        """Both limits in one; they must be on the same array."""
+        if not isinstance(other, Limits):
+            return NotImplemented
+        if self.where != other.where:
+            raise usage_error("where", f"{self.where} and {other.where}", "limits on one array")
+        sizes = {len(b) for b in (self.lower, self.upper, other.lower, other.upper) if isinstance(b, tuple)}
+        if len(sizes) > 1:
+            raise usage_error("lower and upper", f"ranges for {sorted(sizes)} entries", "ranges of one length")
+
+        tighter: dict[str, float | None] = {}
+        for name in ("rms", "step", "bend"):
+            given = [v for v in (getattr(self, name), getattr(other, name)) if v is not None]
+            tighter[name] = min(given, default=None)
+        return Limits(
+            np.maximum(self.lower, other.lower),
+            np.minimum(self.upper, other.upper),
+            **tighter,
+            symmetric=self.symmetric or other.symmetric,
+            rising=self.rising + other.rising,
+            falling=self.falling + other.falling,
+            where=self.where,
+        )
+
+    def check(self, *values: Array) -> None:
+        """Refuses limits that no array of this length meets, with the nearest value that one would."""
+        _projection(self, self._size(*values))
+
+    def project(self, *values: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
+        """The nearest array within all limits, feasible to rounding."""
+        return jnp.vectorize(_projection(self, self._size(*values)), signature="(n)->(n)")(*values)
+
+    def _size(self, *values: Array) -> int:
+        (x,) = values
+        if not x.ndim:
+            raise usage_error(self.where, x, "numbers in a row", "Box limits a single number.")
+        return x.shape[-1]
 
 
-def schedule_projection(
-    limits: ScheduleLimits, size: int
-) -> Callable[[Float[Array, "*batch n"]], Float[Array, "*batch n"]]:
-    """The map from a schedule to the nearest one within all limits, feasible to rounding.
+@functools.lru_cache(maxsize=64)
+def _projection(limits: Limits, size: int) -> Projection:
+    """The map from `(size,)` to the nearest array within all limits."""
+    # What depends on the limits alone is computed once, also while something else is being traced.
+    with jax.ensure_compile_time_eval():
+        return _make_projection(limits, size)
 
-    Range, steps and segments are met exactly together by `project_steps`; the root mean square on top of
-    them by `project_within_rms`. A limit on bends is brought in by Dykstra's algorithm, and what it leaves is
-    taken out by moving towards a schedule inside every limit, which keeps all the others by convexity.
 
-    Args:
-        limits: the limits.
-        size: entries of the schedule.
-
-    Returns:
-        A function of arrays `(..., size)`, for `jit` and `vmap`.
-
-    Raises:
-        ValueError: limits that no schedule meets, with the nearest value that one would.
-    """
+def _make_projection(limits: Limits, size: int) -> Projection:
     check_count("size", size)
-    for name in ("rms", "step", "bend"):
-        if getattr(limits, name) is not None:
-            check_positive(name, getattr(limits, name))
     lower, upper, down, up = _bounds(limits, size)
     _check_bounds(limits, size, lower, upper, down, up)
     stepped = bool(np.isfinite(down).any() or np.isfinite(up).any())
@@ -83,9 +133,7 @@ def schedule_projection(
     if limits.rms is not None:
         least = float(np.sqrt(np.mean(quiet**2)))
         if least > limits.rms * (1 + 1e-6):
-            raise usage_error(
-                "rms", limits.rms, f"at least {least:.6g}", "The other limits alone need as much."
-            )
+            raise usage_error("rms", limits.rms, f"at least {least:.6g}", "The other limits alone need as much.")
         within_power = limits.rms
 
         def project(x: Array) -> Array:
@@ -94,19 +142,16 @@ def schedule_projection(
     if limits.bend is not None and size > 2:
         project = _bent(project, limits.bend, quiet)
 
-    def checked(x: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
-        if x.shape[-1:] != (size,):
-            raise usage_error("schedule", x, f"a last axis of length {size}")
-        return jnp.vectorize(project, signature="(n)->(n)")(x)
-
-    return checked
+    return project
 
 
-def _bounds(limits: ScheduleLimits, size: int) -> tuple[np.ndarray, ...]:
+def _bounds(limits: Limits, size: int) -> tuple[np.ndarray, ...]:
     """Bounds on values and on steps, those that symmetry implies included."""
-    lower, upper = (
-        np.broadcast_to(np.asarray(b, float), (size,)).copy() for b in (limits.lower, limits.upper)
-    )
+    for name in ("lower", "upper"):
+        bound = getattr(limits, name)
+        if isinstance(bound, tuple) and len(bound) != size:
+            raise usage_error(name, f"{len(bound)} numbers", f"one, or one for each of {size} entries")
+    lower, upper = (np.broadcast_to(np.asarray(b, float), (size,)).copy() for b in (limits.lower, limits.upper))
     reach = np.inf if limits.step is None else limits.step
     down, up = np.full(size - 1, -reach), np.full(size - 1, reach)
     for name, bound in (("rising", down), ("falling", up)):
@@ -133,13 +178,11 @@ def _conflict(lower: np.ndarray, upper: np.ndarray, down: np.ndarray, up: np.nda
 
 
 def _check_bounds(
-    limits: ScheduleLimits, size: int, lower: np.ndarray, upper: np.ndarray, down: np.ndarray, up: np.ndarray
+    limits: Limits, size: int, lower: np.ndarray, upper: np.ndarray, down: np.ndarray, up: np.ndarray
 ) -> None:
     if (lower > upper).any() or np.isnan(lower).any() or np.isnan(upper).any():
         wrong = int(np.argmax(~(lower <= upper)))
-        raise usage_error(
-            "lower", f"{lower[wrong]:.6g} at entry {wrong}", f"at most upper, {upper[wrong]:.6g}"
-        )
+        raise usage_error("lower", f"{lower[wrong]:.6g} at entry {wrong}", f"at most upper, {upper[wrong]:.6g}")
     entry = _conflict(lower, upper, down, up)
     if entry is None:
         return
@@ -152,12 +195,8 @@ def _check_bounds(
                 middle = 0.5 * (short + enough)
                 met = _conflict(*_bounds(dataclasses.replace(limits, step=middle), size)) is None
                 short, enough = (short, middle) if met else (middle, enough)
-            raise usage_error(
-                "step", limits.step, f"at least {enough:.6g}", "The range of values needs as much."
-            )
-    raise usage_error(
-        "rising and falling", f"segments without a value for entry {entry}", "segments the range allows"
-    )
+            raise usage_error("step", limits.step, f"at least {enough:.6g}", "The range of values needs as much.")
+    raise usage_error("rising and falling", f"segments without a value for entry {entry}", "segments the range allows")
 
 
 def _bent(project: Projection, limit: float, quiet: np.ndarray) -> Projection:

@@ -62,12 +62,7 @@ def make_schedule(name: str, lr: float, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(
-    name: str,
-    lr: float | None = None,
-    *,
-    steps: int,
-    schedule: str = "constant",
-    clip: float | None = None,
+    name: str, lr: float | None = None, *, steps: int, schedule: str = "constant", clip: float | None = None
 ) -> optax.GradientTransformation:
     """An optax optimiser by name, with its learning-rate schedule and optional gradient clipping.
 
@@ -92,22 +87,20 @@ def make_optimizer(
     if name == "lbfgs":
         if schedule != "constant" or clip is not None:
             what = f"schedule {schedule!r}" if schedule != "constant" else f"clip {clip}"
-            raise usage_error(
-                "optimizer", f"'lbfgs' with {what}", "neither", "Its line search sets the step."
-            )
-        return projected_lbfgs(max_step=1.0 if lr is None else lr)
+            raise usage_error("optimizer", f"'lbfgs' with {what}", "neither", "Its line search sets the step.")
+        return lbfgs(max_step=1.0 if lr is None else lr)
     optimizer = _OPTIMIZERS[name](make_schedule(schedule, 1e-2 if lr is None else lr, steps))
     return optimizer if clip is None else optax.chain(optax.clip_by_global_norm(clip), optimizer)
 
 
 class LBFGSState(NamedTuple):
-    """State of `projected_lbfgs`: the curvature memory and the line search's last result."""
+    """State of `lbfgs`: the curvature memory and the line search's last result."""
 
     memory: Any
     search: Any
 
 
-def projected_lbfgs(
+def lbfgs(
     memory_size: int = 10, *, max_step: float = 1.0, max_search_steps: int = 20
 ) -> optax.GradientTransformationExtraArgs:
     """L-BFGS whose every trial point lies in a convex set.
@@ -136,9 +129,7 @@ def projected_lbfgs(
     check_count("max_search_steps", max_search_steps)
     check_positive("max_step", max_step)
     quasi_newton = optax.scale_by_lbfgs(memory_size)
-    search = optax.scale_by_zoom_linesearch(
-        max_search_steps, max_learning_rate=max_step, initial_guess_strategy="one"
-    )
+    search = optax.scale_by_zoom_linesearch(max_search_steps, max_learning_rate=max_step, initial_guess_strategy="one")
 
     def init(params: PyTree) -> LBFGSState:
         return LBFGSState(quasi_newton.init(params), search.init(params))
@@ -172,13 +163,9 @@ def projected_lbfgs(
 
         begin = (jnp.int32(0), optax.tree.zeros_like(params), optax.tree.vdot(updates, updates))
         tries, direction, _ = jax.lax.while_loop(unfinished, attempt, begin)
-        forgotten = quasi_newton.init(params)._replace(  # type: ignore[attr-defined]
-            count=jnp.ones((), jnp.int32), params=params, updates=updates
-        )
+        forgotten = quasi_newton.init(params)._replace(count=jnp.ones((), jnp.int32), params=params, updates=updates)
         memory = jax.tree.map(lambda a, b: jnp.where(tries == 1, a, b), memory, forgotten)
-        step, searched = search.update(
-            direction, state.search, params, value=value, grad=grad, value_fn=value_fn
-        )
+        step, searched = search.update(direction, state.search, params, value=value, grad=grad, value_fn=value_fn)
         return step, LBFGSState(memory, searched)
 
-    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore[arg-type]
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,21 +13,10 @@ import scipy.linalg
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from acqdesign.base.checks import check_count, usage_error
+from acqdesign.base.checks import check_count
 from acqdesign.base.types import PyTree
 
 Projection = Callable[[Any], Any]
-
-
-def project_box(tree: PyTree, lower: Any, upper: Any) -> PyTree:
-    """The nearest tree with every entry in `[lower, upper]`.
-
-    Args:
-        tree: pytree of real arrays.
-        lower: a number, or a tree of arrays that broadcast.
-        upper: the same.
-    """
-    return optax.projections.projection_box(tree, lower, upper)
 
 
 def project_rms(x: Float[Array, "..."], rms: float) -> Float[Array, "..."]:
@@ -81,7 +70,7 @@ def project_steps(
         upper: `(n,)` or a number, in the units of `x`.
 
     Returns:
-        `(n,)`, of the dtype of `x`; the bounds must leave something (see `schedule_projection`).
+        `(n,)`, of the dtype of `x`; the bounds must leave something (see `Limits`).
 
     Reference:
         N. Johnson, A dynamic programming algorithm for the fused lasso, J. Comput. Graph. Stat. 22:246, 2013,
@@ -129,9 +118,7 @@ def project_steps(
         left, right = index < below, index >= below + 4
         shifted = jnp.where(left, places + down, jnp.where(right, jnp.roll(places, 4) + up, best + up))
         shifted = jnp.where((index == below) | (index == below + 1), best + down, shifted)
-        clipped = jnp.where(
-            left, jnp.minimum(slopes, 0), jnp.where(right, jnp.maximum(jnp.roll(slopes, 4), 0), 0)
-        )
+        clipped = jnp.where(left, jnp.minimum(slopes, 0), jnp.where(right, jnp.maximum(jnp.roll(slopes, 4), 0), 0))
         clipped = jnp.where(index == below, before, jnp.where(index == below + 3, after, clipped))
         grown = clipped + (shifted - target)
         first, last = jnp.maximum(low, first + down), jnp.minimum(high, last + up)
@@ -255,8 +242,9 @@ def dykstra(tree: PyTree, projections: Sequence[Projection], *, iterations: int 
     tolerance = min(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(tree))
 
     def unfinished(carry: Any) -> Any:
-        point, _, moved, count = carry
-        size = optax.tree.norm(point)
+        point, corrections, moved, count = carry
+        # Of both: the corrections are rounded too, and may go round in their last digits for ever.
+        size = optax.tree.norm((point, corrections))
         return (moved > tolerance * (1 + size)) & (count < iterations)
 
     def around(carry: Any) -> Any:
@@ -270,15 +258,3 @@ def dykstra(tree: PyTree, projections: Sequence[Projection], *, iterations: int 
 
     start = (tree, (zeros,) * len(projections), jnp.full_like(optax.tree.norm(tree), jnp.inf), jnp.int32(0))
     return jax.lax.while_loop(unfinished, around, start)[0]
-
-
-def project_entries(projections: Mapping[str, Projection]) -> Projection:
-    """A projection of a dict of parameters, entry by entry; entries without one stay as they are."""
-
-    def project(params: Mapping[str, Any]) -> dict[str, Any]:
-        missing = set(projections) - set(params)
-        if missing:
-            raise usage_error("projections", f"names {sorted(missing)}", f"some of {sorted(params)}")
-        return {name: projections.get(name, lambda leaf: leaf)(leaf) for name, leaf in params.items()}
-
-    return project

@@ -1,0 +1,260 @@
+"""What watches a fit: progress, snapshots, checkpoints, signals, a time limit, and changes between steps."""
+
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm.auto import tqdm
+
+from acqdesign.base.checks import check_count, check_positive, usage_error
+from acqdesign.base.sharding import first_says, is_main_process
+from acqdesign.base.types import PyTree
+from acqdesign.optim.checkpoint import (
+    arrays_from_tree,
+    checkpoint_steps,
+    load_checkpoint,
+    save_checkpoint,
+    tree_from_arrays,
+)
+from acqdesign.optim.fit import Callback, Fit, of_start
+from acqdesign.optim.step import State
+
+
+class Progress(Callback):
+    """A progress bar on standard error."""
+
+    bar: Any = None
+
+    def begin(self, fit: Fit) -> None:
+        """Draws it."""
+        self.bar = tqdm(
+            total=fit.steps, initial=fit.done, disable=not is_main_process(), unit=" steps", dynamic_ncols=True
+        )
+
+    def after(self, fit: Fit) -> None:
+        """Moves it on."""
+        self.bar.update(1)
+        if fit.logs:
+            record, sound = fit.look()
+            self.bar.set_postfix(loss=f"{np.min(record.loss[sound]):.4g}", refresh=False)
+
+    def close(self) -> None:
+        """Leaves it as it is."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+class Snapshots(Callback):
+    """Copies of the parameters along the way, the first and the last always among them.
+
+    Args:
+        every: steps between copies.
+    """
+
+    def __init__(self, every: int):
+        self.every = check_count("every", every)
+        self.params: dict[int, PyTree] = {}
+
+    def begin(self, fit: Fit) -> None:
+        """Keeps the start."""
+        if fit.done == 0:
+            self._keep(fit)
+
+    def after(self, fit: Fit) -> None:
+        """Keeps every so many."""
+        if fit.done % self.every == 0:
+            self._keep(fit)
+
+    def end(self, fit: Fit) -> None:
+        """Keeps the last."""
+        self._keep(fit)
+
+    def _keep(self, fit: Fit) -> None:
+        self.params[fit.done] = of_start(fit.state.params, None)
+
+    def steps(self) -> np.ndarray:
+        """`(copies,)` steps at which they were taken."""
+        return np.array(sorted(self.params))
+
+    def of(self, start: int | None) -> list[PyTree]:
+        """The copies, of one start or, without several, of all."""
+        return [of_start(self.params[step], start) for step in sorted(self.params)]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The copies by name, without that of an early end: a run that goes on has none there."""
+        return {
+            name: leaf
+            for step, held in self.params.items()
+            if step % self.every == 0
+            for name, leaf in arrays_from_tree(f"snapshot.{step}", held).items()
+        }
+
+    def restore(self, fit: Fit, arrays: Mapping[str, np.ndarray]) -> None:
+        """Takes them back."""
+        for step in {name.split(".")[1] for name in arrays if name.startswith("snapshot.")}:
+            held = tree_from_arrays(f"snapshot.{step}", fit.state.params, arrays)
+            self.params[int(step)] = of_start(held, None)
+
+
+class Checkpoints(Callback):
+    """Saves the state of a fit now and then, when it is interrupted, and when it fails or ends; resumes from it.
+
+    Args:
+        directory: folder of the checkpoints.
+        every: steps between them.
+        minutes: a step that ends this long after the last checkpoint writes one too; None for never.
+        keep: how many stay.
+        config: anything that JSON can hold, stored with each.
+        resume: continue from the newest undamaged checkpoint, exactly as if never stopped; from the start, with a
+            warning, where none was written yet.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        every: int = 100,
+        *,
+        minutes: float | None = 10.0,
+        keep: int = 3,
+        config: Mapping[str, Any] | None = None,
+        resume: bool = False,
+    ):
+        self.directory = Path(directory)
+        self.every, self.keep = check_count("every", every), check_count("keep", keep)
+        if minutes is not None:
+            check_positive("minutes", minutes)
+        self.minutes, self.config, self.resume = minutes, dict(config or {}), resume
+
+    def begin(self, fit: Fit) -> None:
+        """Makes the folder, so that one that cannot be written to costs no computing, and resumes."""
+        self._identity = {
+            "key": np.asarray(jax.random.key_data(fit.key)).tolist(),
+            "impl": str(jax.random.key_impl(fit.key)),
+        }
+        self._saved_at, self._written = -1, time.perf_counter()
+        if is_main_process():
+            self.directory.mkdir(parents=True, exist_ok=True)
+        if not self.resume:
+            return
+        if not checkpoint_steps(self.directory):
+            warnings.warn(f"{self.directory}: no checkpoint yet, starting anew", stacklevel=2)
+            return
+        found = load_checkpoint(self.directory)
+        if found.meta["key"] != self._identity:
+            got = "another key than the checkpoint's"
+            raise usage_error("key", got, "the same one", "Resume with the same seed.")
+        fit.state = tree_from_arrays("state", fit.state, found.arrays)
+        fit.history.restore(found.arrays)
+        fit.done = self._saved_at = found.step
+        for callback in fit.callbacks:
+            callback.restore(fit, found.arrays)
+
+    def after(self, fit: Fit) -> None:
+        """Saves where one is due."""
+        due = self.minutes is not None and time.perf_counter() - self._written > 60 * self.minutes
+        # All processes look at the same steps: one that stopped alone, at a NaN, would leave the others waiting.
+        if (self.minutes is not None and first_says(due)) or fit.done % self.every == 0:
+            if not fit.logs:
+                fit.look()
+            self._save(fit)
+
+    def end(self, fit: Fit) -> None:
+        """Saves the last state."""
+        if self._saved_at != fit.done:
+            self._save(fit)
+
+    def failed(self, fit: Fit) -> Path | None:
+        """Saves the last good state."""
+        return self._save(fit)
+
+    def _save(self, fit: Fit) -> Path | None:
+        self._saved_at, self._written = fit.done, time.perf_counter()
+        if not is_main_process():
+            return None
+        arrays = arrays_from_tree("state", fit.state) | fit.history.arrays()
+        for callback in fit.callbacks:
+            arrays |= callback.arrays()
+        meta = {"key": self._identity, "config": self.config}
+        return save_checkpoint(self.directory, fit.done, arrays, meta=meta, keep=self.keep)
+
+
+class StopOnSignal(Callback):
+    """SIGINT and SIGTERM finish the step and stop the fit; a second one acts as it would have without this."""
+
+    def __init__(self) -> None:
+        self.received: list[str] = []
+        self._before: dict[int, Any] = {}
+
+    def begin(self, fit: Fit) -> None:
+        """Takes the signals over, in the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._before = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in self._before:
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received.append(signal.Signals(number).name)
+        signal.signal(number, self._before[number] or signal.SIG_DFL)
+        text = f"{self.received[-1]}: stopping after this step; send it again to stop at once."
+        tqdm.write(text, file=sys.stderr)
+
+    def after(self, fit: Fit) -> None:
+        """Stops where one has come."""
+        if self.received:
+            fit.stop = self.received[0]
+
+    def close(self) -> None:
+        """Gives the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        self._before = {}
+
+
+class TimeLimit(Callback):
+    """Stops at the first logged step after so many minutes.
+
+    Args:
+        minutes: how long a fit may take.
+    """
+
+    def __init__(self, minutes: float):
+        check_positive("minutes", minutes)
+        self.minutes = minutes
+
+    def begin(self, fit: Fit) -> None:
+        """Starts the clock."""
+        self._begun = time.perf_counter()
+
+    def after(self, fit: Fit) -> None:
+        """Stops where time is up."""
+        if fit.logs and time.perf_counter() - self._begun > 60 * self.minutes:
+            fit.stop = fit.stop or "time"
+
+
+class Between(Callback):
+    """A change of parameters and optimiser state on the host after every so many steps.
+
+    Args:
+        change: `change(step, params, optimizer_state) -> (params, optimizer_state)`.
+        every: steps between.
+    """
+
+    def __init__(self, change: Callable[[int, PyTree, PyTree], tuple[PyTree, PyTree]], every: int):
+        self.change, self.every = change, check_count("every", every)
+
+    def after(self, fit: Fit) -> None:
+        """Changes what is to be changed, on this process's own device."""
+        if fit.done % self.every == 0 and fit.done < fit.steps:
+            held = (jax.tree.map(jnp.asarray, of_start(t, None)) for t in (fit.state.params, fit.state.optimizer))
+            params, memory = jax.tree.map(jnp.array, self.change(fit.done, *held))
+            fit.state = State(params, memory, fit.state.step)
