@@ -7,17 +7,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import check_count, check_finite, check_shape, usage_error
-from acqdesign.base.types import Array, Complex, Image
+from acqdesign.base.checks import check_count, check_shape, usage_error
+from acqdesign.base.types import Array, Complex
 
 
 def birdcage_maps(
-    n_coils: int,
-    shape: Sequence[int],
-    *,
-    radius: float = 1.5,
-    rings: int = 1,
-    dtype: Any = jnp.complex64,
+    n_coils: int, shape: Sequence[int], *, radius: float = 1.5, rings: int = 1, dtype: Any = jnp.complex64
 ) -> Complex[Array, "coils nx ny nz"]:
     """Sensitivities of coils on a cylinder around the x axis, with unit sum of squares in every voxel.
 
@@ -61,26 +56,3 @@ def birdcage_maps(
         maps[c] = np.exp(1j * np.arctan2(dz, dy)) / distance
     maps /= np.sqrt(np.sum(np.abs(maps) ** 2, axis=0))
     return jnp.asarray(maps, dtype)
-
-
-def check_smaps(smaps: Any, shape: Sequence[int]) -> Image:
-    """Given sensitivities as an array, once they fit the image.
-
-    Args:
-        smaps: real or complex `(coils, *shape)`.
-        shape: of the image.
-
-    Returns:
-        `smaps` as a JAX array in its own precision.
-
-    Raises:
-        ValueError: wrong axes or dtype, or values that are not finite.
-    """
-    array = jnp.asarray(smaps)
-    want = tuple(shape)
-    if array.ndim != len(want) + 1 or array.shape[1:] != want or array.shape[0] == 0:
-        raise usage_error("smaps", array, f"shape (coils, {', '.join(map(str, want))})")
-    if not jnp.issubdtype(array.dtype, jnp.inexact):
-        raise usage_error("smaps", array, "a real or complex floating dtype")
-    check_finite("smaps", array)
-    return array

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import check_finite, check_positive, check_shape, usage_error
+from acqdesign.base.checks import check_positive, check_shape
 from acqdesign.base.types import Array, Float
 
 
@@ -38,26 +38,3 @@ def b1_map(
     axes = np.meshgrid(*((np.arange(n) - n // 2) / max(n / 2, 1.0) for n in grid), indexing="ij", sparse=True)
     radius = np.minimum(np.sqrt(sum(a**2 for a in axes)), 1.0)
     return jnp.asarray(edge + (centre - edge) * (1 + np.cos(np.pi * radius)) / 2, dtype)
-
-
-def check_field_map(name: str, field_map: Any, shape: Sequence[int]) -> Float[Array, "*shape"]:
-    """A given real map as an array, once it fits the image.
-
-    Args:
-        name: of the argument, for the message.
-        field_map: real, of the image's shape: relative B1, or off-resonance [Hz].
-        shape: of the image.
-
-    Returns:
-        The map as a JAX array in its own precision.
-
-    Raises:
-        ValueError: another shape, a dtype that is not real floating, or values that are not finite.
-    """
-    array = jnp.asarray(field_map)
-    if array.shape != tuple(shape):
-        raise usage_error(name, array, f"shape {tuple(shape)}")
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise usage_error(name, array, "a real floating dtype")
-    check_finite(name, array)
-    return array

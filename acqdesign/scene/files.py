@@ -26,11 +26,11 @@ class Volume(NamedTuple):
     Attributes:
         data: an image `(nx, ny, nz)`, float32 or complex64 with a largest magnitude of one; or tissue
             fractions `(3, nx, ny, nz)`, float32.
-        voxel_size_m: along each axis [m], or None where the file doesn't say.
+        voxel_size: along each axis [m], or None where the file doesn't say.
     """
 
     data: np.ndarray
-    voxel_size_m: tuple[float, ...] | None
+    voxel_size: tuple[float, ...] | None
 
 
 def _wrong(path: Path, reason: str, expected: str) -> ValueError:
@@ -49,9 +49,7 @@ def _check_header(path: Path, shape: Sequence[int], dtype: np.dtype) -> None:
         raise _wrong(path, f"which claims {math.prod(shape):.3g} voxels", f"at most {MAX_VOXELS:.3g}")
 
 
-def _copied(
-    path: Path, raw: np.ndarray, out: np.ndarray, slope: float = 1.0, intercept: float = 0.0
-) -> np.ndarray:
+def _copied(path: Path, raw: np.ndarray, out: np.ndarray, slope: float = 1.0, intercept: float = 0.0) -> np.ndarray:
     """`slope * raw + intercept` into `out`, in working precision, once its values are usable.
 
     One plane at a time: beside a large volume there may be no room for another copy of it.
@@ -67,11 +65,7 @@ def _copied(
 
 
 def _image(
-    path: Path,
-    raw: np.ndarray,
-    voxel_size_m: tuple[float, ...] | None,
-    slope: float = 1.0,
-    intercept: float = 0.0,
+    path: Path, raw: np.ndarray, voxel_size: tuple[float, ...] | None, slope: float = 1.0, intercept: float = 0.0
 ) -> Volume:
     data = _copied(path, raw, np.empty(raw.shape, _working(raw.dtype)), slope, intercept)
     largest = max(max(np.abs(plane.real).max(), np.abs(plane.imag).max()) for plane in data)
@@ -79,7 +73,7 @@ def _image(
         raise _wrong(path, "which holds nothing but zeros", "an image")
     data /= largest  # twice, as a complex magnitude may overflow where its parts do not
     data /= max(np.abs(plane).max() for plane in data)
-    return Volume(data, voxel_size_m)
+    return Volume(data, voxel_size)
 
 
 def _working(dtype: np.dtype) -> np.dtype:
@@ -253,7 +247,5 @@ def read_nifti(path: Path) -> Volume:
     try:
         turned, voxel = to_scanner_axes(data, header.affine_mm)
     except (ValueError, np.linalg.LinAlgError) as error:
-        raise _wrong(
-            path, f"whose voxels have no place in space ({error})", "an invertible affine"
-        ) from error
+        raise _wrong(path, f"whose voxels have no place in space ({error})", "an invertible affine") from error
     return _image(path, turned, voxel, header.slope, header.intercept)

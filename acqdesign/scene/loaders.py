@@ -8,8 +8,8 @@ import numpy as np
 
 from acqdesign.base.checks import check_choice, usage_error
 from acqdesign.base.types import Image
-from acqdesign.scene.brain import FOV_M, load_brain, weighted_image
 from acqdesign.scene.files import Volume, read_nifti, read_npy, read_npz, to_scanner_axes
+from acqdesign.scene.phantom import FOV, load_brain, weighted_image
 from acqdesign.scene.resample import box_resample, target_grid
 
 _READERS = {".nii": read_nifti, ".nii.gz": read_nifti, ".npy": read_npy, ".npz": read_npz}
@@ -37,9 +37,7 @@ def _brainweb(subject: str) -> Volume:
         raise usage_error("phantom", reason, "BrainWeb to be reachable", remedy) from error
     labels = np.asarray(labels)
     if labels.ndim != 3 or labels.max() > 11 or not all((labels == known).any() for known in (1, 2, 3)):
-        raise usage_error(
-            "phantom", f"brainweb:{subject} with unknown labels", "labels 1, 2, 3 for CSF, GM and WM"
-        )
+        raise usage_error("phantom", f"brainweb:{subject} with unknown labels", "labels 1, 2, 3 for CSF, GM and WM")
     labels, voxel = to_scanner_axes(labels.astype(np.uint8), affine)
     maps = [_coarsened(labels == known, voxel) for known in (2, 3, 1)]
     return Volume(np.stack([fraction for fraction, _ in maps]), maps[0][1])
@@ -77,7 +75,7 @@ def load_image(
     spec: str,
     *,
     shape: Sequence[int] | None = None,
-    voxel_size_m: float | Sequence[float] | None = None,
+    voxel_size: float | Sequence[float] | None = None,
     contrast: str = "T1w",
     field: str = "3T",
 ) -> Image:
@@ -97,7 +95,7 @@ def load_image(
     Args:
         spec: one of the above.
         shape: `(nx, ny, nz)`; the file's own where None. See `load_brain` for `nx = 1`.
-        voxel_size_m: one length, or one for each axis [m].
+        voxel_size: one length, or one for each axis [m].
         contrast: `T1w`, `T2w` or `PDw` for an image, or `maps` for tissue maps.
         field: `1.5T` or `3T`.
 
@@ -110,27 +108,25 @@ def load_image(
     check_choice("contrast", contrast, ("T1w", "T2w", "PDw", "maps"))
     check_choice("field", field, ("1.5T", "3T"))
     if spec == "brain":
-        return load_brain(shape=shape, voxel_size_m=voxel_size_m, contrast=contrast, field=field)
+        return load_brain(shape=shape, voxel_size=voxel_size, contrast=contrast, field=field)
     data, voxel = _volume(spec)
     is_maps = data.ndim == 4
     if contrast == "maps" and not is_maps:
         raise usage_error("phantom", f"{spec}, which holds one image", "tissue maps named gm, wm and csf")
-    if voxel is None and voxel_size_m is not None and shape is None:
-        raise usage_error(
-            "voxel_size_m", repr(voxel_size_m), f"none, as {spec} carries no voxel size", "Give a shape."
-        )
-    if shape is not None or voxel_size_m is not None:
+    if voxel is None and voxel_size is not None and shape is None:
+        raise usage_error("voxel_size", repr(voxel_size), f"none, as {spec} carries no voxel size", "Give a shape.")
+    if shape is not None or voxel_size is not None:
         # Without a voxel size only ratios of shapes count, and the volume fills the grid.
         voxel_in = (1.0, 1.0, 1.0) if voxel is None else voxel
         fov = tuple(v * n for v, n in zip(voxel_in, data.shape[-3:], strict=True))
-        grid, voxel_out = target_grid(fov, shape, None if voxel is None else voxel_size_m)
-        data = box_resample(data, grid, voxel_in_m=voxel_in, voxel_out_m=voxel_out)
+        grid, voxel_out = target_grid(fov, shape, None if voxel is None else voxel_size)
+        data = box_resample(data, grid, voxel_in=voxel_in, voxel_out=voxel_out)
     if not is_maps or contrast == "maps":
         return jnp.asarray(data)
     return weighted_image(jnp.asarray(data), contrast, field)
 
 
-def image_fov_m(spec: str) -> tuple[float, ...] | None:
+def image_fov(spec: str) -> tuple[float, ...] | None:
     """The field of view `(x, y, z)` of a phantom [m], or None for a file that doesn't say.
 
     Args:
@@ -143,6 +139,6 @@ def image_fov_m(spec: str) -> tuple[float, ...] | None:
         ValueError: as `load_image`.
     """
     if spec == "brain":
-        return FOV_M
+        return FOV
     data, voxel = _volume(spec)
     return None if voxel is None else tuple(v * n for v, n in zip(voxel, data.shape[-3:], strict=True))

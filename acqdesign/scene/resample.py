@@ -18,11 +18,7 @@ def _overlap(n_in: int, size_in: float, n_out: int, size_out: float) -> np.ndarr
 
 
 def box_resample(
-    array: np.ndarray,
-    shape: Sequence[int],
-    *,
-    voxel_in_m: Sequence[float],
-    voxel_out_m: Sequence[float],
+    array: np.ndarray, shape: Sequence[int], *, voxel_in: Sequence[float], voxel_out: Sequence[float]
 ) -> np.ndarray:
     """Means of a piecewise constant volume over the boxes of another grid with the same centre.
 
@@ -33,8 +29,8 @@ def box_resample(
     Args:
         array: real or complex image, the last three axes `(nx, ny, nz)`; leading axes are carried along.
         shape: the new `(nx, ny, nz)`.
-        voxel_in_m: voxel size of `array` along each of the three axes [m].
-        voxel_out_m: voxel size of the result [m].
+        voxel_in: voxel size of `array` along each of the three axes [m].
+        voxel_out: voxel size of the result [m].
 
     Returns:
         The resampled array `(..., *shape)` in the precision of `array` (float32 for integers).
@@ -45,21 +41,19 @@ def box_resample(
     array = np.asarray(array)
     if array.ndim < 3 or len(shape) != 3:
         raise usage_error("array", array, f"three spatial axes to resample to {tuple(shape)}")
-    for name, sizes in (("voxel_in_m", voxel_in_m), ("voxel_out_m", voxel_out_m)):
+    for name, sizes in (("voxel_in", voxel_in), ("voxel_out", voxel_out)):
         if len(sizes) != 3 or not all(np.isfinite(s) and s > 0 for s in sizes):
             raise usage_error(name, repr(tuple(sizes)), "three finite lengths > 0 in metres")
     dtype = array.dtype if array.dtype.kind in "fc" else np.dtype(np.float32)
     out = array.astype(np.result_type(dtype, np.float64))
-    for axis, (n_out, size_in, size_out) in enumerate(zip(shape, voxel_in_m, voxel_out_m, strict=True)):
+    for axis, (n_out, size_in, size_out) in enumerate(zip(shape, voxel_in, voxel_out, strict=True)):
         weights = _overlap(array.shape[axis - 3], size_in, n_out, size_out)
         out = np.moveaxis(np.tensordot(weights, out, axes=(1, axis - 3)), 0, axis - 3)
     return np.ascontiguousarray(out.astype(dtype))
 
 
 def target_grid(
-    fov_m: Sequence[float],
-    shape: Sequence[int] | None,
-    voxel_size_m: float | Sequence[float] | None,
+    fov: Sequence[float], shape: Sequence[int] | None, voxel_size: float | Sequence[float] | None
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """The shape and voxel size that a request means for a volume of known extent.
 
@@ -68,9 +62,9 @@ def target_grid(
     through the centre, as thick as its pixels are wide on average (or as the volume, where that is thinner).
 
     Args:
-        fov_m: extent of the volume along each axis [m].
+        fov: extent of the volume along each axis [m].
         shape: `(nx, ny, nz)` or None.
-        voxel_size_m: one length, or one for each axis [m], or None.
+        voxel_size: one length, or one for each axis [m], or None.
 
     Returns:
         The shape, and the voxel size along each axis [m].
@@ -79,19 +73,19 @@ def target_grid(
         ValueError: a shape that is not three positive integers, or a voxel size that is not positive.
     """
     voxel: tuple[float, ...] | None = None
-    if voxel_size_m is not None:
-        check_positive("voxel_size_m", voxel_size_m)
-        lengths = np.asarray(voxel_size_m, np.float64).ravel()
+    if voxel_size is not None:
+        check_positive("voxel_size", voxel_size)
+        lengths = np.asarray(voxel_size, np.float64).ravel()
         if lengths.size not in (1, 3):
-            raise usage_error("voxel_size_m", repr(voxel_size_m), "one length, or one for each of three axes")
+            raise usage_error("voxel_size", repr(voxel_size), "one length, or one for each of three axes")
         voxel = tuple(float(v) for v in np.broadcast_to(lengths, 3))
     if shape is None:
         if voxel is None:
             raise usage_error("shape", "neither a shape nor a voxel size", "at least one of them")
-        return tuple(max(1, math.ceil(f / v - 1e-6)) for f, v in zip(fov_m, voxel, strict=True)), voxel
+        return tuple(max(1, math.ceil(f / v - 1e-6)) for f, v in zip(fov, voxel, strict=True)), voxel
     grid = check_shape("shape", shape, dims=(3,))
     if voxel is None:
-        voxel = tuple(f / n for f, n in zip(fov_m, grid, strict=True))
+        voxel = tuple(f / n for f, n in zip(fov, grid, strict=True))
         if grid[0] == 1:
-            voxel = (min((voxel[1] + voxel[2]) / 2, fov_m[0]), *voxel[1:])
+            voxel = (min((voxel[1] + voxel[2]) / 2, fov[0]), *voxel[1:])
     return grid, voxel

@@ -119,15 +119,7 @@ class EchoShape:
 
     def __post_init__(self) -> None:
         check_count("samples", self.samples)
-        for name in (
-            "dwell_s",
-            "refocusing_s",
-            "excitation_s",
-            "crusher",
-            "step",
-            "slab_m",
-            "slab_bandwidth",
-        ):
+        for name in ("dwell_s", "refocusing_s", "excitation_s", "crusher", "step", "slab_m", "slab_bandwidth"):
             if getattr(self, name) is not None:
                 check_positive(name, getattr(self, name))
         if len(self.voxel_m) != 3:
@@ -320,10 +312,7 @@ def largest_k(limits: SystemLimits, shape: EchoShape, esp_s: float) -> float:
     if not (spare >= 0).any() or end > gradient or first_lobes(limits, shape, esp_s) is None:
         shortest = min_echo_spacing(limits, shape, phase_encode=0.0)
         raise usage_error(
-            "esp_s",
-            esp_s,
-            f"at least {shortest:.6g} s",
-            "Or: fewer samples, a smaller crusher, shorter pulses.",
+            "esp_s", esp_s, f"at least {shortest:.6g} s", "Or: fewer samples, a smaller crusher, shorter pulses."
         )
     area = np.sqrt(np.maximum(spare, 0)) * (window - ramp)
     return float(np.where(spare >= 0, area, 0).max()) * GAMMA_HZ_PER_T
@@ -360,9 +349,7 @@ def min_echo_spacing(limits: SystemLimits, shape: EchoShape, *, phase_encode: fl
     if end > limits.max_gradient_t_per_m * _MARGIN:
         longest = shape.dwell_s * end / (limits.max_gradient_t_per_m * _MARGIN)
         raise usage_error(
-            "dwell_s",
-            shape.dwell_s,
-            f"at least {longest:.3g} s for a readout gradient within {limits.name}'s limits",
+            "dwell_s", shape.dwell_s, f"at least {longest:.3g} s for a readout gradient within {limits.name}'s limits"
         )
     corner = phase_encode * _corner(shape)
     raster = limits.block_raster_s

@@ -21,27 +21,35 @@ import numpy as np
 from acqdesign.base.checks import check_choice
 from acqdesign.base.types import Array, Float
 from acqdesign.scene.resample import box_resample, target_grid
-from acqdesign.scene.tissue import TISSUES, Tissue, tissues
+from acqdesign.scene.tissue import TISSUES, Properties, tissue_properties
 
-FOV_M = (0.160, 0.192, 0.160)
+FOV = (0.160, 0.192, 0.160)
 """The phantom's field of view along x, y and z [m]."""
 
 
-def _spoiled_gre(t: Tissue, *, tr_s: float, te_s: float, flip_rad: float) -> float:
-    e1 = math.exp(-tr_s / t.t1_s)
-    steady = math.sin(flip_rad) * (1 - e1) / (1 - math.cos(flip_rad) * e1)
-    return t.pd * steady * math.exp(-te_s / t.t2_s)
+def _spoiled_gre(t: Properties, *, tr: float, te: float, flip: float) -> float:
+    e1 = math.exp(-tr / t.t1)
+    steady = math.sin(flip) * (1 - e1) / (1 - math.cos(flip) * e1)
+    return t.pd * steady * math.exp(-te / t.t2)
 
 
-def _spin_echo(t: Tissue, *, tr_s: float, te_s: float) -> float:
-    return t.pd * (1 - math.exp(-tr_s / t.t1_s)) * math.exp(-te_s / t.t2_s)
+def _spin_echo(t: Properties, *, tr: float, te: float) -> float:
+    return t.pd * (1 - math.exp(-tr / t.t1)) * math.exp(-te / t.t2)
 
 
-_SIGNALS = {
-    "T1w": functools.partial(_spoiled_gre, tr_s=0.020, te_s=0.003, flip_rad=math.pi / 6),
-    "T2w": functools.partial(_spin_echo, tr_s=5.0, te_s=0.090),
-    "PDw": functools.partial(_spin_echo, tr_s=8.0, te_s=0.015),
+CONTRASTS = {
+    "T1w": functools.partial(_spoiled_gre, tr=0.020, te=0.003, flip=math.pi / 6),
+    "T2w": functools.partial(_spin_echo, tr=5.0, te=0.090),
+    "PDw": functools.partial(_spin_echo, tr=8.0, te=0.015),
 }
+"""Signals of a tissue in the contrasts that images may have; see `weighted_image`."""
+
+
+def contrast_weights(contrast: str, names: Sequence[str] = TISSUES, field: str = "3T") -> np.ndarray:
+    """`(tissues,)` signals of tissues in a contrast, the brightest having the value one; see `weighted_image`."""
+    signal = CONTRASTS[check_choice("contrast", contrast, CONTRASTS)]
+    values = np.array([signal(t) for t in tissue_properties(",".join(names), field).values()])
+    return values / values.max()
 
 
 def weighted_image(
@@ -67,10 +75,8 @@ def weighted_image(
     Raises:
         ValueError: an unknown contrast or field strength.
     """
-    signal = _SIGNALS[check_choice("contrast", contrast, _SIGNALS)]
-    values = np.array([signal(t) for t in tissues(TISSUES, field)])
     maps = jnp.asarray(maps)
-    return jnp.tensordot(jnp.asarray(values / values.max(), maps.dtype), maps, axes=1)
+    return jnp.tensordot(jnp.asarray(contrast_weights(contrast, field=field), maps.dtype), maps, axes=1)
 
 
 @functools.cache
@@ -86,7 +92,7 @@ def _stored() -> tuple[np.ndarray, float]:
 def load_brain(
     *,
     shape: Sequence[int] | None = None,
-    voxel_size_m: float | Sequence[float] | None = None,
+    voxel_size: float | Sequence[float] | None = None,
     contrast: str = "T1w",
     field: str = "3T",
 ) -> Float[Array, "..."]:
@@ -97,8 +103,8 @@ def load_brain(
     is cut off. `nx = 1` gives one axial plane through the basal ganglia: see `target_grid` for its thickness.
 
     Args:
-        shape: `(nx, ny, nz)`; alone, it keeps the field of view `FOV_M`.
-        voxel_size_m: one length, or one for each axis [m]; 2 mm where neither is given.
+        shape: `(nx, ny, nz)`; alone, it keeps the field of view `FOV`.
+        voxel_size: one length, or one for each axis [m]; 2 mm where neither is given.
         contrast: `T1w`, `T2w` or `PDw` for an image (see `weighted_image` for the signal equations and the
             scale: one is pure tissue of the brightest kind), or `maps` for volume fractions.
         field: `1.5T` or `3T`: whose tissue table.
@@ -110,11 +116,11 @@ def load_brain(
     Raises:
         ValueError: an unknown contrast or field strength, or an impossible grid.
     """
-    check_choice("contrast", contrast, (*_SIGNALS, "maps"))
+    check_choice("contrast", contrast, (*CONTRASTS, "maps"))
     stored, voxel_in = _stored()
-    if shape is None and voxel_size_m is None:
-        voxel_size_m = voxel_in
-    grid, voxel_out = target_grid(FOV_M, shape, voxel_size_m)
-    maps: Any = box_resample(stored, grid, voxel_in_m=(voxel_in,) * 3, voxel_out_m=voxel_out)
+    if shape is None and voxel_size is None:
+        voxel_size = voxel_in
+    grid, voxel_out = target_grid(FOV, shape, voxel_size)
+    maps: Any = box_resample(stored, grid, voxel_in=(voxel_in,) * 3, voxel_out=voxel_out)
     maps = jnp.asarray(maps, jnp.float32)
     return maps if contrast == "maps" else weighted_image(maps, contrast, field)

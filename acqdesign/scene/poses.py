@@ -1,4 +1,4 @@
-"""Random rotations, flips and scales, so that a design learns from more heads than it was shown."""
+"""Random rotations, mirrors and scales, so that a design learns from more heads than it was shown."""
 
 import math
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ def augment(
     image: Inexact[Array, "*batch nx ny nz"],
     key: PRNGKey,
     *,
-    max_rotation_rad: float = math.pi / 12,
+    max_rotation: float = math.pi / 12,
     max_scale: float = 0.05,
-    flips: Sequence[int] = (2,),
+    mirror: Sequence[int] = (2,),
     voxel_size: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> Inexact[Array, "*batch nx ny nz"]:
     """The image under one random rotation, scale and set of flips about the middle of its field of view.
@@ -39,9 +39,9 @@ def augment(
     Args:
         image: real or complex image `(..., nx, ny, nz)`; leading axes, such as tissue maps, move as one.
         key: from `jax.random.key`.
-        max_rotation_rad: angles about each axis are uniform up to this size [rad].
+        max_rotation: angles about each axis are uniform up to this size [rad].
         max_scale: the object grows or shrinks by a factor uniform in `1 ± max_scale`.
-        flips: axes, of 0, 1 and 2, that are mirrored with probability one half; 2 is left and right in
+        mirror: axes, of 0, 1 and 2, that are mirrored with probability one half; 2 is left and right in
             the packaged brain.
         voxel_size: relative lengths of a voxel's edges, so that anisotropic voxels turn rigidly.
 
@@ -54,12 +54,12 @@ def augment(
     """
     if image.ndim < 3 or not jnp.issubdtype(image.dtype, jnp.inexact):
         raise usage_error("image", image, "a real or complex floating array (..., nx, ny, nz)")
-    if not max_rotation_rad >= 0:
-        raise usage_error("max_rotation_rad", max_rotation_rad, "an angle >= 0")
+    if not max_rotation >= 0:
+        raise usage_error("max_rotation", max_rotation, "an angle >= 0")
     if not 0 <= max_scale < 1:
         raise usage_error("max_scale", max_scale, "a number in [0, 1)")
-    if set(flips) - {0, 1, 2}:
-        raise usage_error("flips", tuple(flips), "axes out of 0, 1 and 2")
+    if set(mirror) - {0, 1, 2}:
+        raise usage_error("mirror", tuple(mirror), "axes out of 0, 1 and 2")
     if len(voxel_size) != 3 or not all(v > 0 for v in voxel_size):
         raise usage_error("voxel_size", tuple(voxel_size), "three lengths > 0")
     shape = image.shape[-3:]
@@ -68,9 +68,9 @@ def augment(
 
     # An axis of one voxel has no neighbours: the plane may only turn about its normal.
     turns = jnp.array([all(n > 1 for a, n in enumerate(shape) if a != axis) for axis in range(3)], real)
-    angles = turns * jax.random.uniform(turn_key, (3,), real, -max_rotation_rad, max_rotation_rad)
+    angles = turns * jax.random.uniform(turn_key, (3,), real, -max_rotation, max_rotation)
     scale = jax.random.uniform(scale_key, (), real, 1 - max_scale, 1 + max_scale)
-    mirrored = jax.random.bernoulli(flip_key, 0.5, (3,)) & jnp.array([a in flips for a in range(3)])
+    mirrored = jax.random.bernoulli(flip_key, 0.5, (3,)) & jnp.array([a in mirror for a in range(3)])
     signs = jnp.where(mirrored, -1, 1).astype(real)
 
     # Output voxels look up where they came from: mirror, turn back, shrink back.
@@ -89,11 +89,11 @@ def augment(
 
 
 def fine_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """The grid of half the voxel size on which `posed` turns images; a single plane stays one."""
+    """The grid of half the voxel size on which `random_pose` turns images; a single plane stays one."""
     return tuple(n if n == 1 else 2 * n for n in shape)
 
 
-def posed(
+def random_pose(
     fine: Inexact[Array, "*batch fx fy fz"],
     key: PRNGKey,
     shape: Sequence[int],
