@@ -1,33 +1,34 @@
-"""How the spins answer: EPG simulation, sequences and Cramér–Rao bounds."""
+"""How the spins answer: sequences, extended phase graphs and Cramér–Rao bounds."""
 
+from acqdesign.signal.bounds import crlb as crlb
+from acqdesign.signal.bounds import crlb_from_fisher as crlb_from_fisher
+from acqdesign.signal.bounds import fisher_information as fisher_information
+from acqdesign.signal.bounds import reduce_bounds as reduce_bounds
+from acqdesign.signal.bounds import relative_bounds as relative_bounds
+from acqdesign.signal.bounds import tissue_bounds as tissue_bounds
 from acqdesign.signal.bssfp import BSSFP as BSSFP
-from acqdesign.signal.bssfp import bssfp as bssfp
-from acqdesign.signal.bssfp import bssfp_steady as bssfp_steady
-from acqdesign.signal.crlb import crlb as crlb
-from acqdesign.signal.crlb import efficiency as efficiency
-from acqdesign.signal.crlb import ensemble as ensemble
-from acqdesign.signal.crlb import fisher_information as fisher_information
-from acqdesign.signal.crlb import tissue_crlb as tissue_crlb
-from acqdesign.signal.crlb import variances as variances
-from acqdesign.signal.crlb import weighted_trace as weighted_trace
 from acqdesign.signal.engine import Interval as Interval
 from acqdesign.signal.engine import epg as epg
+from acqdesign.signal.events import Pulse as Pulse
+from acqdesign.signal.events import Readout as Readout
+from acqdesign.signal.events import Spoil as Spoil
+from acqdesign.signal.events import Wait as Wait
+from acqdesign.signal.events import play as play
 from acqdesign.signal.fse import FSE as FSE
-from acqdesign.signal.fse import fse as fse
 from acqdesign.signal.mprage import MPRAGE as MPRAGE
-from acqdesign.signal.mprage import mprage as mprage
+from acqdesign.signal.profile import SliceProfile as SliceProfile
+from acqdesign.signal.profile import simulate as simulate
 from acqdesign.signal.profile import sinc_pulse as sinc_pulse
 from acqdesign.signal.profile import slice_profile as slice_profile
 from acqdesign.signal.sequence import Sequence as Sequence
-from acqdesign.signal.sequence import SliceProfile as SliceProfile
-from acqdesign.signal.sequence import TissueParams as TissueParams
-from acqdesign.signal.sequence import simulate as simulate
 from acqdesign.signal.spgr import SPGR as SPGR
-from acqdesign.signal.spgr import spgr as spgr
-from acqdesign.signal.spgr import spgr_ernst as spgr_ernst
-from acqdesign.signal.spgr import spgr_steady as spgr_steady
 from acqdesign.signal.ssfp import SSFPFID as SSFPFID
-from acqdesign.signal.ssfp import ssfp_fid as ssfp_fid
+from acqdesign.signal.starts import start_flips as start_flips
 from acqdesign.signal.target import exponential_decay as exponential_decay
 from acqdesign.signal.target import flips_for_echoes as flips_for_echoes
 from acqdesign.signal.target import pseudo_steady_state as pseudo_steady_state
+
+SEQUENCES: dict[str, type[Sequence]] = {
+    "fse": FSE, "mrf": SSFPFID, "spgr": SPGR, "bssfp": BSSFP, "mprage": MPRAGE
+}  # fmt: skip
+"""Sequences by the names that the command lines know them by."""

@@ -6,11 +6,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from acqdesign.base.checks import check_finite, check_positive, is_concrete, usage_error
-from acqdesign.signal.sequence import as_real, check_relaxation
+from acqdesign.base.checks import as_real, check_finite, check_positive, is_concrete, usage_error
+from acqdesign.scene.tissue import Tissue, check_relaxation
 
 
 def decay(time: Array, constant: Array) -> Array:
@@ -31,10 +30,10 @@ def precession_phase(time: Array, b0: Array) -> Array:
 def in_one_precision(**values: Any) -> dict[str, Array]:
     """The given values (None left out) as arrays of one precision; Python numbers follow the arrays.
 
-    All must be real but `m0`, which may be complex.
+    All must be real but `m0` and `gain`, which may be complex.
     """
     arrays = {
-        name: jnp.asarray(value) if name == "m0" and jnp.iscomplexobj(value) else as_real(name, value)
+        name: jnp.asarray(value) if name in ("m0", "gain") and jnp.iscomplexobj(value) else as_real(name, value)
         for name, value in values.items()
         if value is not None
     }
@@ -83,9 +82,7 @@ def check_echo_time(te: Array, tr: Array, n: int, period: str = "tr") -> None:
             raise usage_error("te", got, f"an echo time within {period}", f"Use te <= {limit[wrong][0]:g} s.")
 
 
-def echo_factor(
-    te: Array, *, t2: Array | None = None, t2_prime: Array | None = None, b0: Array | None = None
-) -> Array:
+def echo_factor(te: Array, *, t2: Array | None = None, t2_prime: Array | None = None, b0: Array | None = None) -> Array:
     """What happens to a free induction decay in the echo time: `exp(-te/T2 - te/T2' + 2πi b0 te)`."""
     factor = jnp.ones((), te.dtype)
     for constant in (t2, t2_prime):
@@ -102,34 +99,22 @@ def inverted(inversion_time: Array, efficiency: Array, t1: Array) -> Array:
     return 1.0 - (1.0 + efficiency) * decay(inversion_time, t1)
 
 
-def unless(value: Array, neutral: float) -> Array | None:
-    """None where `value` is known to have no effect, being `neutral` throughout."""
-    return None if is_concrete(value) and bool(np.all(np.asarray(value) == neutral)) else value
+def check_phases(phases: Array, n: int) -> None:
+    """Raises unless there is one phase for each of `n` pulses."""
+    if phases.shape != (n,):
+        raise usage_error("phases", phases, f"one phase for each of the {n} pulses")
 
 
-def steady_arguments(
-    flips: ArrayLike,
-    tr: ArrayLike,
-    t1: ArrayLike,
-    t2: ArrayLike,
-    te: ArrayLike,
-    m0: ArrayLike,
-    b1: ArrayLike,
-    b0: ArrayLike | None,
-    t2_prime: ArrayLike | None,
-) -> dict[str, Array]:
+def steady_arguments(flips: Any, tr: Any, te: Any, tissue: Tissue) -> dict[str, Array]:
     """Checked arguments of a steady state, with the pulses as a last axis of the tissues' batch.
 
     Adds `e1` and `e2`, the decay over `tr`, and `cos` and `sin` of the flips that the tissue sees.
     """
-    values = in_one_precision(flips=flips, tr=tr, te=te, t1=t1, t2=t2, m0=m0, b1=b1, b0=b0, t2_prime=t2_prime)
+    values = in_one_precision(flips=flips, tr=tr, te=te, **tissue.effects())
     check_relaxation(values["t1"], values["t2"])
     check_echo_time(values["te"], values["tr"], check_flips(values["flips"]))
-    if t2_prime is not None:
-        check_positive("t2_prime", values["t2_prime"], allow_inf=True)
-    for name in ("t1", "t2", "m0", "b1", "b0", "t2_prime"):
-        if name in values:
-            values[name] = values[name][..., None]
+    for name in tissue.effects():
+        values[name] = values[name][..., None]
     seen = values["b1"] * values["flips"]
     return values | {
         "cos": jnp.cos(seen),

@@ -132,9 +132,7 @@ class _Factors(NamedTuple):
             first.append(Decay(plus, minus, train.half_e1 * jnp.exp(-train.damping * k**2)))
             spacing.append(train.decay(rows, parity))
             rest.append(train.rest * jnp.exp(-train.rest_damping * k**2))
-        return cls(
-            (first[0], first[1]), jax.tree.map(lambda *both: jnp.stack(both), *spacing), jnp.stack(rest)
-        )
+        return cls((first[0], first[1]), jax.tree.map(lambda *both: jnp.stack(both), *spacing), jnp.stack(rest))
 
 
 def _repeat(train: Train, factors: _Factors, z: Array, source: float) -> tuple[Array, Array]:
@@ -153,12 +151,7 @@ def _repeat(train: Train, factors: _Factors, z: Array, source: float) -> tuple[A
         signs = ((0.5 * train.phase, -0.5 * train.phase.conj()),) * 2
     even, odd = (
         State(
-            *(
-                a * b
-                for a, b in zip(
-                    decay, (plus * train.sin * w, minus * train.sin * w, train.cos * w), strict=True
-                )
-            )
+            *(a * b for a, b in zip(decay, (plus * train.sin * w, minus * train.sin * w, train.cos * w), strict=True))
         )
         for decay, (plus, minus), w in zip(factors.first, signs, z, strict=True)
     )

@@ -11,6 +11,7 @@ pulses. A train of one phase and no off-resonance is therefore real throughout.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -21,14 +22,15 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Inexact
 
 from acqdesign.base.checks import check_count, usage_error
+from acqdesign.scene.tissue import Tissue, check_relaxation
 from acqdesign.signal._arguments import (
     check_flips,
+    check_phases,
     check_times,
     decay,
     in_one_precision,
     precession_phase,
 )
-from acqdesign.signal.sequence import check_relaxation
 
 WINDOWS = 8
 """Scans of different width that an exact train is cut into; more would save little and compile longer."""
@@ -68,8 +70,9 @@ class State(NamedTuple):
     z: Array
 
 
-Tissue = dict[str, Array]
-"""Arrays `()` or `(tissues,)`: t1, t2, z0, b1; b0 and damping where they act; and what the echo needs."""
+Spins = dict[str, Array]
+"""What a simulation needs of tissues, arrays `()` or `(tissues,)`: t1, t2 and b1; b0, damping and z0 where they act;
+and what the echo needs."""
 
 Echo = Callable[[State], Array]
 
@@ -95,10 +98,7 @@ def _turn_jvp(primals: tuple, tangents: tuple) -> tuple:
     across_dot, z_dot, angle_dot, _, _ = tangents
     across, z = _turn(*primals)
     *_, cos, sin = primals
-    pushed = (
-        cos * across_dot + sin * z_dot + angle_dot * z,
-        cos * z_dot - sin * across_dot - angle_dot * across,
-    )
+    pushed = (cos * across_dot + sin * z_dot + angle_dot * z, cos * z_dot - sin * across_dot - angle_dot * across)
     return (across, z), pushed
 
 
@@ -125,19 +125,19 @@ def _at_zero(value: Array, rows: Array) -> Array:
     return jnp.where(lax.broadcasted_iota(jnp.int32, (rows.shape[0], 1), 0) == 0, value, rows)
 
 
-def _precession(duration: Array, orders: int, tissue: Tissue, n_orders: int) -> Callable[[State], State]:
+def precession(duration: Array, orders: int, spins: Spins, n_orders: int) -> Callable[[State], State]:
     """Relaxation, off-resonance and diffusion over an interval, as a function of the state."""
-    e1, e2 = decay(duration, tissue["t1"]), decay(duration, tissue["t2"])
+    e1, e2 = decay(duration, spins["t1"]), decay(duration, spins["t2"])
     plus, minus, z, recovery = e2, e2, e1, 1.0 - e1
-    if "damping" in tissue:
+    if "damping" in spins:
         # Weigel, J Magn Reson 205:276, 2010: b-values of a gradient that takes order k to k + orders.
         k = jnp.arange(n_orders, dtype=e1.dtype)[:, None]
-        b = duration * tissue["damping"]
+        b = duration * spins["damping"]
         plus = plus * jnp.exp(-b * ((k + 0.5 * orders) ** 2 + orders**2 / 12.0))
         minus = minus * jnp.exp(-b * ((k - 0.5 * orders) ** 2 + orders**2 / 12.0))
         z = z * jnp.exp(-b * k**2)
-    if "b0" in tissue:
-        turn = precession_phase(duration, tissue["b0"])
+    if "b0" in spins:
+        turn = precession_phase(duration, spins["b0"])
         plus, minus = plus * turn, minus * turn.conj()
 
     def precess(state: State) -> State:
@@ -170,8 +170,8 @@ def _windows(n: int, segment: int, reach: int, lead: int, n_states: int | None) 
 def train(
     flips: Array,
     intervals: Sequence[Interval],
-    tissue: Tissue,
-    make_echo: Callable[[Tissue, int], Echo],
+    spins: Spins,
+    make_echo: Callable[[Spins, int], Echo],
     *,
     read: int,
     turns: Array | None = None,
@@ -183,7 +183,7 @@ def train(
     Args:
         flips: flip angles `(N,)`.
         intervals: what follows each pulse, with durations as arrays.
-        tissue: arrays that broadcast against each other.
+        spins: arrays that broadcast against each other.
         make_echo: from a block of tissues and a number of orders, the function of the state that is the echo.
         read: the echo is read after so many intervals.
         turns: factor `(N,)`, real or complex, that brings F+ into the frame of the pulse that follows.
@@ -194,7 +194,7 @@ def train(
     segment = max(math.isqrt(n), min(n, 8))
     weights = [abs(each.orders) for each in intervals]
     windows = _windows(n, segment, sum(weights), sum(weights[:read]) if lead is None else lead, n_states)
-    is_complex = "b0" in tissue or (turns is not None and jnp.iscomplexobj(turns))
+    is_complex = "b0" in spins or (turns is not None and jnp.iscomplexobj(turns))
     dtype = jnp.result_type(flips, 1j) if is_complex else flips.dtype
     unroll = 1 if jax.default_backend() == "cpu" or len(windows) > 1 else GPU_UNROLL
 
@@ -203,11 +203,10 @@ def train(
     # Whole segments: what is played past the last pulse is cut off from the echoes.
     xs = {name: jnp.pad(x, (0, -n % segment)).reshape(-1, segment) for name, x in xs.items()}
 
-    def make_period(tissue: Tissue, orders: int) -> Callable[[State, dict[str, Array]], tuple[State, Array]]:
-        echo = make_echo(tissue, orders)
+    def make_period(spins: Spins, orders: int) -> Callable[[State, dict[str, Array]], tuple[State, Array]]:
+        echo = make_echo(spins, orders)
         fixed = [
-            None if each.duration.ndim else _precession(each.duration, each.orders, tissue, orders)
-            for each in intervals
+            None if each.duration.ndim else precession(each.duration, each.orders, spins, orders) for each in intervals
         ]
 
         def period(state: State, x: dict[str, Array]) -> tuple[State, Array]:
@@ -215,23 +214,23 @@ def train(
                 state = State(x["turn"] * state.plus, x["turn"].conj() * state.minus, state.z)
             states = [rotate(state, x["angle"], x["cos"], x["sin"])]
             for i, each in enumerate(intervals):
-                precess = fixed[i] or _precession(x[f"duration{i}"], each.orders, tissue, orders)
+                precess = fixed[i] or precession(x[f"duration{i}"], each.orders, spins, orders)
                 states.append(shift(precess(states[-1]), each.orders))
             return states[-1], echo(states[read])
 
         return period
 
-    def block(tissue: Tissue) -> Array:
-        tissues = max(value.size for value in tissue.values())
+    def block(spins: Spins) -> Array:
+        tissues = max(value.size for value in spins.values())
         none = jnp.zeros((1, tissues), dtype)
-        state = State(none, none, none + tissue["z0"])
+        state = State(none, none, none + spins["z0"])
         parts, first = [], 0
         for segments, orders in windows:
-            period = make_period(tissue, orders)
+            period = make_period(spins, orders)
 
             def play(state: State, x: dict[str, Array], period: Callable = period) -> tuple[State, Array]:
                 # Trigonometry is done here: in the scan it would be fused into, and repeated for, every order.
-                angle = x["flip"][:, None] * tissue["b1"]
+                angle = x["flip"][:, None] * spins["b1"]
                 x = x | {"cos": jnp.cos(angle), "sin": jnp.sin(angle)}
                 # One angle a tissue: reverse mode then sums over orders in the scan and over tissues after it.
                 x["angle"] = jnp.broadcast_to(angle, (segment, tissues))
@@ -246,7 +245,7 @@ def train(
         return jnp.concatenate(parts)[:n].T
 
     widest = max(orders for _, orders in windows)
-    return map_tissues(block, tissue, 3 * widest * jnp.dtype(dtype).itemsize, n // segment)
+    return map_tissues(block, spins, 3 * widest * jnp.dtype(dtype).itemsize, n // segment)
 
 
 def _resize(rows: Array, orders: int) -> Array:
@@ -254,25 +253,20 @@ def _resize(rows: Array, orders: int) -> Array:
 
 
 def map_tissues(
-    block: Callable[[Tissue], Array],
-    tissue: Tissue,
-    bytes_each: int,
-    stored: int,
-    *,
-    at_once: int | None = None,
+    block: Callable[[Spins], Array], spins: Spins, bytes_each: int, stored: int, *, at_once: int | None = None
 ) -> Array:
     """`block` over tissues, a cacheful (on a GPU, what memory holds) at a time: `(*batch, N)`.
 
     Args:
         block: maps arrays `()` or `(tissues,)` to `(tissues, N)`.
-        tissue: arrays that broadcast against each other to the batch shape; scalars are passed as they are.
+        spins: arrays that broadcast against each other to the batch shape; scalars are passed as they are.
         bytes_each: size of what is carried along for each tissue.
         stored: how many times that reverse mode keeps.
         at_once: how many tissues on a CPU, where not as many as fit.
     """
-    shape = jnp.broadcast_shapes(*(value.shape for value in tissue.values()))
-    shared = {name: value for name, value in tissue.items() if not value.ndim}
-    own = {name: jnp.broadcast_to(v, shape).reshape(-1) for name, v in tissue.items() if v.ndim}
+    shape = jnp.broadcast_shapes(*(value.shape for value in spins.values()))
+    shared = {name: value for name, value in spins.items() if not value.ndim}
+    own = {name: jnp.broadcast_to(v, shape).reshape(-1) for name, v in spins.items() if v.ndim}
     tissues = math.prod(shape)
     if jax.default_backend() == "cpu":
         fit, most = at_once or max(64, CACHE_BYTES // bytes_each), STORED_BYTES
@@ -293,10 +287,8 @@ def map_tissues(
     return echoes.reshape(blocks * size, -1)[:tissues].reshape(*shape, -1)
 
 
-def turns_of(phases: Array, n: int) -> Array:
+def turns_of(phases: Array) -> Array:
     """The factors that bring F+ from the frame of each pulse to that of the next."""
-    if phases.shape != (n,):
-        raise usage_error("phases", phases, f"one phase for each of the {n} pulses")
     steps = jnp.diff(phases, prepend=phases[:1])
     return lax.complex(jnp.cos(steps), -jnp.sin(steps))
 
@@ -304,16 +296,12 @@ def turns_of(phases: Array, n: int) -> Array:
 def epg(
     flips: ArrayLike,
     intervals: Sequence[Interval],
-    t1: ArrayLike,
-    t2: ArrayLike,
+    tissue: Tissue,
     *,
     read: int = 0,
     phases: ArrayLike | None = None,
     z0: ArrayLike = 1.0,
-    m0: ArrayLike = 1.0,
-    b1: ArrayLike = 1.0,
-    b0: ArrayLike | None = None,
-    diffusivity: ArrayLike | None = None,
+    gain: ArrayLike = 1.0,
     order_moment: ArrayLike | None = None,
     n_states: int | None = None,
 ) -> Inexact[Array, "... pulses"]:
@@ -325,60 +313,63 @@ def epg(
     Args:
         flips: flip angles `(N,)` [rad].
         intervals: what follows each pulse, in order.
-        t1: longitudinal relaxation time [s]; this and the tissue parameters below broadcast to a batch shape.
-        t2: transverse relaxation time [s].
+        tissue: of any batch shape; its diffusivity acts where there is an `order_moment`, its T2' not at all.
         read: the echo is read after so many intervals.
         phases: phases of the pulses `(N,)` [rad], of which only differences matter. Left out, all are equal.
-        z0: longitudinal magnetisation before the first pulse, relative to `m0`.
-        m0: equilibrium magnetisation, real or complex, in the units of the signal.
-        b1: transmit field relative to nominal; multiplies every flip.
-        b0: off-resonance [Hz]; the transverse magnetisation turns by `exp(2πi b0 t)`.
-        diffusivity: diffusion coefficient [m²/s]; needs `order_moment`.
+        z0: longitudinal magnetisation before the first pulse, relative to `m0`; broadcasts to the batch shape.
+        gain: factor on all echoes, real or complex; likewise.
         order_moment: the dephasing that is one order [rad/m].
         n_states: orders kept; left out, all that reach an echo, which is exact.
 
     Returns:
-        Echoes `(..., N)`; real where neither `phases` nor `b0` is given and `m0` is real.
+        Echoes `(..., N)`; real where there are no `phases`, the tissue has no `b0` and a real `m0`.
 
     Raises:
-        ValueError: for times that are negative or NaN, T2 > 2 T1, or lengths that differ.
+        UsageError: for times that are negative or NaN, T2 > 2 T1, or lengths that differ.
     """
-    if (diffusivity is None) != (order_moment is None):
-        raise usage_error("diffusivity and order_moment", "one of them", "both or neither")
     if not 0 <= read <= len(intervals):
-        raise usage_error("read", read, f"a number of intervals, at most the {len(intervals)} that there are")
+        expected = f"a number of intervals, at most the {len(intervals)} that there are"
+        raise usage_error("read", read, expected)
     if n_states is not None:
         check_count("n_states", n_states)
     durations = {f"duration{i}": each.duration for i, each in enumerate(intervals)}
     values = in_one_precision(
-        flips=flips, phases=phases, t1=t1, t2=t2, z0=z0, m0=m0, b1=b1, b0=b0, diffusivity=diffusivity,
-        order_moment=order_moment, **durations,
-    )  # fmt: skip
+        flips=flips, phases=phases, z0=z0, gain=gain, order_moment=order_moment, **tissue.effects(), **durations
+    )
     check_relaxation(values["t1"], values["t2"])
     n = check_flips(values["flips"])
-    periods = [
-        Interval(check_times(f"duration of interval {i}", values[f"duration{i}"], n), each.orders)
-        for i, each in enumerate(intervals)
-    ]
-    tissue: Tissue = {name: values[name] for name in ("t1", "t2", "z0", "m0", "b1", "b0") if name in values}
-    if diffusivity is not None:
-        tissue["damping"] = values["diffusivity"] * values["order_moment"] ** 2
-    turns = None if phases is None else turns_of(values["phases"], n)
+    for name in durations:
+        check_times(name.replace("duration", "duration of interval "), values[name], n)
+    if phases is not None:
+        check_phases(values["phases"], n)
+    return _epg(values, tuple(each.orders for each in intervals), read, n_states)
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3))
+def _epg(values: Spins, orders: tuple[int, ...], read: int, n_states: int | None) -> Array:
+    """Echoes from checked arguments; compiled once for equal shapes, outside of `jit` too."""
+    spins: Spins = {name: values[name] for name in ("t1", "t2", "z0", "b1", "b0") if name in values}
+    spins["gain"] = values["m0"] * values["gain"]
+    diffuses = "diffusivity" in values and "order_moment" in values
+    if diffuses:
+        spins["damping"] = values["diffusivity"] * values["order_moment"] ** 2
+    turns = turns_of(values["phases"]) if "phases" in values else None
+    periods = [Interval(values[f"duration{i}"], each) for i, each in enumerate(orders)]
 
     # A first wait without gradient does the same to the echo before and after it: one interval fewer.
     early = None
-    if read == 1 and len(periods) > 1 and periods[0].orders == 0 and diffusivity is None:
+    if read == 1 and len(periods) > 1 and periods[0].orders == 0 and not diffuses:
         wait, after, *rest = periods
         if not wait.duration.ndim:
             early, read = wait.duration, 0
             periods = [Interval(wait.duration + after.duration, after.orders), *rest]
 
-    def make_echo(tissue: Tissue, orders: int) -> Echo:
-        gain = tissue["m0"]
+    def make_echo(spins: Spins, orders: int) -> Echo:
+        gain = spins["gain"]
         if early is not None:
-            gain = gain * decay(early, tissue["t2"])
-            if "b0" in tissue:
-                gain = gain * precession_phase(early, tissue["b0"])
+            gain = gain * decay(early, spins["t2"])
+            if "b0" in spins:
+                gain = gain * precession_phase(early, spins["b0"])
         return lambda state: gain * state.plus[0]
 
-    return train(values["flips"], periods, tissue, make_echo, read=read, turns=turns, n_states=n_states)
+    return train(values["flips"], periods, spins, make_echo, read=read, turns=turns, n_states=n_states)

@@ -16,22 +16,27 @@ Hennig, J. Magn. Reson. 78 (1988); Weigel, J. Magn. Reson. Imaging 41 (2015).
 """
 
 import math
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
-from jaxtyping import Float, Inexact
+import numpy as np
 
-from acqdesign.base.checks import check_choice, check_count, check_positive, is_concrete, usage_error
-from acqdesign.base.types import Array, Real
-from acqdesign.signal._arguments import check_flips, check_times, decay, in_one_precision
+from acqdesign.base.checks import as_real, check_choice, check_count, check_positive, is_concrete, usage_error
+from acqdesign.base.types import Array, Inexact, PRNGKey, Real
+from acqdesign.base.units import ms_from_s, rad_from_deg
+from acqdesign.optim import Constraint, Limits, held, resolve
+from acqdesign.optim.parts import is_parametrised
+from acqdesign.scene.tissue import Tissue
+from acqdesign.signal._arguments import check_flips, check_phases, check_times, decay, in_one_precision
 from acqdesign.signal._fse_steady import spoiled_echoes, steady_echoes, steady_orders
 from acqdesign.signal._fse_train import Train, echoes, make_pulses, unit_phase
-from acqdesign.signal.engine import Tissue, map_tissues
-from acqdesign.signal.sequence import TissueParams, as_real, check_relaxation
+from acqdesign.signal.engine import Spins, map_tissues
+from acqdesign.signal.sequence import Sequence, number
+from acqdesign.signal.starts import start_flips
 
 SPOILING = ("transverse", "complete")
 """What is lost between trains."""
@@ -40,77 +45,196 @@ _TISSUES = 128
 """On a CPU as many tissues go through a train together; of those in which many orders last, fewer."""
 
 
-def fse(
-    flips: ArrayLike,
-    esp: ArrayLike,
-    t1: ArrayLike,
-    t2: ArrayLike,
-    *,
-    b1: ArrayLike = 1.0,
-    m0: ArrayLike = 1.0,
-    excitation: ArrayLike = math.pi / 2,
-    excitation_phase: ArrayLike | None = None,
-    phases: ArrayLike | None = None,
-    t2_prep: ArrayLike | None = None,
-    tr: ArrayLike | None = None,
-    spoiling: str = "transverse",
-    diffusivity: ArrayLike | None = None,
-    order_moment: ArrayLike | None = None,
-    n_states: int | None = None,
-) -> Inexact[Array, "... echoes"]:
-    """Echo amplitudes of a train of refocusing pulses.
+class FSE(Sequence):
+    """A train of refocusing pulses.
 
     Args:
-        flips: refocusing flip angles `(N,)` [rad].
+        flips: refocusing flip angles `(N,)` [rad]; learned where an array.
         esp: echo spacing [s], a number; the first pulse comes half of it after the excitation.
-        t1: longitudinal relaxation time [s]; this and the other tissue parameters broadcast to a batch shape.
-        t2: transverse relaxation time [s].
-        b1: transmit field relative to nominal; multiplies excitation and refocusing.
-        m0: equilibrium magnetisation, real or complex, in the units of the signal.
+        echoes: in place of `flips`: so many pulses of 180°.
+        tr: from preparation to preparation, or excitation to excitation [s]: the signal is that of the steady
+            state of repeated trains. None: the train starts from equilibrium.
+        te: effective echo time [s], that of the echo which fills the centre of k-space; 80 ms, or the last echo of
+            shorter trains, unless given.
         excitation: flip angle of the excitation [rad].
         excitation_phase: its phase [rad], π/2 unless given: the refocusing pulses of phase 0 are then about the
             axis along which it leaves the spins (CPMG).
         phases: phases of the refocusing pulses `(N,)` [rad], 0 unless given. The receiver's phase is 0.
         t2_prep: duration of a T2 preparation right before the excitation [s], ideal: it stores `exp(-t2_prep / T2)`
             of the longitudinal magnetisation.
-        tr: from preparation to preparation, or excitation to excitation [s]: the signal is that of the steady
-            state of repeated trains. Left out, the train starts from equilibrium.
+        order_moment: dephasing by the gradients of half an echo spacing [rad/m]; diffusion is simulated where it is
+            given.
         spoiling: what is lost between trains. `transverse` magnetisation only: all that is stored along z lasts,
             dephased or not, as it does when crushers are the same in every train. `complete`: also what is stored
             dephased, as when motion or changing crushers destroy it; faster, most of all for many tissues, and up
             to 1 % of M0 off where it does last.
-        diffusivity: diffusion coefficient [m²/s]; needs `order_moment`.
-        order_moment: dephasing by the gradients of half an echo spacing [rad/m].
-        n_states: orders of one parity kept; left out, all that reach an echo, which is exact.
-
-    Returns:
-        Echoes `(..., N)`; real unless `m0` is complex or a phase is given.
+        n_states: orders of one parity kept; None for all that reach an echo, which is exact.
 
     Raises:
-        ValueError: for times that are not positive (T1 and T2 may be infinite), T2 > 2 T1, flips that are not a
-            vector, phases of another length, or a train that does not fit into `tr`.
+        UsageError: for times that are not positive, flips that are not a vector, phases of another length, or a train
+            that does not fit into `tr`.
     """
-    if (diffusivity is None) != (order_moment is None):
-        raise usage_error("diffusivity and order_moment", "one of them", "both or neither")
-    check_choice("spoiling", spoiling, SPOILING)
-    values = in_one_precision(
-        flips=flips, esp=esp, t1=t1, t2=t2, b1=b1, m0=m0, excitation=excitation, excitation_phase=excitation_phase,
-        phases=phases, t2_prep=t2_prep, tr=tr, diffusivity=diffusivity, order_moment=order_moment,
-    )  # fmt: skip
-    n = _check(values)
-    lasting = tr is not None and spoiling == "transverse"
-    every = steady_orders(n, values["flips"].dtype) if lasting else n // 2 + 1
-    orders = every if n_states is None else min(check_count("n_states", n_states), every)
-    return _simulate(values, orders, lasting)
+
+    flips: Real
+    esp: Real | float
+    tr: Real | float | None
+    te: float | None = eqx.field(static=True)
+    excitation: Real | float
+    excitation_phase: Real | float | None
+    phases: Real | None = held()
+    t2_prep: Real | float | None
+    order_moment: Real | float | None = held()
+    spoiling: str = eqx.field(static=True)
+    n_states: int | None = eqx.field(static=True)
+
+    def __init__(
+        self,
+        flips: Any = None,
+        esp: Any = 10e-3,
+        *,
+        echoes: int | None = None,
+        tr: Any = None,
+        te: float | None = None,
+        excitation: Any = math.pi / 2,
+        excitation_phase: Any = None,
+        phases: Any = None,
+        t2_prep: Any = None,
+        order_moment: Any = None,
+        spoiling: str = "transverse",
+        n_states: int | None = None,
+    ):
+        if (flips is None) == (echoes is None):
+            raise usage_error("flips", f"flips and echoes = {echoes}", "one of the two")
+        if flips is None:
+            flips = jnp.full(check_count("echoes", echoes), math.pi)
+        times = {"esp": esp, "tr": tr, "excitation": excitation, "excitation_phase": excitation_phase,
+                 "t2_prep": t2_prep, "order_moment": order_moment}  # fmt: skip
+        for name, value in times.items():
+            setattr(self, name, None if value is None else number(name, value))
+        self.flips = flips if is_parametrised(flips) else as_real("flips", flips)
+        self.phases = None if phases is None else as_real("phases", phases)
+        self.spoiling = check_choice("spoiling", spoiling, SPOILING)
+        self.n_states = None if n_states is None else check_count("n_states", n_states)
+        self.te = None if te is None else float(te)
+        _check(self._values())
+
+    def _values(self) -> dict[str, Any]:
+        names = ("flips", "esp", "tr", "excitation", "excitation_phase", "phases", "t2_prep", "order_moment")
+        this = resolve(self)
+        return in_one_precision(**{name: getattr(this, name) for name in names})
+
+    @property
+    def te_echo(self) -> int:
+        """The echo, from 0, that defines contrast."""
+        esp, echoes = float(self.esp), self.readouts()
+        return echo_of_te(min(0.080, echoes * esp) if self.te is None else self.te, esp, echoes)
+
+    def readouts(self) -> int:
+        """The number of echoes."""
+        return resolve(self).flips.shape[0]
+
+    def contrast(self, tissue: Tissue) -> Array:
+        """Ideal spin-echo signal at the effective echo time, `m0 exp(-te/T2)`."""
+        return tissue.m0 * jnp.exp(-(self.te_echo + 1) * self.esp / tissue.t2)
+
+    def signal(self, tissue: Tissue) -> Inexact[Array, "... echoes"]:
+        """Echoes `(..., N)`; real unless `m0` is complex or a phase is given."""
+        values = in_one_precision(**self._values(), **tissue.effects())
+        n = _check(values)
+        lasting = self.tr is not None and self.spoiling == "transverse"
+        every = steady_orders(n, values["flips"].dtype) if lasting else n // 2 + 1
+        orders = every if self.n_states is None else min(self.n_states, every)
+        if self.order_moment is None:
+            values.pop("diffusivity", None)
+        return _simulate(values, orders, lasting)
+
+    def limits(self) -> tuple[Constraint, ...]:
+        """Flips between 0 and 180°."""
+        return (Limits(0.0, math.pi, where="flips"),)
+
+    @classmethod
+    def usual_limits(cls) -> Limits:
+        """A root mean square of 60°."""
+        return Limits(0.0, math.pi, rms=rad_from_deg(60.0))
+
+    def design(self) -> Mapping[str, Any]:
+        """Entries of `design.npz`."""
+        this = resolve(self)
+        n, esp = this.readouts(), float(this.esp)
+        given = {"tr_s": np.atleast_1d(this.tr) if this.tr is not None else None}
+        return given | {
+            "flips_rad": this.flips,
+            "phases_rad": np.zeros(n) if this.phases is None else this.phases,
+            "te_s": esp * np.arange(1, n + 1),
+            "esp_s": esp,
+            "excitation_rad": this.excitation,
+        }
+
+    def duration(self) -> float:
+        """How long a train and the recovery after it take [s]."""
+        return float(self.readouts() * self.esp if self.tr is None else self.tr)
+
+    @classmethod
+    def start(
+        cls,
+        tissue: Tissue,
+        key: PRNGKey,
+        *,
+        echoes: int = 32,
+        esp: float = 10e-3,
+        tr: float | None = 1.0,
+        te: float | None = None,
+        excitation: float = math.pi / 2,
+        start: str | None = None,
+        rms: float | None = None,
+        upper: float = math.pi,
+    ) -> "FSE":
+        """A train to start learning from.
+
+        Args:
+            tissue: whose first entry an `exponential` start is solved for.
+            key: for `comb` and `random`.
+            echoes: number of pulses.
+            esp: echo spacing [s].
+            tr: repetition time [s].
+            te: effective echo time [s].
+            excitation: its flip [rad].
+            start: one of `STARTS`; `constant` unless given.
+            rms: root mean square of the flips [rad], `upper` unless given.
+            upper: largest flip [rad].
+        """
+        level = upper if rms is None else min(rms, upper)
+        flips = start_flips(
+            start or "constant", echoes, level=level, upper=upper, key=key,
+            esp=esp, t1=_first(tissue.t1), t2=_first(tissue.t2),
+        )  # fmt: skip
+        return cls(jnp.asarray(flips, tissue.t1.dtype), esp, tr=tr, te=te, excitation=excitation)
+
+
+def _first(values: Array) -> float:
+    return float(np.ravel(values)[0])
+
+
+def echo_of_te(te: float, esp: float, echoes: int) -> int:
+    """The echo, from 0, nearest to an effective echo time; echo `n` is at `(n + 1) esp`.
+
+    Raises:
+        UsageError: if it lies outside the train.
+    """
+    echo = round(te / esp) - 1 if math.isfinite(te) else -1
+    if not 0 <= echo < echoes:
+        span = f"{ms_from_s(esp):g} to {ms_from_s(echoes * esp):g} ms"
+        raise usage_error("te", f"{ms_from_s(te):g} ms", f"a time inside the train, {span}")
+    return echo
 
 
 @partial(jax.jit, static_argnums=(1, 2))
-def _simulate(values: dict[str, Array], orders: int, lasting: bool) -> Array:
+def _simulate(values: Spins, orders: int, lasting: bool) -> Array:
     """Echoes `(..., N)` from checked arguments; compiled once for equal shapes, outside of `jit` too."""
     n = len(values["flips"])
 
-    def block(tissue: Tissue) -> Array:
-        train = _train(values, tissue)
+    def block(spins: Spins) -> Array:
+        train = _train(values, spins)
         if "tr" not in values:
             found = train.prep * train.sin * echoes(train, orders)
         elif lasting:
@@ -119,24 +243,23 @@ def _simulate(values: dict[str, Array], orders: int, lasting: bool) -> Array:
             found = spoiled_echoes(train, orders)
         return jnp.moveaxis(jnp.broadcast_to(found, (n, *train.batch)), 0, -1)
 
-    tissue: Tissue = {name: values[name] for name in ("t1", "t2", "b1", "diffusivity") if name in values}
+    spins: Spins = {name: values[name] for name in ("t1", "t2", "b1", "diffusivity") if name in values}
     bytes_each = 3 * orders * values["flips"].dtype.itemsize
-    found = map_tissues(block, tissue, bytes_each, n, at_once=_TISSUES // 8 if lasting else _TISSUES)
+    found = map_tissues(block, spins, bytes_each, n, at_once=_TISSUES // 8 if lasting else _TISSUES)
     return values["m0"][..., None] * found
 
 
 def _check(values: dict[str, Array]) -> int:
     """The number of pulses, where all arguments are as they should be."""
     n = check_flips(values["flips"])
-    check_relaxation(values["t1"], values["t2"])
     for name in ("esp", "t2_prep", "tr", "excitation", "excitation_phase", "order_moment"):
         if name in values and values[name].ndim:
             raise usage_error(name, values[name], "one number")
     check_positive("esp", values["esp"])
     if "t2_prep" in values:
         check_times("t2_prep", values["t2_prep"], n)
-    if "phases" in values and values["phases"].shape != (n,):
-        raise usage_error("phases", values["phases"], f"one phase for each of the {n} pulses")
+    if "phases" in values:
+        check_phases(values["phases"], n)
     if "tr" in values:
         check_positive("tr", values["tr"])
         times = [values[name] for name in ("tr", "esp", "t2_prep") if name in values]
@@ -149,10 +272,10 @@ def _check(values: dict[str, Array]) -> int:
     return n
 
 
-def _train(values: dict[str, Array], tissue: Tissue) -> Train:
+def _train(values: Spins, spins: Spins) -> Train:
     """The train that a block of tissues sees."""
-    batch = jnp.broadcast_shapes(*(value.shape for value in tissue.values()))
-    esp, b1 = values["esp"], tissue["b1"]
+    batch = jnp.broadcast_shapes(*(value.shape for value in spins.values()))
+    esp, b1 = values["esp"], spins["b1"]
     none = jnp.zeros((), esp.dtype)
     phases = phase = damping = rest_damping = None
     if "phases" in values or "excitation_phase" in values:
@@ -160,8 +283,8 @@ def _train(values: dict[str, Array], tissue: Tissue) -> Train:
         phase = unit_phase(values.get("excitation_phase", none + 0.5 * math.pi))
     prep = values.get("t2_prep", none)
     length = (len(values["flips"]) - 0.5) * esp
-    if "diffusivity" in tissue:
-        rate = tissue["diffusivity"] * values["order_moment"] ** 2
+    if "diffusivity" in spins:
+        rate = spins["diffusivity"] * values["order_moment"] ** 2
         damping = 0.5 * esp * rate
         rest_damping = (values["tr"] - length) * rate if "tr" in values else None
     excited = values["excitation"] * b1
@@ -171,66 +294,10 @@ def _train(values: dict[str, Array], tissue: Tissue) -> Train:
         sin=jnp.sin(excited),
         cos=jnp.cos(excited),
         phase=phase,
-        half_e1=decay(0.5 * esp, tissue["t1"]),
-        half_e2=decay(0.5 * esp, tissue["t2"]),
+        half_e1=decay(0.5 * esp, spins["t1"]),
+        half_e2=decay(0.5 * esp, spins["t2"]),
         damping=damping,
-        prep=decay(prep, tissue["t2"]),
-        rest=decay(values["tr"] - prep - length, tissue["t1"]) if "tr" in values else none,
+        prep=decay(prep, spins["t2"]),
+        rest=decay(values["tr"] - prep - length, spins["t1"]) if "tr" in values else none,
         rest_damping=rest_damping,
     )
-
-
-class FSE(eqx.Module):
-    """A train of refocusing pulses as a pytree of its design variables; see `fse` for their units."""
-
-    flips: Float[Array, " echoes"]
-    esp: Real
-    excitation: Real
-    tr: Real | None
-    excitation_phase: Real | None
-    phases: Float[Array, " echoes"] | None
-    t2_prep: Real | None
-    order_moment: Real | None
-    spoiling: str = eqx.field(static=True)
-
-    def __init__(
-        self,
-        flips: Any,
-        esp: Any,
-        *,
-        excitation: Any = math.pi / 2,
-        tr: Any = None,
-        excitation_phase: Any = None,
-        phases: Any = None,
-        t2_prep: Any = None,
-        order_moment: Any = None,
-        spoiling: str = "transverse",
-    ):
-        def optional(name: str, value: Any) -> Array | None:
-            return None if value is None else as_real(name, value)
-
-        self.flips, self.esp = as_real("flips", flips), as_real("esp", esp)
-        self.excitation = as_real("excitation", excitation)
-        self.tr, self.t2_prep = optional("tr", tr), optional("t2_prep", t2_prep)
-        self.excitation_phase = optional("excitation_phase", excitation_phase)
-        self.phases, self.order_moment = optional("phases", phases), optional("order_moment", order_moment)
-        self.spoiling = check_choice("spoiling", spoiling, SPOILING)
-
-    def __call__(self, tissue: TissueParams) -> Inexact[Array, "... echoes"]:
-        """Echoes `(..., N)` of a tissue; diffusion acts where there is an `order_moment`."""
-        return fse(
-            self.flips,
-            self.esp,
-            tissue.t1,
-            tissue.t2,
-            b1=tissue.b1,
-            m0=tissue.m0,
-            excitation=self.excitation,
-            excitation_phase=self.excitation_phase,
-            phases=self.phases,
-            t2_prep=self.t2_prep,
-            tr=self.tr,
-            spoiling=self.spoiling,
-            diffusivity=None if self.order_moment is None else tissue.diffusivity,
-            order_moment=self.order_moment,
-        )

@@ -1,14 +1,18 @@
 """Slice profiles of RF pulses, as shares of the flip angle across the slice."""
 
 import math
+from typing import Any
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Inexact
 
 from acqdesign.base.checks import (
+    as_real,
     check_choice,
     check_count,
     check_finite,
@@ -16,8 +20,50 @@ from acqdesign.base.checks import (
     is_concrete,
     usage_error,
 )
+from acqdesign.scene.tissue import Tissue
 from acqdesign.signal._arguments import in_one_precision
-from acqdesign.signal.sequence import SliceProfile
+from acqdesign.signal.sequence import Sequence, checked_signal
+
+
+class SliceProfile(eqx.Module):
+    """A slice profile as positions across the slice, each seeing its own share of the flip angle.
+
+    Args:
+        b1: flip relative to nominal at each position, `(P,)`.
+        weights: quadrature weights, `(P,)`; the signal is `Σ_p weights_p · signal(b1 · b1_p)`.
+    """
+
+    b1: Float[Array, " positions"]
+    weights: Float[Array, " positions"]
+
+    def __init__(self, b1: Any, weights: Any):
+        self.b1 = as_real("b1", b1)
+        self.weights = as_real("weights", weights)
+        if self.b1.ndim != 1 or self.b1.shape != self.weights.shape:
+            got = f"shapes {self.b1.shape} and {self.weights.shape}"
+            expected = "one weight for each of the slice positions in b1, both of shape (P,)"
+            raise usage_error("weights", got, expected)
+
+
+def simulate(
+    sequence: Sequence, tissue: Tissue, *, slice_profile: SliceProfile | None = None
+) -> Inexact[Array, "... echoes"]:
+    """The signal of a sequence in a tissue, across a slice where a profile is given.
+
+    Args:
+        sequence: an object such as `FSE`.
+        tissue: parameters of any batch shape.
+        slice_profile: where given, the signal is summed over the slice, `Σ_p w_p S(B1 · b1_p)`.
+
+    Returns:
+        Signal `(..., n_echo)` in the units of the tissue's `m0`, the leading axes being the tissue's batch shape.
+    """
+    if slice_profile is None:
+        return checked_signal(sequence, tissue)
+    weights = slice_profile.weights
+    spread = jax.tree.map(lambda field: field[..., None], tissue)
+    spread = eqx.tree_at(lambda t: t.b1, spread, spread.b1 * slice_profile.b1)
+    return jnp.einsum("...pn,p->...n", checked_signal(sequence, spread), weights, precision="highest")
 
 
 def sinc_pulse(samples: int, time_bandwidth: float) -> Float[Array, " samples"]:

@@ -1,28 +1,24 @@
 """Spoiled gradient echo: RF and gradient spoiling in transience and steady state, and ideal spoiling."""
 
 import math
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.typing import ArrayLike
-from jaxtyping import Array, Inexact
 
-from acqdesign.base.checks import check_count, usage_error
-from acqdesign.base.types import Real
+from acqdesign.base.checks import check_choice, usage_error
+from acqdesign.base.types import Array, Inexact, PRNGKey
 from acqdesign.base.units import deg_from_rad, rad_from_deg
-from acqdesign.signal._arguments import (
-    check_echo_time,
-    check_flips,
-    echo_factor,
-    in_one_precision,
-    steady_arguments,
-    unless,
-)
-from acqdesign.signal.sequence import TissueParams, as_real
-from acqdesign.signal.ssfp import ssfp_fid
+from acqdesign.optim import resolve
+from acqdesign.scene.tissue import Tissue
+from acqdesign.signal._arguments import echo_factor, steady_arguments
+from acqdesign.signal.gradient_echo import MAX_FLIP
+from acqdesign.signal.ssfp import SSFPFID
 
 RF_INCREMENT = rad_from_deg(117.0)
 """The usual quadratic phase increment [rad]; 50° is the other one in use."""
@@ -45,127 +41,125 @@ def quadratic_phases(n: int, rf_increment: float) -> np.ndarray:
 def _period(rf_increment: float) -> int | None:
     """The number of increments that make whole turns, if there is a small one."""
     turns = rf_increment / (2.0 * math.pi)
-    whole = (
-        period for period in range(1, MAX_PERIOD + 1) if abs(turns * period - round(turns * period)) < 1e-9
-    )
+    whole = (period for period in range(1, MAX_PERIOD + 1) if abs(turns * period - round(turns * period)) < 1e-9)
     return next(whole, None)
 
 
-def spgr(
-    flips: ArrayLike,
-    tr: ArrayLike,
-    t1: ArrayLike,
-    t2: ArrayLike,
-    *,
-    te: ArrayLike = 0.0,
-    rf_increment: float = RF_INCREMENT,
-    inversion_time: ArrayLike | None = None,
-    inversion_efficiency: ArrayLike = 1.0,
-    m0: ArrayLike = 1.0,
-    b1: ArrayLike = 1.0,
-    b0: ArrayLike | None = None,
-    t2_prime: ArrayLike | None = None,
-    diffusivity: ArrayLike | None = None,
-    spoiler_moment: ArrayLike | None = None,
-    n_states: int | None = None,
-) -> Inexact[Array, "... pulses"]:
-    """Signal of a train of RF- and gradient-spoiled pulses from equilibrium, or from an inversion.
+STEADY = ("transient", "steady", "ideal")
+"""Of a train from its start; of every flip in its own steady state; and that with ideal spoiling."""
 
-    `ssfp_fid` with phases `rf_increment · j (j + 1) / 2`: see there for the other arguments and the errors.
+
+class SPGR(SSFPFID):
+    """RF- and gradient-spoiled pulses: `SSFPFID` with phases `rf_increment · j (j + 1) / 2`, or their steady state.
 
     Args:
-        flips: flip angles `(N,)` [rad].
+        flips: flip angles `(N,)` [rad]: the pulses of a train, or those of N acquisitions that are each in their
+            steady state.
         tr: repetition times, `()` or `(N,)` [s].
-        t1: longitudinal relaxation time [s]; this and the tissue parameters below broadcast to a batch shape.
-        t2: transverse relaxation time [s].
         te: echo times, `()` or `(N,)` [s].
         rf_increment: quadratic phase increment [rad].
-        inversion_time: from the inversion to the first pulse [s]; left out, there is no inversion.
+        state: `transient`, a train from equilibrium or an inversion; `steady`, each flip in its own steady state, exact
+            for increments of a whole number of half degrees; or `ideal`, that with all transverse magnetisation
+            spoiled: `m0 sin α (1-E1) / (1-E1 cos α) exp(-te/T2*)`.
+        inversion_time: from an inversion to the first pulse of a train [s]; None for no inversion.
         inversion_efficiency: `-Mz` after over `Mz` before the inversion [1].
-        m0: equilibrium magnetisation, real or complex, in the units of the signal.
-        b1: transmit field relative to nominal; multiplies every flip.
-        b0: off-resonance [Hz].
-        t2_prime: reversible transverse decay T2' [s].
-        diffusivity: diffusion coefficient [m²/s]; needs `spoiler_moment`.
-        spoiler_moment: dephasing by the spoiler of one repetition [rad/m].
-        n_states: orders kept; left out, all that reach an echo, which is exact.
+        spoiler_moment: dephasing by one spoiler [rad/m]; where given, trains have diffusion.
+        n_states: orders kept in a train; None for all that reach an echo, which is exact.
 
-    Returns:
-        Complex signal `(..., N)` in the units of `m0`, demodulated with the pulses' phases.
+    Raises:
+        UsageError: for times that are not positive, TE > TR, lengths that differ, or an increment whose steady state is
+            not known.
 
-    Zur, Wood & Neuringer, Magn Reson Med 21:251, 1991.
+    Zur, Wood & Neuringer, Magn Reson Med 21:251, 1991; Ganter, Magn Reson Med 55:98, 2006; Ernst & Anderson, Rev Sci
+    Instrum 37:93, 1966.
     """
-    n = check_flips(as_real("flips", flips))
-    dtype = in_one_precision(flips=flips, tr=tr, t1=t1, t2=t2)["flips"].dtype
-    return ssfp_fid(
-        flips,
-        tr,
-        t1,
-        t2,
-        te=te,
-        phases=jnp.asarray(quadratic_phases(n, rf_increment), dtype),
-        inversion_time=inversion_time,
-        inversion_efficiency=inversion_efficiency,
-        m0=m0,
-        b1=b1,
-        b0=b0,
-        t2_prime=t2_prime,
-        diffusivity=diffusivity,
-        spoiler_moment=spoiler_moment,
-        n_states=n_states,
-    )
+
+    rf_increment: float = eqx.field(static=True)
+    state: str = eqx.field(static=True)
+
+    def __init__(
+        self,
+        flips: Any,
+        tr: Any,
+        te: Any = 0.0,
+        *,
+        rf_increment: float = RF_INCREMENT,
+        state: str = "transient",
+        inversion_time: Any = None,
+        inversion_efficiency: Any = 1.0,
+        spoiler_moment: Any = None,
+        n_states: int | None = None,
+    ):
+        self.rf_increment = float(rf_increment)
+        self.state = check_choice("state", state, STEADY)
+        if state != "transient" and not (inversion_time is None and spoiler_moment is None and n_states is None):
+            what = f"{state!r} with an inversion, diffusion or a number of states"
+            raise usage_error("state", what, "none of them", "Leave those out.")
+        if state == "steady" and _period(self.rf_increment) is None:
+            got = f"{deg_from_rad(self.rf_increment):g}°"
+            expected = "a whole number of half degrees"
+            raise usage_error("rf_increment", got, expected, "A train takes any: state='transient'.")
+        super().__init__(
+            flips, tr, te, inversion_time=inversion_time, inversion_efficiency=inversion_efficiency,
+            spoiler_moment=spoiler_moment, n_states=n_states,
+        )  # fmt: skip
+
+    def signal(self, tissue: Tissue) -> Inexact[Array, "... pulses"]:
+        """Signal `(..., N)`, complex but for ideal spoiling without `b0`, demodulated with the pulses' phases."""
+        if self.state == "transient":
+            dtype = self.values(tissue)["flips"].dtype
+            return self.train(tissue, jnp.asarray(quadratic_phases(self.readouts(), self.rf_increment), dtype))
+        this = resolve(self)
+        values = steady_arguments(this.flips, this.tr, this.te, tissue)
+        found = _ideal(values) if self.state == "ideal" else _steady(values, self.rf_increment)
+        gains = {name: values.get(name) for name in ("t2", "t2_prime", "b0")}
+        return values["m0"] * echo_factor(values["te"], **gains) * found
+
+    def design(self) -> Mapping[str, Any]:
+        """Entries of `design.npz`."""
+        if self.state != "transient":
+            return super().design()
+        return {**super().design(), "phases_rad": quadratic_phases(self.readouts(), self.rf_increment)}
+
+    @classmethod
+    def start(
+        cls,
+        tissue: Tissue,
+        key: PRNGKey,
+        *,
+        echoes: int = 400,
+        tr: float = 10e-3,
+        te: float = 2e-3,
+        ti: float | None = 20e-3,
+        start: str | None = None,
+        rms: float | None = None,
+        upper: float = MAX_FLIP,
+    ) -> "SPGR":
+        """A train to start learning from, after an inversion; arguments as of `SSFPFID.start`."""
+        return cls.start_of(tissue, key, echoes, start, upper, rms, tr=tr, te=te, inversion_time=ti)
 
 
-def spgr_steady(
-    flips: ArrayLike,
-    tr: ArrayLike,
-    t1: ArrayLike,
-    t2: ArrayLike,
-    *,
-    te: ArrayLike = 0.0,
-    rf_increment: float = RF_INCREMENT,
-    m0: ArrayLike = 1.0,
-    b1: ArrayLike = 1.0,
-    b0: ArrayLike | None = None,
-    t2_prime: ArrayLike | None = None,
-) -> Inexact[Array, "... flips"]:
-    """Steady-state signal of RF- and gradient-spoiled pulses, for each of several flip angles; exact.
+def _ideal(values: dict[str, Array]) -> Array:
+    cos, sin, e1 = values["cos"], values["sin"], values["e1"]
+    recovered = 1.0 - cos * e1
+    return sin * (1.0 - e1) / jnp.where(recovered == 0, 1.0, recovered)
+
+
+@partial(jax.jit, static_argnums=1)
+def _steady(values: dict[str, Array], rf_increment: float) -> Array:
+    """The steady state of unit M0 right after the pulses; compiled once for equal shapes, outside of `jit` too.
 
     In the frame of the pulses, order `k` advances by a phase that is constant from pulse to pulse. In the
     steady state, `F_-k` after a pulse is then `σ_k` times `F_k` before it, and `σ_k` follows from `σ_k+1` by
     a fraction that is linear above and below. These fractions repeat with the increment's period, so that
     composing one period and squaring it sums all orders. `rf_increment=0` is gradient spoiling alone (FISP).
 
-    Args:
-        flips: flip angles `(N,)`, each in its own steady state [rad].
-        tr: repetition times, `()` or `(N,)` [s].
-        t1: longitudinal relaxation time [s]; this and the tissue parameters below broadcast to a batch shape.
-        t2: transverse relaxation time [s].
-        te: echo times, `()` or `(N,)` [s].
-        rf_increment: quadratic phase increment, a whole number of half degrees [rad].
-        m0: equilibrium magnetisation, real or complex, in the units of the signal.
-        b1: transmit field relative to nominal; multiplies every flip.
-        b0: off-resonance [Hz].
-        t2_prime: reversible transverse decay T2' [s].
-
-    Returns:
-        Complex signal `(..., N)` in the units of `m0`, demodulated with the pulses' phases.
-
-    Raises:
-        ValueError: for times that are not positive, T2 > 2 T1, TE > TR, lengths that differ, or an increment
-            that does not repeat.
-
     Ganter, Magn Reson Med 55:98, 2006; Sobol & Gauntt, J Magn Reson Imaging 6:384, 1996.
     """
-    values = steady_arguments(flips, tr, t1, t2, te, m0, b1, b0, t2_prime)
     cos, sin, e1, e2 = (values[name] for name in ("cos", "sin", "e1", "e2"))
     dtype = jnp.result_type(cos, 1j)
     period = _period(rf_increment)
-    if period is None:
-        got = f"{deg_from_rad(rf_increment):g}°"
-        raise usage_error(
-            "rf_increment", got, "a whole number of half degrees", "Or use spgr, which takes any."
-        )
+    assert period is not None
     turns = rf_increment * np.arange(period + 1)
 
     Fraction = tuple[Array, Array, Array]  # σ_k = (p σ_k+1 + q) / (r σ_k+1 + 1)
@@ -200,113 +194,4 @@ def spgr_steady(
     recovered = jnp.where(recovered == 0, 1.0, recovered)
     returned = real + imag**2 / (1.0 + real)
     across = sin * (1.0 - e1) / recovered / (1.0 - returned * (cos - e1) / recovered)
-    signal = lax.complex(across, -across * imag / (1.0 + real))
-    return _gain(values) * signal
-
-
-def spgr_ernst(
-    flips: ArrayLike,
-    tr: ArrayLike,
-    t1: ArrayLike,
-    t2: ArrayLike,
-    *,
-    te: ArrayLike = 0.0,
-    m0: ArrayLike = 1.0,
-    b1: ArrayLike = 1.0,
-    b0: ArrayLike | None = None,
-    t2_prime: ArrayLike | None = None,
-) -> Inexact[Array, "... flips"]:
-    """Steady-state signal with ideal spoiling: `m0 sin α (1-E1) / (1-E1 cos α) exp(-te/T2*)`.
-
-    Arguments and errors are those of `spgr_steady`; T2 matters only through `te`.
-
-    Returns:
-        Signal `(..., N)`; real unless `b0` is given or `m0` is complex.
-
-    Ernst & Anderson, Rev Sci Instrum 37:93, 1966.
-    """
-    values = steady_arguments(flips, tr, t1, t2, te, m0, b1, b0, t2_prime)
-    cos, sin, e1 = values["cos"], values["sin"], values["e1"]
-    recovered = 1.0 - cos * e1
-    return _gain(values) * sin * (1.0 - e1) / jnp.where(recovered == 0, 1.0, recovered)
-
-
-def _gain(values: dict[str, Array]) -> Array:
-    decayed = echo_factor(values["te"], t2=values["t2"], t2_prime=values.get("t2_prime"), b0=values.get("b0"))
-    return values["m0"] * decayed
-
-
-class SPGR(eqx.Module):
-    """RF-spoiled gradient echo; called with a tissue.
-
-    Args:
-        flips: flip angles `(N,)` [rad]: the pulses of a train from equilibrium, or with `steady` those of N
-            acquisitions that are each in their steady state.
-        tr: repetition times, `()` or `(N,)` [s].
-        te: echo times, `()` or `(N,)` [s].
-        rf_increment: quadratic phase increment [rad].
-        steady: whether each flip is in its own steady state.
-        inversion_time: from an inversion to the first pulse of a train [s]; None for no inversion.
-        inversion_efficiency: `-Mz` after over `Mz` before the inversion [1].
-        spoiler_moment: dephasing by one spoiler [rad/m]; where given, trains have diffusion.
-        n_states: orders kept in a train; None for all that reach an echo, which is exact.
-    """
-
-    flips: Real
-    tr: Real
-    te: Real
-    inversion_time: Real | None
-    inversion_efficiency: Real
-    spoiler_moment: Real | None
-    rf_increment: float = eqx.field(static=True)
-    steady: bool = eqx.field(static=True)
-    n_states: int | None = eqx.field(static=True)
-
-    def __init__(
-        self,
-        flips: Any,
-        tr: Any,
-        te: Any = 0.0,
-        *,
-        rf_increment: float = RF_INCREMENT,
-        steady: bool = False,
-        inversion_time: Any = None,
-        inversion_efficiency: Any = 1.0,
-        spoiler_moment: Any = None,
-        n_states: int | None = None,
-    ):
-        self.flips = as_real("flips", flips)
-        self.tr, self.te = as_real("tr", tr), as_real("te", te)
-        check_echo_time(self.te, self.tr, check_flips(self.flips))
-        self.rf_increment, self.steady = float(rf_increment), steady
-        if steady and not (inversion_time is None and spoiler_moment is None and n_states is None):
-            raise usage_error(
-                "steady", True, "no inversion, diffusion or number of states with it", "Leave those out."
-            )
-        self.inversion_time = None if inversion_time is None else as_real("inversion_time", inversion_time)
-        self.inversion_efficiency = as_real("inversion_efficiency", inversion_efficiency)
-        self.spoiler_moment = None if spoiler_moment is None else as_real("spoiler_moment", spoiler_moment)
-        self.n_states = None if n_states is None else check_count("n_states", n_states)
-
-    def __call__(self, tissue: TissueParams) -> Inexact[Array, "... pulses"]:
-        """Signal `(..., N)` of tissues of any batch shape."""
-        times = (self.flips, self.tr, tissue.t1, tissue.t2)
-        effects: dict[str, Any] = {
-            "te": self.te,
-            "rf_increment": self.rf_increment,
-            "m0": tissue.m0,
-            "b1": tissue.b1,
-            "b0": unless(tissue.b0, 0.0),
-            "t2_prime": unless(tissue.t2_prime, math.inf),
-        }
-        if self.steady:
-            return spgr_steady(*times, **effects)
-        return spgr(
-            *times,
-            **effects,
-            inversion_time=self.inversion_time,
-            inversion_efficiency=self.inversion_efficiency,
-            diffusivity=None if self.spoiler_moment is None else tissue.diffusivity,
-            spoiler_moment=self.spoiler_moment,
-            n_states=self.n_states,
-        )
+    return lax.complex(across, -across * imag / (1.0 + real))

@@ -8,8 +8,8 @@ from jax.typing import ArrayLike
 
 from acqdesign.base.checks import check_count, check_finite, check_positive, is_concrete, usage_error
 from acqdesign.base.types import Array, Float
+from acqdesign.scene.tissue import check_relaxation
 from acqdesign.signal._arguments import decay, in_one_precision
-from acqdesign.signal.sequence import check_relaxation
 
 
 def pseudo_steady_state(echoes: int, level: ArrayLike) -> Float[Array, " echoes"]:

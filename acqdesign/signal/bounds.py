@@ -8,9 +8,10 @@ For samples `s(θ)` with white complex noise of standard deviation `σ` in the r
 half as many digits where parameters are nearly confused; `crlb` uses it.
 """
 
+import dataclasses
 from collections.abc import Sequence as Several
+from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -18,10 +19,12 @@ from jax.typing import ArrayLike
 
 from acqdesign.base.checks import check_choice, check_positive, usage_error
 from acqdesign.base.types import Array, Float, Inexact, Scalar
-from acqdesign.signal.sequence import Sequence, SliceProfile, TissueParams, simulate
+from acqdesign.scene.tissue import Tissue
+from acqdesign.signal.profile import SliceProfile, simulate
+from acqdesign.signal.sequence import Sequence
 
 PARAMETERS = ("t1", "t2", "m0", "b1", "b0", "t2_prime", "diffusivity")
-"""What `tissue_crlb` can bound."""
+"""What `tissue_bounds` can bound."""
 
 
 def fisher_information(
@@ -58,7 +61,7 @@ def _check(jacobian: Array, noise: ArrayLike, weights: Array | None) -> None:
         raise usage_error("weights", weights, f"shape (..., {jacobian.shape[-2]}), one for each sample")
 
 
-def variances(fisher: Float[Array, "... params params"], keep: int | None = None) -> Float[Array, "... keep"]:
+def crlb_from_fisher(fisher: Float[Array, "... params params"], keep: int | None = None) -> Float[Array, "... keep"]:
     """Diagonal of the inverse Fisher matrix: infinite, not NaN, for what cannot be told from the rest.
 
     Args:
@@ -188,93 +191,108 @@ def _unexplained(columns: list[Array], others: list[Array]) -> Array:
     return jnp.stack(found, axis=-1)
 
 
-def tissue_crlb(
+def tissue_bounds(
     sequence: Sequence,
-    tissue: TissueParams,
-    params: Several[str] = ("t1", "t2"),
+    tissue: Tissue,
+    targets: Several[str] = ("t1", "t2"),
     *,
+    nuisance: Several[str] = ("m0",),
     noise: ArrayLike = 1.0,
     weights: Float[Array, "..."] | None = None,
-    known_m0: bool = False,
     relative: bool = False,
     slice_profile: SliceProfile | None = None,
-) -> Float[Array, "... params"]:
+) -> Float[Array, "... targets"]:
     """Cramér–Rao bounds of tissue parameters from what a sequence gives, for a batch of tissues.
+
+    M0 is complex: as a target it is its size along its own phase, which stays a nuisance; as a nuisance it is both.
 
     Args:
         sequence: an object such as `FSE`.
         tissue: parameters of any batch shape.
-        params: names of the fields of `tissue` to bound; the others are known.
+        targets: names of fields of `tissue` to bound.
+        nuisance: names of further fields that are unknown; all others are known.
         noise: standard deviation of each part of a sample, in the units of `m0`; a number.
         weights: `(..., samples)` relative precision of each sample.
-        known_m0: whether the complex M0 is known too; otherwise it is a nuisance.
         relative: bounds divided by the parameters' squares.
         slice_profile: as for `simulate`.
 
     Returns:
-        `(..., params)` variances, in squared units of the parameters, [1] where relative.
+        `(..., targets)` variances, in squared units of the parameters, [1] where relative.
 
     Raises:
-        ValueError: on an unknown name.
+        UsageError: on an unknown name, or one that is a target and a nuisance.
     """
-    for name in params:
-        check_choice("params", name, PARAMETERS)
+    for name in (*targets, *nuisance):
+        check_choice("targets" if name in targets else "nuisance", name, PARAMETERS)
+        if name in targets and name in nuisance and name != "m0":
+            raise usage_error("nuisance", name, "names that are not among the targets")
+    names = [name for name in (*targets, *nuisance) if name != "m0"]
+    if tissue.b0 is None and "b0" in names:
+        tissue = dataclasses.replace(tissue, b0=jnp.asarray(0.0))
+    fields = [getattr(tissue, name) for name in names]
+    if any(field is None for field in fields):
+        missing = names[next(i for i, field in enumerate(fields) if field is None)]
+        raise usage_error("targets", f"{missing}, of which the tissue has none", "what the tissue has")
 
-    fields = lambda tissue: [getattr(tissue, name) for name in params]  # noqa: E731
+    def samples(fields: list[Array]) -> Array:
+        changed: dict[str, Any] = dict(zip(names, fields, strict=True))
+        return simulate(sequence, dataclasses.replace(tissue, **changed), slice_profile=slice_profile)
 
     def along(direction: Array) -> tuple[Array, Array]:
-        tangents = [
-            jnp.ones_like(field) * d.astype(field.dtype) for field, d in zip(values, direction, strict=True)
-        ]
-        return jax.jvp(samples, (values,), (tangents,))
+        # By a parameter's logarithm the bound is the relative one.
+        size = [field if relative else jnp.ones_like(field) for field in fields]
+        tangents = [s * d.astype(s.dtype) for s, d in zip(size, direction, strict=True)]
+        return jax.jvp(samples, (fields,), (tangents,))
 
-    def samples(values: list[Array]) -> Array:
-        return simulate(sequence, eqx.tree_at(fields, tissue, values), slice_profile=slice_profile)
-
-    values = fields(tissue)
-    signal, jacobian = jax.vmap(along, out_axes=(None, -1))(jnp.eye(len(values), dtype=values[0].real.dtype))
-    # The scale of M0 is among the parameters or a nuisance; its phase is confused with none where all is real.
-    phase = 1j * signal[..., None] if jnp.iscomplexobj(signal) and "m0" in params and not known_m0 else None
-    found = crlb(
-        jacobian,
+    if fields:
+        signal, slopes = jax.vmap(along, out_axes=(None, -1))(jnp.eye(len(fields), dtype=fields[0].dtype))
+    else:
+        signal = samples([])
+        slopes = signal[..., :0, None]
+    columns = {name: slopes[..., i] for i, name in enumerate(names)}
+    columns["m0"] = signal if relative else signal / jnp.abs(tissue.m0)[..., None]
+    others = [columns[name] for name in nuisance if name not in targets]
+    if ("m0" in targets or "m0" in nuisance) and jnp.iscomplexobj(signal):
+        # Where all is real the phase of M0 is confused with nothing.
+        others.append(1j * signal)
+    return crlb(
+        jnp.stack([columns[name] for name in targets], axis=-1),
         noise=noise,
         weights=weights,
-        signal=None if known_m0 or "m0" in params else signal,
-        nuisance=phase,
+        nuisance=jnp.stack(others, axis=-1) if others else None,
     )
-    if relative:
-        found = found / jnp.stack(
-            [jnp.broadcast_to(jnp.abs(v) ** 2, found.shape[:-1]) for v in values], axis=-1
-        )
-    return found
 
 
-def weighted_trace(
-    fisher: Float[Array, "... params params"], matrix: Float[Array, "params params"], weight: ArrayLike = 1.0
+def relative_bounds(
+    sequence: Sequence, tissue: Tissue, targets: Several[str] = ("t2",), noise: ArrayLike = 1.0
 ) -> Float[Array, "..."]:
-    """The reference example's cost `trace(I⁻¹ ∘ W) · weight`, the product being elementwise.
+    """The relative bound that designs are made for: `Σ_θ var(θ) / θ²` over the targets.
 
-    Only the diagonal of `W` matters: it weights the variances, `1/θ²` giving relative ones.
+    The complex M0 is unknown and everything else is known. The noise is relative to M0, so that a tissue's proton
+    density does not matter.
 
     Args:
-        fisher: `(..., params, params)`, in inverse units of the variances.
-        matrix: `W`, `(params, params)` relative weights.
-        weight: of the whole [1], a number.
+        sequence: an object such as `FSE`.
+        tissue: parameters of any batch shape.
+        targets: names of fields of `tissue`.
+        noise: standard deviation of each part of a sample, in units of M0; a number.
 
     Returns:
-        A number for each Fisher matrix, `(...)`, in units of weighted variance.
+        `(...)`, one bound a tissue [1].
     """
-    return jnp.asarray(weight) * jnp.sum(variances(fisher) * jnp.diagonal(matrix), axis=-1)
+    unit = dataclasses.replace(tissue, m0=jnp.ones((), tissue.t1.dtype))
+    found = tissue_bounds(sequence, unit, targets, noise=noise, relative=True)
+    return found.sum(axis=-1)
 
 
-def ensemble(
-    bounds: Float[Array, "..."], over: str = "mean", weights: Float[Array, "..."] | None = None
+def reduce_bounds(
+    bounds: Float[Array, "..."], reduce: str = "mean", weights: Float[Array, "..."] | None = None
 ) -> Scalar:
     """One number for the bounds of many tissues.
 
     Args:
         bounds: of each, any shape, in any units of variance.
-        over: `mean`, weighted where `weights` are given; or `worst`: the smooth maximum `‖b‖_8 = (Σ b⁸)^(1/8)`,
+        reduce: `mean`, weighted where `weights` are given; or `max`: the smooth maximum `‖b‖_8 = (Σ b⁸)^(1/8)`,
             at least the largest and at most `n^(1/8)` of it.
         weights: relative, of the shape of `bounds`, for `mean`.
 
@@ -284,25 +302,11 @@ def ensemble(
     Raises:
         ValueError: on an unknown name or weights of another shape.
     """
-    check_choice("over", over, ("mean", "worst"))
+    check_choice("reduce", reduce, ("mean", "max"))
     if weights is not None and weights.shape != bounds.shape:
         raise usage_error("weights", weights, f"the shape of bounds, {tuple(bounds.shape)}")
-    if over == "mean":
+    if reduce == "mean":
         return jnp.mean(bounds) if weights is None else jnp.sum(weights * bounds) / jnp.sum(weights)
     top = lax.stop_gradient(jnp.max(bounds))
     safe = jnp.where(jnp.isfinite(top) & (top > 0), top, 1)
     return safe * jnp.sum((bounds / safe) ** 8) ** 0.125
-
-
-def efficiency(variance: Float[Array, "..."], value: ArrayLike, duration: ArrayLike) -> Float[Array, "..."]:
-    """Precision of an estimate per square root of time, `θ / (σ_θ sqrt(T))` [s^-1/2].
-
-    Args:
-        variance: of the estimate, any shape, in squared units of the parameter.
-        value: the parameter, in units of its own; this and the next broadcast.
-        duration: of the acquisition [s].
-
-    Returns:
-        One value for each of the arguments' broadcast shape [s^-1/2].
-    """
-    return jnp.asarray(value) / jnp.sqrt(variance * jnp.asarray(duration))

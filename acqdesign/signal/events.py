@@ -1,0 +1,235 @@
+"""Sequences as lists of events, played by extended phase graphs: any pulses, waits, spoilers and readouts.
+
+The list is cut into repeats of one pattern, each of which is scanned: compiling takes as long as the pattern, not as
+the list. Every order that can still reach a readout is kept, so that the signal is exact.
+
+Conventions: a frame that turns with the nominal frequency; a pulse of phase φ is a right-handed rotation that takes
+equilibrium towards `exp(iφ)`, so that 90° with phase 0 give `+m0`; off-resonance turns the transverse magnetisation by
+`exp(2πi b0 t)`. Orders are those of `engine`.
+"""
+
+import math
+from collections.abc import Sequence as Several
+from functools import partial
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from acqdesign.base.checks import as_real, usage_error
+from acqdesign.base.types import Array, Inexact
+from acqdesign.scene.tissue import Tissue
+from acqdesign.signal._arguments import check_times, in_one_precision
+from acqdesign.signal.engine import Spins, State, map_tissues, precession, rotate, shift
+
+_LONGEST_PATTERN = 128
+
+
+class Event(eqx.Module):
+    """One event of a sequence."""
+
+
+class Pulse(Event):
+    """An RF pulse, as a rotation without duration; `b1` of the tissue multiplies its angle.
+
+    Args:
+        angle: flip angle [rad].
+        phase: [rad], or None for 0: trains without phases are real and faster.
+    """
+
+    angle: Any
+    phase: Any = None
+
+
+class Wait(Event):
+    """Free precession, perhaps under a gradient.
+
+    Args:
+        duration: [s].
+        orders: dephasing by the gradient, in whole orders of either sign.
+    """
+
+    duration: Any
+    orders: int = eqx.field(static=True, default=0)
+
+
+class Spoil(Event):
+    """Ideal spoiling: all transverse magnetisation is lost."""
+
+
+class Readout(Event):
+    """A sample of the transverse magnetisation, after a wait.
+
+    Args:
+        te: time until it [s]; it passes.
+        phase: of the receiver [rad], or None for 0.
+    """
+
+    te: Any = 0.0
+    phase: Any = None
+
+
+class _Kind(NamedTuple):
+    """What of an event is static."""
+
+    event: type
+    orders: int
+    phased: bool
+
+
+def _kind(number: int, event: Event) -> _Kind:
+    kind = next((each for each in (Pulse, Wait, Spoil, Readout) if isinstance(event, each)), None)
+    if kind is None:
+        raise usage_error("events", repr(event), "Pulse, Wait, Spoil or Readout")
+    orders = getattr(event, "orders", 0)
+    if not isinstance(orders, int | np.integer):
+        raise usage_error(f"events: orders of event {number}", orders, "a whole number")
+    return _Kind(kind, int(orders), getattr(event, "phase", None) is not None)
+
+
+def _values(number: int, event: Event) -> dict[str, Array]:
+    """The numbers of an event as scalars."""
+    fields = {"angle": "angle", "duration": "time", "te": "time", "phase": "phase"}
+    found = {}
+    for field, name in fields.items():
+        value = getattr(event, field, None)
+        if value is not None:
+            array = as_real(f"events: {field} of event {number}", value)
+            if array.ndim:
+                raise usage_error(f"events: {field} of event {number}", array, "one number")
+            if name == "time":
+                check_times(f"events: {field} of event {number}", array, 1)
+            found[name] = array
+    return found
+
+
+def _repeats(kinds: Several[_Kind]) -> list[tuple[int, int, int]]:
+    """`(first, length, times)` of patterns that cover the list."""
+    found, at = [], 0
+    while at < len(kinds):
+        best = (1, 1)
+        for length in range(1, min(_LONGEST_PATTERN, (len(kinds) - at) // 2) + 1):
+            times = 1
+            pattern = kinds[at : at + length]
+            while kinds[at + times * length : at + (times + 1) * length] == pattern:
+                times += 1
+            if times > 1 and length * times > best[0] * best[1]:
+                best = (length, times)
+        found.append((at, *best))
+        at += best[0] * best[1]
+    return found
+
+
+def _orders(kinds: Several[_Kind]) -> int:
+    """The highest order that is populated and can still come back by the last readout."""
+    steps = [abs(kind.orders) for kind in kinds]
+    last = max((i for i, kind in enumerate(kinds) if kind.event is Readout), default=0)
+    ahead, reached, highest = sum(steps[: last + 1]), 0, 0
+    for step in steps[: last + 1]:
+        reached, ahead = reached + step, ahead - step
+        highest = max(highest, min(reached, ahead))
+    return highest
+
+
+def play(events: Several[Event], tissue: Tissue) -> Inexact[Array, "... readouts"]:
+    """The signal of a list of events in a tissue.
+
+    Args:
+        events: in the order of playing; their numbers may be traced, their kinds and orders not.
+        tissue: of any batch shape; neither T2' nor diffusion is simulated here.
+
+    Returns:
+        `(..., readouts)`; real where no event has a phase, the tissue no `b0` and a real `m0`.
+
+    Raises:
+        UsageError: no readout, a wrong event, a time that is negative, or a tissue whose effects are not simulated.
+    """
+    kinds = [_kind(n, event) for n, event in enumerate(events)]
+    if not any(kind.event is Readout for kind in kinds):
+        raise usage_error("events", f"{len(kinds)} events without a readout", "at least one Readout")
+    for name in ("t2_prime", "diffusivity"):
+        if getattr(tissue, name) is not None:
+            raise usage_error(f"tissue: {name}", "a value", "None", "Sequences of events do not simulate it.")
+    numbers = [_values(n, event) for n, event in enumerate(events)]
+    flat = {f"{n}.{name}": value for n, given in enumerate(numbers) for name, value in given.items()}
+    values = in_one_precision(**flat, **tissue.effects())
+    parts = []
+    for first, length, times in _repeats(kinds):
+        stacked = tuple(
+            {
+                name: jnp.stack([values[f"{first + slot + length * n}.{name}"] for n in range(times)])
+                for name in numbers[first + slot]
+            }
+            for slot in range(length)
+        )
+        parts.append(((tuple(kinds[first : first + length]), times), stacked))
+    spins = {name: values[name] for name in tissue.effects() if name != "m0"}
+    patterns, stacks = tuple(pattern for pattern, _ in parts), [stacked for _, stacked in parts]
+    found = _play(patterns, _orders(kinds) + 1, stacks, spins)
+    return values["m0"][..., None] * found
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _play(patterns: tuple, orders: int, numbers: list, spins: Spins) -> Array:
+    """Signals of unit M0; compiled once for equal kinds of events and shapes, outside of `jit` too."""
+    is_complex = "b0" in spins or any(kind.phased for kinds, _ in patterns for kind in kinds)
+    real = spins["t1"].dtype
+    dtype = jnp.result_type(real, 1j) if is_complex else real
+
+    def step(kind: _Kind, x: dict[str, Array], state: State, spins: Spins) -> tuple[State, Array | None]:
+        if kind.event is Spoil:
+            return State(jnp.zeros_like(state.plus), jnp.zeros_like(state.minus), state.z), None
+        turn = lax.complex(jnp.cos(x["phase"]), jnp.sin(x["phase"])) if kind.phased else None
+        if kind.event is Pulse:
+            angle = jnp.broadcast_to(x["angle"] * spins["b1"], state.z.shape[1:])
+            if turn is not None:
+                state = State(turn.conj() * state.plus, turn * state.minus, state.z)
+            state = rotate(state, angle, jnp.cos(angle), jnp.sin(angle))
+            return (state if turn is None else State(turn * state.plus, turn.conj() * state.minus, state.z)), None
+        state = shift(precession(x["time"], kind.orders, spins, orders)(state), kind.orders)
+        if kind.event is Wait:
+            return state, None
+        return state, state.plus[0] if turn is None else turn.conj() * state.plus[0]
+
+    def block(spins: Spins) -> Array:
+        tissues = max(value.size for value in spins.values())
+        none = jnp.zeros((orders, tissues), dtype)
+        state, seen = State(none, none, none.at[0].set(1)), []
+        for (kinds, times), xs in zip(patterns, numbers, strict=True):
+
+            def once(state: State, xs: Any, kinds: tuple = kinds) -> tuple[State, Array]:
+                found = []
+                for kind, x in zip(kinds, xs, strict=True):
+                    state, sample = step(kind, x, state, spins)
+                    found += [] if sample is None else [jnp.broadcast_to(sample, (tissues,))]
+                return state, jnp.stack(found) if found else jnp.zeros((0, tissues), dtype)
+
+            state, samples = _scan(once, state, xs, times)
+            seen.append(samples.reshape(-1, tissues))
+        return jnp.concatenate(seen).T
+
+    stored = sum(math.isqrt(times) for _, times in patterns)
+    return map_tissues(block, spins, 3 * orders * jnp.dtype(dtype).itemsize, stored)
+
+
+def _scan(once: Any, state: State, xs: Any, times: int) -> tuple[State, Array]:
+    """`once` over the leading axis; reverse mode keeps states between segments and replays what is inside."""
+    if times == 1:
+        return once(state, jax.tree.map(lambda x: x[0], xs))
+    segment = max(1, math.isqrt(times))
+    whole = times - times % segment
+
+    @partial(jax.checkpoint, prevent_cse=False)
+    def several(state: State, xs: Any) -> tuple[State, Array]:
+        return lax.scan(once, state, xs, length=segment)
+
+    head = jax.tree.map(lambda x: x[:whole].reshape(-1, segment, *x.shape[1:]), xs)
+    state, samples = lax.scan(several, state, head, length=whole // segment)
+    samples = samples.reshape(whole, *samples.shape[2:])
+    if whole == times:
+        return state, samples
+    state, rest = lax.scan(once, state, jax.tree.map(lambda x: x[whole:], xs), length=times - whole)
+    return state, jnp.concatenate([samples, rest])
