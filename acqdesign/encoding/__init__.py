@@ -1,23 +1,31 @@
-"""How k-space is sampled: trajectories, NUFFT, density and encoding operators."""
+"""How k-space is sampled: trajectories, encodings, NUFFT and density."""
 
 from acqdesign.encoding._backends import available_backends as available_backends
+from acqdesign.encoding.density import DENSITIES as DENSITIES
+from acqdesign.encoding.density import density_weights as density_weights
 from acqdesign.encoding.density import least_squares_density as least_squares_density
 from acqdesign.encoding.density import pipe_density as pipe_density
-from acqdesign.encoding.initial import INITIALISERS as INITIALISERS
-from acqdesign.encoding.initial import Lines as Lines
-from acqdesign.encoding.initial import initial_lines as initial_lines
-from acqdesign.encoding.initial import reference_lines as reference_lines
-from acqdesign.encoding.lines import LineGram as LineGram
+from acqdesign.encoding.encoding import CartesianEncoding as CartesianEncoding
+from acqdesign.encoding.encoding import Coils as Coils
+from acqdesign.encoding.encoding import Encoding as Encoding
+from acqdesign.encoding.encoding import Gram as Gram
+from acqdesign.encoding.encoding import ImageMap as ImageMap
+from acqdesign.encoding.encoding import Mask as Mask
+from acqdesign.encoding.encoding import NUFFTEncoding as NUFFTEncoding
+from acqdesign.encoding.encoding import Plane as Plane
+from acqdesign.encoding.lines import LineWeights as LineWeights
 from acqdesign.encoding.lines import StraightLineEncoding as StraightLineEncoding
 from acqdesign.encoding.lines import uniform_readout as uniform_readout
 from acqdesign.encoding.nufft import nufft_adjoint as nufft_adjoint
 from acqdesign.encoding.nufft import nufft_forward as nufft_forward
-from acqdesign.encoding.operators import CartesianEncoding as CartesianEncoding
-from acqdesign.encoding.operators import Encoding as Encoding
-from acqdesign.encoding.operators import NUFFTEncoding as NUFFTEncoding
-from acqdesign.encoding.operators import dot_test as dot_test
 from acqdesign.encoding.ordering import ORDERINGS as ORDERINGS
-from acqdesign.encoding.ordering import Views as Views
-from acqdesign.encoding.ordering import echo_of_te as echo_of_te
-from acqdesign.encoding.ordering import order_views as order_views
-from acqdesign.encoding.trains import EchoTrainEncoding as EchoTrainEncoding
+from acqdesign.encoding.ordering import order_readouts as order_readouts
+from acqdesign.encoding.patterns import INITIALISERS as INITIALISERS
+from acqdesign.encoding.patterns import initial_lines as initial_lines
+from acqdesign.encoding.straight import Lines as Lines
+from acqdesign.encoding.trajectory import FreeForm as FreeForm
+from acqdesign.encoding.trajectory import Radial as Radial
+from acqdesign.encoding.trajectory import Trajectory as Trajectory
+
+TRAJECTORIES: dict[str, type[Trajectory]] = {"lines": Lines, "radial": Radial, "free": FreeForm}
+"""Trajectories by the names that the command lines know them by."""

@@ -101,10 +101,7 @@ def _split(points: Array, size: int, count: int) -> Array:
 
 def _phases(points: Array, shape: tuple[int, ...]) -> list[Array]:
     """`exp(-2πi k_d r_d)` of shape `(T, M, N_d)` for each axis."""
-    cycles = [
-        wrap(points[..., d, None] * voxel_coordinates(n, points.dtype)[None, None])
-        for d, n in enumerate(shape)
-    ]
+    cycles = [wrap(points[..., d, None] * voxel_coordinates(n, points.dtype)[None, None]) for d, n in enumerate(shape)]
     return [jax.lax.complex(jnp.cos(2 * math.pi * c), -jnp.sin(2 * math.pi * c)) for c in cycles]
 
 

@@ -93,10 +93,7 @@ def _forward_jvp(primals: tuple, tangents: tuple, *, plan: Plan) -> tuple[Array,
     moments = [image * r for r in _coordinates(plan, image.dtype)]
     stacked = forward(plan, jnp.concatenate([image, *moments], axis=1), points)
     moved = d_points.astype(image.dtype)[:, None]
-    terms = [
-        (-2j * math.pi * moved[..., d]) * stacked[:, (d + 1) * n : (d + 2) * n]
-        for d in range(len(plan.shape))
-    ]
+    terms = [(-2j * math.pi * moved[..., d]) * stacked[:, (d + 1) * n : (d + 2) * n] for d in range(len(plan.shape))]
     if not _is_zero(d_image):
         terms.append(forward(plan, d_image, points))
     return stacked[:, :n], functools.reduce(jnp.add, terms)
@@ -115,8 +112,7 @@ def _adjoint_jvp(primals: tuple, tangents: tuple, *, plan: Plan) -> tuple[Array,
     n = samples.shape[1]
     stacked = adjoint(plan, jnp.concatenate(parts, axis=1), points)
     terms = [
-        (2j * math.pi * r) * stacked[:, d * n : (d + 1) * n]
-        for d, r in enumerate(_coordinates(plan, samples.dtype))
+        (2j * math.pi * r) * stacked[:, d * n : (d + 1) * n] for d, r in enumerate(_coordinates(plan, samples.dtype))
     ]
     if not _is_zero(d_samples):
         terms.append(stacked[:, -n:])
@@ -146,9 +142,7 @@ def _batch(primitive: Primitive, args: tuple, axes: tuple, *, plan: Plan) -> tup
         source = jnp.broadcast_to(source, (b, *source.shape))
     else:
         source = jnp.moveaxis(source, source_axis, 0)
-    out = primitive.bind(
-        source.reshape(b * t, *source.shape[2:]), points.reshape(b * t, *points.shape[2:]), plan=plan
-    )
+    out = primitive.bind(source.reshape(b * t, *source.shape[2:]), points.reshape(b * t, *points.shape[2:]), plan=plan)
     return out.reshape(b, t, *out.shape[1:]), 0
 
 

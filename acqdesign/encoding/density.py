@@ -16,7 +16,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from acqdesign.base.checks import check_count, check_positive, check_shape, usage_error
+from acqdesign.base.checks import check_choice, check_count, check_positive, check_shape, usage_error
 from acqdesign.base.types import Array, Float, Points
 from acqdesign.encoding import _backends
 from acqdesign.encoding.nufft import check_points, nufft_adjoint, nufft_forward
@@ -50,10 +50,7 @@ def _kernel_factors(points: Array, shape: tuple[int, ...]) -> tuple[list[Array],
         square = (n * bottom) ** 2
         small = square < (0.09 if points.dtype == jnp.float32 else 4e-4)
         a, b = (1 - n**-2) / 6, (3 - 27 * n**-2) / 60
-        series, series_slope = (
-            1 - a * square * (1 - b * square),
-            -2 * a * n**2 * bottom * (1 - 2 * b * square),
-        )
+        series, series_slope = (1 - a * square * (1 - b * square), -2 * a * n**2 * bottom * (1 - 2 * b * square))
         safe = jnp.where(small, 1, bottom)
         ratio = jnp.where(small, series, top / (n * safe))
         slope = jnp.where(small, series_slope * cos_bottom, (cos_top - ratio * cos_bottom) / safe)
@@ -103,9 +100,7 @@ def _pipe(points: Array, shape: tuple[int, ...], iterations: int, backend: str) 
     return _pipe_history(points, shape, iterations, backend)[0]
 
 
-def _pipe_history(
-    points: Array, shape: tuple[int, ...], iterations: int, backend: str
-) -> tuple[Array, list, list]:
+def _pipe_history(points: Array, shape: tuple[int, ...], iterations: int, backend: str) -> tuple[Array, list, list]:
     weights, products = [jnp.ones(points.shape[0], points.dtype)], []
     for _ in range(iterations):
         products.append(_multiply(points, shape, weights[-1], backend))
@@ -137,12 +132,7 @@ def _check(points: Array, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def pipe_density(
-    points: Points,
-    shape: tuple[int, ...],
-    iterations: int = 10,
-    *,
-    stop_gradient: bool = False,
-    backend: str = "auto",
+    points: Points, shape: tuple[int, ...], iterations: int = 10, *, stop_gradient: bool = False, backend: str = "auto"
 ) -> Float[Array, " points"]:
     """Pipe and Menon's multiplicative iteration `w ← w / (C w)`, started from ones.
 
@@ -174,12 +164,7 @@ def pipe_density(
 
 
 def least_squares_density(
-    points: Points,
-    shape: tuple[int, ...],
-    *,
-    ridge: float = 0.1,
-    stop_gradient: bool = False,
-    backend: str = "auto",
+    points: Points, shape: tuple[int, ...], *, ridge: float = 0.1, stop_gradient: bool = False, backend: str = "auto"
 ) -> Float[Array, " points"]:
     """The minimiser of `‖Aᴴ w A - I‖_F² + ridge·‖w‖²`: the solution of `(C + ridge) w = 1`.
 
@@ -213,3 +198,34 @@ def least_squares_density(
         return _multiply(points, shape, weights, backend) + ridge * weights
 
     return jax.scipy.sparse.linalg.cg(normal, ones, tol=tol)[0]
+
+
+DENSITIES = ("pipe", "pipe-stopped", "least-squares", "none")
+"""Names that `density_weights` knows."""
+
+
+def density_weights(
+    name: str, points: Points, shape: tuple[int, ...], iterations: int = 10, *, backend: str = "auto"
+) -> Float[Array, " points"]:
+    """Density weights by name.
+
+    Args:
+        name: `pipe` (gradients through it), `pipe-stopped` (constant under differentiation), `least-squares`
+            or `none` (ones).
+        points: `(M, D)` in cycles per voxel.
+        shape: voxels along each of the `D` axes.
+        iterations: of Pipe and Menon's.
+        backend: as in `pipe_density`.
+
+    Returns:
+        `(M,)` weights [1].
+
+    Raises:
+        UsageError: on an unknown name.
+    """
+    check_choice("density", name, DENSITIES)
+    if name == "none":
+        return jnp.ones(points.shape[0], points.dtype)
+    if name == "least-squares":
+        return least_squares_density(points, shape, backend=backend)
+    return pipe_density(points, shape, iterations, stop_gradient=name == "pipe-stopped", backend=backend)

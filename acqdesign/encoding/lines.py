@@ -9,7 +9,7 @@ which has no readout axis: a small matrix along x and a convolution in each plan
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -17,21 +17,25 @@ import jax.numpy as jnp
 from jaxtyping import Complex
 
 from acqdesign.base.checks import check_count, check_finite, check_shape, usage_error
-from acqdesign.base.sharding import piece, total, vary, varying
+from acqdesign.base.sharding import local_part, vary, varying
 from acqdesign.base.types import Array, Float, Image, LinePoints, Samples
 from acqdesign.encoding import toeplitz
-from acqdesign.encoding._backends import complex_dtype, promote, voxel_coordinates, wrap
+from acqdesign.encoding._backends import promote, voxel_coordinates, wrap
+from acqdesign.encoding.density import density_weights, pipe_density
+from acqdesign.encoding.encoding import Encoding, Gram, check_trailing, check_weights, weigh
 from acqdesign.encoding.nufft import check_options, check_points, nufft_adjoint, nufft_forward
-from acqdesign.encoding.operators import (
-    check_smaps,
-    check_trailing,
-    check_weights,
-    combine_local,
-    sample_shape,
-    spread,
-    sum_over_coils,
-    weigh,
-)
+
+
+class LineWeights(NamedTuple):
+    """Weights `W = D ⊗ w` of the samples of straight lines.
+
+    Attributes:
+        lines: `(S,)` real weights `w` of the lines.
+        samples: `(R,)` real weights `D` of the samples of each line.
+    """
+
+    lines: Float[Array, "... lines"]
+    samples: Float[Array, " samples"]
 
 
 def uniform_readout(samples: int, dtype: Any = jnp.float32) -> Float[Array, " samples"]:
@@ -39,66 +43,50 @@ def uniform_readout(samples: int, dtype: Any = jnp.float32) -> Float[Array, " sa
     return voxel_coordinates(check_count("samples", samples), dtype) / samples
 
 
-class LineGram(eqx.Module):
-    """`Aᴴ W A` of straight lines, ready to apply many times: made by `StraightLineEncoding.normal`.
+class LineGram(Gram):
+    """`Aᴴ W A` of straight lines: made by `StraightLineEncoding.normal`.
 
     Attributes:
-        spectrum: `(py, pz)` of the kernel over the phase encodes on the padded grid [1].
-        readout: `()` or `(nx, nx)` Gram matrix along the readout [1].
-        smaps: `(coils, nx, ny, nz)` complex coil sensitivities, or None.
+        spectrum: `([sets,] py, pz)` of the kernel over the phase encodes on the padded grid [1].
+        readout: `([sets])` or `([sets,] nx, nx)` Gram matrix along the readout [1].
         shape: `(nx, ny, nz)` of the image.
     """
 
-    spectrum: Float[Array, "py pz"]
-    readout: Float[Array, ""] | Complex[Array, "nx nx"]
-    smaps: Complex[Array, "coils nx ny nz"] | None
+    spectrum: Float[Array, "*sets py pz"]
+    readout: Float[Array, "*sets"] | Complex[Array, "*sets nx nx"]
     shape: tuple[int, int, int] = eqx.field(static=True)
 
     def __call__(self, image: Image) -> Image:
         """Image `(..., nx, ny, nz)` to `Aᴴ W A` of it, the same shape and complex."""
-        return total(self.local(image), "coils")
-
-    def local(self, image: Image) -> Image:
-        """Of an image `(..., nx, ny, nz)`, the share of the coils that this device holds, where a mesh splits them."""
         check_trailing("image", image, self.shape)
-
-        # Iterations that are kept for a gradient keep their image, not what every coil sees of it.
-        @jax.checkpoint
-        def seen_by(smaps: Array | None) -> Array:
-            coils, readout = promote(spread(image, smaps, 3), self.readout)
-            if readout.ndim:
-                coils = jnp.einsum("xu,...uyz->...xyz", readout, coils, precision="highest")
-            else:
-                coils = readout * coils
-            planes = coils.reshape(-1, *self.shape[1:])
-            out = toeplitz.convolve_planes(planes, self.spectrum).reshape(coils.shape)
-            return combine_local(out, smaps, 3)
-
-        each = image.size * complex_dtype(image).itemsize
-        return sum_over_coils(seen_by, self.smaps, bytes_each=each)
+        image, readout = promote(image, self.readout)
+        if readout.ndim:
+            image = jnp.einsum("xu,...uyz->...xyz", readout, image, precision="highest")
+        else:
+            image = readout * image
+        planes = image.reshape(-1, *self.shape[1:])
+        return toeplitz.convolve_planes(planes, self.spectrum).reshape(image.shape)
 
 
-class StraightLineEncoding(eqx.Module):
+class StraightLineEncoding(Encoding):
     """Encoding of a 3D image by straight readout lines along x, scaled by `1/sqrt(∏N)`.
 
-    Full Cartesian sampling is unitary. Differentiable in points, maps and images, in every mode.
+    Differentiable in points and images, in every mode.
 
     Args:
         points: `(S, 2)` phase encodes `(ky, kz)` in cycles per voxel; periodic with period one.
         shape: `(nx, ny, nz)` of the image, x along the readout; `nx = 1` is one plane.
         samples_per_line: number of readout samples `R`, placed by `uniform_readout`.
         readout: `(R,)` explicit kx positions in cycles per voxel, instead of `samples_per_line`.
-        smaps: `(coils, nx, ny, nz)` complex coil sensitivities, or None for one uniform coil.
         eps: relative accuracy of `finufft`; 1e-6 in single and 1e-12 in double precision by default.
         backend: `finufft`, `dft` or `auto`, as in `nufft_forward`.
 
     Raises:
-        ValueError: on wrong shapes, dtypes or counts, or non-finite points.
+        UsageError: on wrong shapes, dtypes or counts, or non-finite points.
     """
 
     points: LinePoints
     positions: Float[Array, " samples"] | None  # along the readout; None where uniform
-    smaps: Complex[Array, "coils nx ny nz"] | None
     shape: tuple[int, int, int] = eqx.field(static=True)
     samples_per_line: int = eqx.field(static=True)
     eps: float | None = eqx.field(static=True)
@@ -111,7 +99,6 @@ class StraightLineEncoding(eqx.Module):
         samples_per_line: int | None = None,
         *,
         readout: Float[Array, " samples"] | None = None,
-        smaps: Complex[Array, "coils nx ny nz"] | None = None,
         eps: float | None = None,
         backend: str = "auto",
     ):
@@ -120,28 +107,15 @@ class StraightLineEncoding(eqx.Module):
             raise usage_error("points", points, "shape (lines, 2)", "Use jax.vmap for several sets of lines.")
         nx, ny, nz = check_shape("shape", shape, dims=(3,))
         self.shape = (nx, ny, nz)
-        if readout is not None:
-            if (
-                not hasattr(readout, "dtype")
-                or readout.ndim != 1
-                or not jnp.issubdtype(readout.dtype, jnp.floating)
-            ):
-                raise usage_error("readout", readout, "a real floating-point array of shape (samples,)")
-            check_finite("readout", readout)
-            if samples_per_line not in (None, readout.shape[0]):
-                raise usage_error(
-                    "samples_per_line", samples_per_line, f"{readout.shape[0]}, the length of readout"
-                )
-            samples_per_line = readout.shape[0]
-        elif samples_per_line is None:
-            raise usage_error(
-                "samples_per_line", None, "the number of samples of a line, or readout positions"
-            )
-        self.samples_per_line = check_count("samples_per_line", samples_per_line)
-        check_smaps(smaps, self.shape)
+        self.samples_per_line = check_readout(samples_per_line, readout)
         check_options(eps, backend, points.dtype)
-        self.points, self.positions, self.smaps = points, readout, smaps
+        self.points, self.positions = points, readout
         self.eps, self.backend = eps, backend
+
+    @property
+    def samples(self) -> tuple[int, ...]:  # type: ignore[override]
+        """`(lines, samples)`."""
+        return self.points.shape[0], self.samples_per_line
 
     @property
     def readout(self) -> Float[Array, " samples"]:
@@ -151,130 +125,154 @@ class StraightLineEncoding(eqx.Module):
         return self.positions
 
     @property
-    def here(self) -> tuple[int, int, int]:
+    def oversampling(self) -> float:
+        """Samples of a line over voxels along it."""
+        return self.samples_per_line / self.shape[0]
+
+    @property
+    def _here(self) -> tuple[int, int, int]:
         """The shape of this device's piece of an image: some planes, where the points are marked to vary with them."""
         nx, ny, nz = self.shape
-        return piece(nx, "planes", self.points)[0], ny, nz
+        return local_part(nx, "planes", self.points)[0], ny, nz
 
     def _scale(self) -> float:
         return 1 / math.sqrt(math.prod(self.shape))
 
     def _along_readout(self) -> Complex[Array, "samples nx"]:
         readout = self.readout
-        planes, first = piece(self.shape[0], "planes", self.points)
+        planes, first = local_part(self.shape[0], "planes", self.points)
         voxels = jax.lax.dynamic_slice_in_dim(voxel_coordinates(self.shape[0], readout.dtype), first, planes)
         cycles = readout[:, None] * voxels[None]
         angle = -2 * math.pi * wrap(cycles)
         return jax.lax.complex(jnp.cos(angle), jnp.sin(angle))
 
+    def _split(self, weights: Any) -> tuple[Array | None, Array | None]:
+        """Weights of the lines and of the samples of a line, once they are of the right shapes."""
+        lines, along = weights if isinstance(weights, LineWeights) else (weights, None)
+        check_weights("weights", lines, (self.points.shape[0],))
+        check_weights("weights of samples", along, (self.samples_per_line,))
+        return lines, along
+
     def forward(self, image: Image) -> Samples:
-        """`A f`: image `(..., nx, ny, nz)` to samples `(..., [coils,] lines, samples)`."""
-        check_trailing("image", image, self.here)
-        coils = spread(image, self.smaps, 3)
-        planes = nufft_forward(coils, self.points, eps=self.eps, backend=self.backend)
+        """`A f`: image `(..., nx, ny, nz)` to samples `(..., lines, samples)`."""
+        check_trailing("image", image, self._here)
+        planes = nufft_forward(image, self.points, eps=self.eps, backend=self.backend)
         along, planes = promote(self._along_readout(), planes)
         return jnp.einsum("kx,...xs->...sk", along, planes, precision="highest") * self._scale()
 
-    def adjoint(
-        self,
-        kspace: Samples,
-        weights: Float[Array, " lines"] | None = None,
-        readout_weights: Float[Array, " samples"] | None = None,
-    ) -> Image:
-        """`Aᴴ W y`: samples `(..., [coils,] lines, samples)` to an image `(..., nx, ny, nz)`.
+    def adjoint(self, kspace: Samples, weights: Any = None) -> Image:
+        """`Aᴴ W y`: samples `(..., lines, samples)` to an image `(..., nx, ny, nz)`.
 
         Args:
-            kspace: samples `(..., [coils,] lines, samples)` of k-space, as `forward` returns them.
-            weights: `(lines,)` real weights of the lines, such as a density; ones by default.
-            readout_weights: `(samples,)` real weights of the samples of each line; ones by default.
+            kspace: samples `(..., lines, samples)` of k-space, as `forward` returns them.
+            weights: `(lines,)` real weights, or `LineWeights`; ones unless given.
         """
-        lines, samples = self.points.shape[0], self.samples_per_line
-        check_trailing("kspace", kspace, sample_shape(self.smaps, lines, samples))
-        check_weights("weights", weights, lines)
-        check_weights("readout_weights", readout_weights, samples)
-        if weights is not None:
-            kspace = weigh(kspace, weights[:, None])
-        if readout_weights is not None:
-            kspace = weigh(kspace, readout_weights)
+        check_trailing("kspace", kspace, self.samples)
+        lines, along_weights = self._split(weights)
+        if lines is not None:
+            kspace = weigh(kspace, lines[:, None])
+        if along_weights is not None:
+            kspace = weigh(kspace, along_weights)
         along, kspace = promote(self._along_readout(), kspace)
-
-        def seen_by(smaps: Array | None, kspace: Array) -> Array:
-            kspace = kspace if smaps is None else jnp.moveaxis(kspace, 0, -3)
-            planes = jnp.einsum("kx,...sk->...xs", jnp.conj(along), kspace, precision="highest")
-            out = nufft_adjoint(planes, self.points, self.shape[1:], eps=self.eps, backend=self.backend)
-            return combine_local(out * self._scale(), smaps, 3)
-
-        batch, by_coil = kspace.shape[:-2], kspace
-        if self.smaps is not None:
-            batch, by_coil = kspace.shape[:-3], jnp.moveaxis(kspace, -3, 0)
-        # The gradient transforms as many images again for each of the two coordinates.
-        each = 3 * math.prod((*batch, *self.here)) * kspace.dtype.itemsize
-        return total(sum_over_coils(seen_by, self.smaps, by_coil, bytes_each=each), "coils", "lines")
+        planes = jnp.einsum("kx,...sk->...xs", jnp.conj(along), kspace, precision="highest")
+        out = nufft_adjoint(planes, self.points, self.shape[1:], eps=self.eps, backend=self.backend)
+        return out * self._scale()
 
     def readout_gram(
-        self, readout_weights: Float[Array, " samples"] | None = None
+        self, weights: Float[Array, " samples"] | None = None
     ) -> Float[Array, ""] | Complex[Array, "nx nx"]:
         """`Fᴴ D F / nx`: a number where the readout is uniform and no coarser than Nyquist, else a matrix.
 
         Args:
-            readout_weights: `(samples,)` real weights `D` of the samples of each line; ones by default.
-
-        Returns:
-            `()` or `(nx, nx)` [1].
+            weights: `(samples,)` real weights `D` of the samples of each line; ones unless given.
         """
-        check_weights("readout_weights", readout_weights, self.samples_per_line)
         nx = self.shape[0]
-        if self.positions is None and readout_weights is None and self.samples_per_line >= nx:
+        if self.positions is None and weights is None and self.samples_per_line >= nx:
             return jnp.asarray(self.samples_per_line / nx, self.points.dtype)
-        if self.here != self.shape:
+        if self._here != self.shape:
             got = f"planes split with {self.samples_per_line} samples of a line"
-            raise usage_error(
-                "mesh", got, f"a uniform readout of {nx} or more", "Planes are apart only in that."
-            )
+            remedy = "Planes are apart only in that."
+            raise usage_error("mesh", got, f"a uniform readout of {nx} or more", remedy)
         along = self._along_readout()
-        weighted = along if readout_weights is None else weigh(along, readout_weights[:, None])
+        weighted = along if weights is None else weigh(along, weights[:, None])
         return jnp.einsum("kx,ku->xu", jnp.conj(along), weighted, precision="highest") / nx
 
-    def normal(
-        self,
-        weights: Float[Array, " lines"] | None = None,
-        readout_weights: Float[Array, " samples"] | None = None,
-    ) -> LineGram:
-        """`Aᴴ W A` as an object to apply repeatedly, in conjugate gradients say.
+    def normal(self, weights: Any = None) -> LineGram:
+        """`Aᴴ W A`, to apply repeatedly, in conjugate gradients say.
 
         Args:
-            weights: `(lines,)` real weights of the lines, such as a density; ones by default.
-            readout_weights: `(samples,)` real weights of the samples of each line; ones by default.
+            weights: `(lines,)` real weights, or `LineWeights`; ones unless given.
         """
-        check_weights("weights", weights, self.points.shape[0])
-        ones = jnp.ones(self.points.shape[0], self.points.dtype) if weights is None else weights
-        spectrum = toeplitz.gram_spectrum(
-            self.points, ones, self.shape[1:], eps=self.eps, backend=self.backend
-        )
-        scale = 1 / (self.shape[1] * self.shape[2])
-        return LineGram(
-            self.seen(scale * spectrum), self.readout_gram(readout_weights), self.smaps, self.here
-        )
+        lines, along = self._split(weights)
+        ones = jnp.ones(self.points.shape[0], self.points.dtype) if lines is None else lines
+        return LineGram(spectrum=self._spectra(ones), readout=self.readout_gram(along), shape=self._here)
 
-    def seen(self, array: Array) -> Array:
-        """An array, of any shape and in any units, that every coil is to use, as it is.
+    def normals(self, weights: Any) -> LineGram:
+        """One Gram a set of weights, `(sets, lines)` or `LineWeights` with such `lines`, by one transform."""
+        lines, along = weights if isinstance(weights, LineWeights) else (weights, None)
+        check_weights("weights", lines, (*lines.shape[:1], self.points.shape[0]))
+        check_weights("weights of samples", along, (self.samples_per_line,))
+        readout = self.readout_gram(along)
+        repeated = jnp.broadcast_to(readout, (len(lines), *readout.shape))
+        return LineGram(spectrum=self._spectra(lines), readout=repeated, shape=self._here)
 
-        Its gradient is summed over a mesh once, not at every use.
-        """
-        return array if self.smaps is None else vary(array, varying(self.smaps))
+    def scaled(self, weights: Any, factors: Float[Array, "*sets lines"]) -> Any:
+        """Weights of the lines times a factor each; those of the samples stay."""
+        if isinstance(weights, LineWeights):
+            return LineWeights(factors * weights.lines, weights.samples)
+        return factors if weights is None else factors * weights
 
-    def gram(
-        self,
-        image: Image,
-        weights: Float[Array, " lines"] | None = None,
-        readout_weights: Float[Array, " samples"] | None = None,
-    ) -> Image:
-        """`Aᴴ W A f`, an image `(..., nx, ny, nz)`, equal to `adjoint(forward(f))` and cheaper.
+    def _spectra(self, weights: Float[Array, "... lines"]) -> Array:
+        plane = self.shape[1:]
+        spectra = toeplitz.gram_spectrum(self.points, weights, plane, eps=self.eps, backend=self.backend)
+        return spectra / math.prod(plane)
+
+    def density(self, name: str = "pipe", iterations: int = 10) -> LineWeights:
+        """Weights of the lines in their plane, see `density_weights`, and of the samples along them."""
+        lines = density_weights(name, self.points, self.shape[1:], iterations, backend=self.backend)
+        return LineWeights(lines, self._readout_density())
+
+    def _readout_density(self) -> Float[Array, " samples"]:
+        # Along the readout nothing is learned: the usual number of iterations is enough, whatever the plane's.
+        return pipe_density(self.readout[:, None], self.shape[:1], 10)
+
+    def prepare(self, image: Image) -> Complex[Array, "... nx pz py"]:
+        """Padded spectra of `(Fᴴ D F ⊗ 1) f`, plane by plane, with the density `D` of the readout."""
+        along, image = promote(self.readout_gram(self._readout_density()), image)
+        filtered = jnp.einsum("xu,...uyz->...xyz", along, image, precision="highest")
+        planes, padded = filtered.reshape(-1, *self.shape[1:]), toeplitz.padded_shape(self.shape[1:])
+        spectra = toeplitz.map_planes(lambda p: toeplitz.to_spectrum(p, padded), planes, padded)
+        return spectra.reshape(*image.shape[:-2], *spectra.shape[-2:])
+
+    def adjoint_of(self, prepared: Complex[Array, "... nx pz py"], weights: Any) -> Image:
+        """`Aᴴ W A f` of a prepared image: one inverse transform.
 
         Args:
-            image: `f`, an image `(..., nx, ny, nz)`.
-            weights: `(lines,)` real weights of the lines, such as a density; ones by default.
-            readout_weights: `(samples,)` real weights of the samples of each line; ones by default.
+            prepared: from `prepare`.
+            weights: from `density`; those of the samples are in `prepared`.
         """
-        check_trailing("image", image, self.here)
-        return self.normal(weights, readout_weights)(image)
+        lines, _ = self._split(weights)
+        assert lines is not None
+        kernel = self._spectra(lines).T
+        flat = prepared.reshape(-1, *prepared.shape[-2:])
+        kernel = vary(kernel, varying(flat))
+        planes = toeplitz.map_planes(
+            lambda s: toeplitz.from_spectrum(kernel * s, self.shape[1:]), flat, toeplitz.padded_shape(self.shape[1:])
+        )
+        return planes.reshape(*prepared.shape[:-2], *self.shape[1:])
+
+
+def check_readout(samples: int | None, readout: Any) -> int:
+    """The number of samples of a line, from either way to say where they are."""
+    if readout is None:
+        if samples is None:
+            expected = "the number of samples of a line, or readout positions"
+            raise usage_error("samples_per_line", None, expected)
+        return check_count("samples_per_line", samples)
+    is_real = hasattr(readout, "dtype") and jnp.issubdtype(readout.dtype, jnp.floating)
+    if not is_real or readout.ndim != 1:
+        raise usage_error("readout", readout, "a real floating-point array of shape (samples,)")
+    check_finite("readout", readout)
+    if samples not in (None, readout.shape[0]):
+        raise usage_error("samples_per_line", samples, f"{readout.shape[0]}, the length of readout")
+    return check_count("samples_per_line", readout.shape[0])

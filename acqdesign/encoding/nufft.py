@@ -66,9 +66,7 @@ def check_options(eps: float | None, backend: str, dtype: jnp.dtype) -> None:
     _backends.resolve_backend(backend, n_points=1, shape=(1,), n_transforms=1)
 
 
-def nufft_forward(
-    image: Image, points: Points, *, eps: float | None = None, backend: str = "auto"
-) -> Samples:
+def nufft_forward(image: Image, points: Points, *, eps: float | None = None, backend: str = "auto") -> Samples:
     """Non-uniform DFT of an image: `y_j = Σ_r f_r exp(-2πi k_j·r)`.
 
     Args:
@@ -98,12 +96,7 @@ def nufft_forward(
 
 
 def nufft_adjoint(
-    samples: Samples,
-    points: Points,
-    shape: tuple[int, ...],
-    *,
-    eps: float | None = None,
-    backend: str = "auto",
+    samples: Samples, points: Points, shape: tuple[int, ...], *, eps: float | None = None, backend: str = "auto"
 ) -> Image:
     """Conjugate transpose of `nufft_forward`: `f_r = Σ_j y_j exp(+2πi k_j·r)`.
 
@@ -123,9 +116,7 @@ def nufft_adjoint(
     shape = check_shape("shape", shape)
     check_points(points, len(shape))
     if not hasattr(samples, "ndim") or samples.ndim < 1 or samples.shape[-1] != points.shape[-2]:
-        raise usage_error(
-            "samples", samples, f"shape (..., {points.shape[-2]}), one sample for each of points"
-        )
+        raise usage_error("samples", samples, f"shape (..., {points.shape[-2]}), one sample for each of points")
     flat, k, lead, (t, n) = _canonical("samples", samples, points, 1)
     if t * n == 0:
         raise usage_error("samples", samples, "at least one set of samples")

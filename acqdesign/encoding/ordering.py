@@ -1,6 +1,5 @@
-"""View ordering: which echo of which train acquires each line."""
+"""Echo order: which echo of which train acquires each readout."""
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -9,12 +8,11 @@ from jax.typing import ArrayLike
 
 from acqdesign.base.checks import check_choice, check_count, usage_error
 from acqdesign.base.types import PRNGKey
-from acqdesign.base.units import ms_from_s
 
 ORDERINGS = ("linear", "centre-out", "radial-fan", "random")
 
 
-class Views(NamedTuple):
+class EchoOrder(NamedTuple):
     """When each line is acquired.
 
     Attributes:
@@ -26,7 +24,7 @@ class Views(NamedTuple):
     echo: np.ndarray
 
 
-def order_views(name: str, points: ArrayLike, echoes: int, *, te_echo: int, key: PRNGKey) -> Views:
+def order_readouts(name: str, points: ArrayLike, echoes: int, *, te_echo: int, key: PRNGKey) -> EchoOrder:
     """Assigns lines to the echoes of trains, each echo of each train one line.
 
         linear      bands along ky in order, wrapped around so that the central band is at `te_echo`
@@ -54,46 +52,31 @@ def order_views(name: str, points: ArrayLike, echoes: int, *, te_echo: int, key:
     if lines % echoes:
         low, high = lines // echoes * echoes, -(-lines // echoes) * echoes
         near = f"{low} or {high}" if low else f"{high}"
-        raise usage_error(
-            "lines", lines, f"a multiple of the {echoes} echoes of a train", f"The nearest: {near}."
-        )
+        raise usage_error("lines", lines, f"a multiple of the {echoes} echoes of a train", f"The nearest: {near}.")
     if not 0 <= te_echo < echoes:
         raise usage_error("te_echo", te_echo, f"an echo of the train, 0 to {echoes - 1}")
     trains = lines // echoes
     radius = np.hypot(*array.T)
     if name == "random":
         place = np.asarray(jax.random.permutation(key, lines))
-        return _views(place // echoes, place % echoes)
+        return _order(place // echoes, place % echoes)
     if name == "linear":
         band = _ranked(array[:, 0], radius) // trains
         centre = band[np.argmin(radius)]
         order = np.lexsort((array[:, 1], band))
         train = np.empty(lines, int)
         train[order] = np.arange(lines) % trains
-        return _views(train, (band - centre + te_echo) % echoes)
+        return _order(train, (band - centre + te_echo) % echoes)
     # Echoes from the nearest to te_echo to the farthest.
     by_distance = np.argsort(np.abs(np.arange(echoes) - te_echo), kind="stable")
     if name == "centre-out":
         rank = _ranked(radius, np.arctan2(*array.T))
-        return _views(rank % trains, by_distance[rank // trains])
+        return _order(rank % trains, by_distance[rank // trains])
     train = _ranked(np.arctan2(*array.T), radius) // echoes
     order = np.lexsort((radius, train))
     rank = np.empty(lines, int)
     rank[order] = np.arange(lines) % echoes
-    return _views(train, by_distance[rank])
-
-
-def echo_of_te(te_eff_s: float, esp_s: float, echoes: int) -> int:
-    """The echo, from 0, nearest to an effective echo time; echo `n` is at `(n + 1) esp`.
-
-    Raises:
-        ValueError: if it lies outside the train.
-    """
-    echo = round(te_eff_s / esp_s) - 1 if math.isfinite(te_eff_s) else -1
-    if not 0 <= echo < echoes:
-        span = f"{ms_from_s(esp_s):g} to {ms_from_s(echoes * esp_s):g} ms"
-        raise usage_error("te_eff", f"{ms_from_s(te_eff_s):g} ms", f"a time inside the train, {span}")
-    return echo
+    return _order(train, by_distance[rank])
 
 
 def _ranked(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -102,5 +85,5 @@ def _ranked(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return rank
 
 
-def _views(train: np.ndarray, echo: np.ndarray) -> Views:
-    return Views(train.astype(np.int32), echo.astype(np.int32))
+def _order(train: np.ndarray, echo: np.ndarray) -> EchoOrder:
+    return EchoOrder(train.astype(np.int32), echo.astype(np.int32))

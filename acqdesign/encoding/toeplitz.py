@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import scipy.fft
 from jaxtyping import Complex
 
-from acqdesign.base.sharding import total
 from acqdesign.base.types import Array, Float, Image, Inexact, LinePoints
 from acqdesign.encoding import _backends
 from acqdesign.encoding.nufft import nufft_adjoint
@@ -42,7 +41,7 @@ def dirichlet(x: Float[Array, "..."], n: int) -> Float[Array, "..."]:
 
 def padded_shape(shape: tuple[int, int]) -> tuple[int, int]:
     """The smallest fast FFT sizes that hold every difference of two voxels."""
-    return tuple(scipy.fft.next_fast_len(2 * n - 1) for n in shape)  # type: ignore[return-value]
+    return tuple(scipy.fft.next_fast_len(2 * n - 1) for n in shape)
 
 
 def gram_spectrum(
@@ -76,13 +75,13 @@ def gram_spectrum(
             for d, (n, p) in enumerate(zip(shape, padded, strict=True))
         )
         weighted = weights[..., None] * jnp.broadcast_to(ky, (*weights.shape, padded[0]))
-        return total(jnp.einsum("...sy,sz->...yz", weighted, kz, precision="highest"), "lines")
+        return jnp.einsum("...sy,sz->...yz", weighted, kz, precision="highest")
     kernel = nufft_adjoint(weights, points, doubled, eps=eps, backend=backend)
     # Difference zero goes first and negative differences wrap around.
     lead = [(0, 0)] * (weights.ndim - 1)
     kernel = jnp.pad(kernel, lead + [(0, p - n) for p, n in zip(padded, doubled, strict=True)])
     kernel = jnp.roll(kernel, [1 - n for n in shape], axis=(-2, -1))
-    return total(jnp.fft.fft2(kernel).real, "lines")
+    return jnp.fft.fft2(kernel).real
 
 
 def map_planes(function: Callable[[Array], Array], planes: Array, padded: tuple[int, int]) -> Array:
@@ -99,9 +98,7 @@ def to_spectrum(planes: Inexact[Array, "... ny nz"], padded: tuple[int, int]) ->
     return jnp.fft.fft(jnp.swapaxes(jnp.fft.fft(planes, n=padded[1]), -1, -2), n=padded[0])
 
 
-def from_spectrum(
-    spectrum: Complex[Array, "... pz py"], shape: tuple[int, int]
-) -> Complex[Array, "... ny nz"]:
+def from_spectrum(spectrum: Complex[Array, "... pz py"], shape: tuple[int, int]) -> Complex[Array, "... ny nz"]:
     """Inverse of `to_spectrum`, cropped to the plane."""
     rows = jnp.swapaxes(jnp.fft.ifft(spectrum)[..., : shape[0]], -1, -2)
     return jnp.fft.ifft(rows)[..., : shape[1]]

@@ -29,7 +29,7 @@ _DARTS = 30
 """Candidates thrown for each line."""
 
 
-class Lines(NamedTuple):
+class Pattern(NamedTuple):
     """Positions of readout lines.
 
     Attributes:
@@ -74,11 +74,11 @@ def _grid_points(plane: _Plane) -> np.ndarray:
     return index[plane.holds(index)]
 
 
-def _finished(plane: _Plane, others: np.ndarray, learn_calibration: bool) -> Lines:
+def _finished(plane: _Plane, others: np.ndarray, learn_calibration: bool) -> Pattern:
     centre = plane.calibration()
     points = np.concatenate([centre, others]) / np.array(plane.grid)
     learned = np.r_[np.full(len(centre), learn_calibration), np.ones(len(others), bool)]
-    return Lines(jnp.asarray(np.clip(points, -0.5, 0.5), jnp.float32), jnp.asarray(learned))
+    return Pattern(jnp.asarray(np.clip(points, -0.5, 0.5), jnp.float32), jnp.asarray(learned))
 
 
 def _density(plane: _Plane, count: int, decay: float) -> Callable[[np.ndarray], np.ndarray]:
@@ -98,7 +98,7 @@ def _density(plane: _Plane, count: int, decay: float) -> Callable[[np.ndarray], 
     return lambda radius: np.minimum(cap, math.exp(high) * np.maximum(radius, 1e-6) ** -decay)
 
 
-def reference_lines(shape: Sequence[int], lines: int, *, key: PRNGKey, centre_fraction: float = 0.3) -> Lines:
+def reference_lines(shape: Sequence[int], lines: int, *, key: PRNGKey, centre_fraction: float = 0.3) -> Pattern:
     """The straight-line example's start: a fixed square centre, the others uniform at random.
 
     `c = round(sqrt(centre_fraction · lines))` points a side, evenly from `-c / (2 nx)` to `c / (2 nx)` with
@@ -127,14 +127,12 @@ def reference_lines(shape: Sequence[int], lines: int, *, key: PRNGKey, centre_fr
         raise usage_error("centre_fraction", centre_fraction, expected)
     width = grid[0] if grid[0] > 1 else grid[1]
     if side > width:
-        raise usage_error(
-            "lines", lines, f"at most {width} points along a side of the fixed centre, not {side}"
-        )
+        raise usage_error("lines", lines, f"at most {width} points along a side of the fixed centre, not {side}")
     edge = side / (2 * width)
     steps = np.linspace(-edge, edge, side, dtype=np.float32)
     centre = jnp.asarray(_mesh(steps, steps))
     others = jax.random.uniform(key, (lines - side**2, 2), jnp.float32, -0.5, 0.5)
-    return Lines(jnp.concatenate([centre, others]), jnp.arange(lines) >= side**2)
+    return Pattern(jnp.concatenate([centre, others]), jnp.arange(lines) >= side**2)
 
 
 def _poisson(plane: _Plane, count: int, decay: float, rng: np.random.Generator) -> np.ndarray:
@@ -231,9 +229,7 @@ def _caipi_of_size(plane: _Plane, count: int) -> np.ndarray:
         if len(points) >= count:
             return points[np.argsort(plane.radius(points), kind="stable")[:count]]
     fixed = math.prod(plane.block)
-    raise usage_error(
-        "lines", count + fixed, f"at most the {len(points) + fixed} of the grid", "Or use init poisson."
-    )
+    raise usage_error("lines", count + fixed, f"at most the {len(points) + fixed} of the grid", "Or use init poisson.")
 
 
 def initial_lines(
@@ -247,7 +243,7 @@ def initial_lines(
     calibration: int | Sequence[int] = 0,
     learn_calibration: bool = False,
     decay: float | int = 2.0,
-) -> Lines:
+) -> Pattern:
     """A starting pattern by name.
 
         reference  see `reference_lines`; takes neither shutter nor calibration
@@ -296,21 +292,15 @@ def initial_lines(
         return _finished(plane, _caipi(plane, round(acceleration)), learn_calibration)
     if acceleration is not None:
         if not 1 <= acceleration <= math.prod(plane.grid):
-            raise usage_error(
-                "acceleration", acceleration, f"between 1 and ny · nz = {math.prod(plane.grid)}"
-            )
+            raise usage_error("acceleration", acceleration, f"between 1 and ny · nz = {math.prod(plane.grid)}")
         lines = round(math.prod(plane.grid) / acceleration)
-    lines = check_count("lines", lines)  # type: ignore[arg-type]
+    lines = check_count("lines", lines)
     if name == "reference":
         if shutter or fixed:
-            raise usage_error(
-                "init", "reference with a shutter or a calibration", "neither, as its recipe is fixed"
-            )
+            raise usage_error("init", "reference with a shutter or a calibration", "neither, as its recipe is fixed")
         return reference_lines(grid, lines, key=key)
     if fixed > lines:
-        raise usage_error(
-            "calibration", plane.block, f"at most lines = {lines} lines in the fixed centre, not {fixed}"
-        )
+        raise usage_error("calibration", plane.block, f"at most lines = {lines} lines in the fixed centre, not {fixed}")
     if name != "caipi" and min(plane.grid) < 2:
         raise usage_error("shape", grid, "ny and nz of at least 2 for positions off the grid")
     count = lines - fixed
@@ -334,15 +324,11 @@ def _block(calibration: int | Sequence[int], grid: tuple[int, int]) -> tuple[int
     return (0, 0) if 0 in sides else (int(sides[0]), int(sides[1]))
 
 
-def _full(
-    plane: _Plane, lines: int | None, acceleration: float | int | None, learn_calibration: bool
-) -> Lines:
+def _full(plane: _Plane, lines: int | None, acceleration: float | int | None, learn_calibration: bool) -> Pattern:
     """The full grid, once it is sure that nothing else was meant."""
     full = _finished(plane, _grid_points(plane), learn_calibration)
     if lines not in (None, len(full.points)):
-        raise usage_error(
-            "lines", lines, f"none, or the full grid's {len(full.points)}", "Or use init caipi."
-        )
+        raise usage_error("lines", lines, f"none, or the full grid's {len(full.points)}", "Or use init caipi.")
     if acceleration not in (None, 1):
         raise usage_error("acceleration", acceleration, "none, or 1, for a full grid", "Or use init caipi.")
     return full

@@ -1,0 +1,575 @@
+"""Encodings: linear maps from an image to k-space samples, which compose.
+
+    NUFFTEncoding(points, shape) @ Coils(smaps) @ Mask(head)
+
+The innermost map comes last, as in a product of matrices. All encodings scale by `1/sqrt(∏N)`, so that full Cartesian
+sampling is unitary, and take images `(..., *shape)`. `encoding.normal(weights)` is `Aᴴ W A` as an object to apply many
+times, `encoding.normal() + 1e-3` a regularised one.
+"""
+
+import abc
+import math
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Complex
+
+from acqdesign.base.checks import check_shape, usage_error
+from acqdesign.base.sharding import alike, none_of, split, total, vary, varying
+from acqdesign.base.types import Array, Float, Image, Samples
+from acqdesign.encoding._backends import promote
+from acqdesign.encoding.density import density_weights
+from acqdesign.encoding.nufft import check_options, check_points, nufft_adjoint, nufft_forward
+
+
+class Gram(eqx.Module):
+    """A Hermitian map of images, such as `Aᴴ W A`."""
+
+    shape: eqx.AbstractVar[tuple[int, ...]]
+
+    @abc.abstractmethod
+    def __call__(self, image: Image) -> Image:
+        """Image `(..., *shape)` to an image of the same shape, complex."""
+
+    def local(self, image: Image) -> Image:
+        """The share of the coils that this device holds, where a mesh splits them."""
+        return self(image)
+
+    def __add__(self, ridge: ArrayLike) -> "Gram":
+        return _Shifted(self, ridge)
+
+
+class _Shifted(Gram):
+    gram: Gram
+    ridge: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.gram.shape
+
+    def __call__(self, image: Image) -> Image:
+        (image,) = promote(image)
+        return self.gram(image) + jnp.asarray(self.ridge, image.dtype) * image
+
+
+class Encoding(eqx.Module):
+    """A linear map from an image to samples of k-space; subclass it for your own."""
+
+    shape: eqx.AbstractVar[tuple[int, ...]]
+    """Axes of an image."""
+    samples: eqx.AbstractVar[tuple[int, ...]]
+    """Axes of one image's samples, the readouts first."""
+
+    @abc.abstractmethod
+    def forward(self, image: Image) -> Samples:
+        """`A f`: image `(..., *shape)` to samples `(..., [coils,] *samples)`."""
+
+    @abc.abstractmethod
+    def adjoint(self, kspace: Any, weights: Any = None) -> Image:
+        """`Aᴴ W y`: samples to an image.
+
+        Args:
+            kspace: `(..., [coils,] *samples)`, as `forward` returns them.
+            weights: real, `(readouts,)` or what `density` returns; ones unless given.
+        """
+
+    def normal(self, weights: Any = None) -> Gram:
+        """`Aᴴ W A`, to apply repeatedly; `weights` as in `adjoint`."""
+        return _ByAdjoint(self, weights)
+
+    def normals(self, weights: Any) -> Gram:
+        """One Gram a set of weights: every array has the sets along its first axis."""
+        return eqx.filter_vmap(self.normal)(weights)
+
+    def scaled(self, weights: Any, factors: Float[Array, "*sets readouts"]) -> Any:
+        """`weights`, as `adjoint` takes them, times a factor for each readout, or for each set and readout."""
+        if weights is None:
+            return factors
+        return factors.reshape(*factors.shape, *[1] * (weights.ndim - 1)) * weights
+
+    def sum_of_normals(self, weights: Any, images: Image) -> Image:
+        """`Σ_c Aᴴ w_c A f_c`, an image `(..., *shape)`.
+
+        Args:
+            weights: a set for each image: `(C, readouts)` real, or what `scaled` gives.
+            images: `(C, ..., *shape)`.
+        """
+        return _sum(self.normals(weights), images)
+
+    def density(self, name: str = "pipe", iterations: int = 10) -> Any:
+        """Weights with which `Aᴴ W A` is close to the identity, differentiable; see `density_weights`."""
+        raise usage_error("density", type(self).__name__, "an encoding whose density is known")
+
+    def prepare(self, image: Image) -> Any:
+        """What `adjoint_of` needs of an image `(..., *shape)` and can be computed once, whatever is learned."""
+        return image
+
+    def adjoint_of(self, prepared: Any, weights: Any) -> Image:
+        """`Aᴴ W A f` of a prepared image, for the weights that `density` returns."""
+        return self.normal(weights)(prepared)
+
+    @property
+    def oversampling(self) -> float:
+        """Eigenvalue of `Aᴴ A` for a fully sampled scan with as many samples a readout."""
+        return 1.0
+
+    def __matmul__(self, inner: "ImageMap") -> "Encoding":
+        if not isinstance(inner, ImageMap):
+            return NotImplemented
+        wanted = self.shape if inner.coils is None else (inner.coils, *self.shape)
+        found = jax.eval_shape(inner.forward, jax.ShapeDtypeStruct(inner.shape, jnp.float32)).shape
+        if found[max(0, len(found) - len(wanted)) :] != wanted:
+            what, expected = f"images of shape {found}", f"shape (..., {', '.join(map(str, wanted))})"
+            raise usage_error(type(inner).__name__, what, expected, "The encoding's own.")
+        return _Composed(outer=self, inner=inner)
+
+
+class _ByAdjoint(Gram):
+    encoding: Encoding
+    weights: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.encoding.shape
+
+    def __call__(self, image: Image) -> Image:
+        return self.encoding.adjoint(self.encoding.forward(image), self.weights)
+
+
+def _sum(grams: Gram, images: Image, wrap: Callable[[Gram], Gram] = lambda gram: gram) -> Image:
+    arrays, static = eqx.partition(grams, eqx.is_array)
+    sets = len(jax.tree.leaves(arrays)[0])
+    if not images.ndim or len(images) != sets:
+        raise usage_error("images", images, f"{sets} along the first axis, one for each set of weights")
+
+    # One image at a time: their spectra need not fit in memory together.
+    @jax.checkpoint
+    def add(image: Image, part: Any) -> tuple[Image, None]:
+        arrays, one = part
+        return image + wrap(eqx.combine(arrays, static)).local(one), None
+
+    zero = jnp.zeros(images.shape[1:], jnp.result_type(jnp.complex64, images, *jax.tree.leaves(arrays)))
+    zero = alike(zero, *jax.tree.leaves(arrays), images)[0]
+    return total(jax.lax.scan(add, zero, (arrays, images))[0], "coils")
+
+
+class ImageMap(eqx.Module):
+    """A linear map from images to images that an encoding is composed with."""
+
+    shape: eqx.AbstractVar[tuple[int, ...]]
+
+    @abc.abstractmethod
+    def forward(self, image: Image) -> Image:
+        """`S f`, of an image `(..., *shape)`."""
+
+    @abc.abstractmethod
+    def adjoint(self, image: Image) -> Image:
+        """`Sᴴ g`."""
+
+    @property
+    def coils(self) -> int | None:
+        """How many images come of one; None for one without an axis of its own."""
+        return None
+
+    def around(self, gram: Gram, image: Image) -> Image:
+        """`Sᴴ G S f`, the share of this device."""
+        return self.adjoint(gram.local(self.forward(image)))
+
+    def back(self, adjoint: Callable[[Samples], Image], kspace: Samples, axes: int) -> Image:
+        """`Sᴴ Aᴴ y`, the share of this device; samples have so many trailing `axes`."""
+        return self.adjoint(adjoint(kspace))
+
+    def shared(self, tree: Any) -> Any:
+        """Arrays as all parts of this map use them."""
+        return tree
+
+
+class Coils(ImageMap):
+    """Receive coils: an image as each of them sees it.
+
+    Args:
+        smaps: `(coils, *shape)` complex sensitivities.
+    """
+
+    smaps: Complex[Array, "coils ..."] = eqx.field(metadata=split("coils", "planes"))
+
+    def __init__(self, smaps: Complex[Array, "coils ..."]):
+        if not hasattr(smaps, "shape") or smaps.ndim < 2 or not smaps.shape[0]:
+            expected = "shape (coils, nx[, ny[, nz]]) with a coil or more"
+            raise usage_error("smaps", smaps if hasattr(smaps, "shape") else repr(smaps), expected)
+        self.smaps = smaps
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        """Of an image."""
+        return self.smaps.shape[1:]
+
+    @property
+    def coils(self) -> int:
+        """How many there are."""
+        return self.smaps.shape[0]
+
+    def forward(self, image: Image) -> Image:
+        """`(..., *shape)` to `(..., coils, *shape)`."""
+        check_trailing("image", image, self.shape)
+        return self._spread(image, self.smaps)
+
+    def _spread(self, image: Image, smaps: Array) -> Image:
+        dims = len(self.shape)
+        image, smaps = promote(jnp.expand_dims(image, image.ndim - dims), smaps)
+        return image * jnp.expand_dims(smaps, tuple(range(image.ndim - smaps.ndim)))
+
+    def adjoint(self, image: Image) -> Image:
+        """`(..., coils, *shape)` to `(..., *shape)`, over the devices of a mesh too."""
+        return total(self._combine(image, self.smaps), "coils")
+
+    def _combine(self, coils: Image, smaps: Array) -> Image:
+        coils, smaps = promote(coils, smaps)
+        conjugate = jnp.expand_dims(jnp.conj(smaps), tuple(range(coils.ndim - smaps.ndim)))
+        return jnp.sum(conjugate * coils, axis=-len(self.shape) - 1)
+
+    def around(self, gram: Gram, image: Image) -> Image:
+        """`Σ_c S_cᴴ G S_c f`, as many coils at a time as memory allows."""
+
+        # Iterations that are kept for a gradient keep their image, not what every coil sees of it.
+        @jax.checkpoint
+        def seen_by(smaps: Array) -> Array:
+            return self._combine(gram.local(self._spread(image, smaps)), smaps)
+
+        return self._sum(seen_by, bytes_each=image.size * jnp.result_type(image, jnp.complex64).itemsize)
+
+    def back(self, adjoint: Callable[[Samples], Image], kspace: Samples, axes: int) -> Image:
+        """`Σ_c S_cᴴ Aᴴ y_c`, as many coils at a time as memory allows."""
+
+        def seen_by(smaps: Array, kspace: Array) -> Array:
+            return self._combine(adjoint(jnp.moveaxis(kspace, 0, -axes - 1)), smaps)
+
+        batch = kspace.shape[: -axes - 1]
+        # The gradient transforms as many images again for each of the coordinates.
+        each = 3 * math.prod((*batch, *self.shape)) * kspace.dtype.itemsize
+        return self._sum(seen_by, jnp.moveaxis(kspace, -axes - 1, 0), bytes_each=each)
+
+    def shared(self, tree: Any) -> Any:
+        """Arrays marked as used by all coils, so that their gradients are summed over devices once."""
+        return jax.tree.map(lambda x: vary(x, varying(self.smaps)) if eqx.is_array(x) else x, tree)
+
+    def _sum(self, function: Callable[..., Array], *parts: Array, bytes_each: int) -> Array:
+        """`Σ_c function(smaps_c, *parts_c)`; `bytes_each` is what is held for one coil."""
+        coils, most = self.coils, max(1, _COILS_BYTES // bytes_each)
+        groups = next(n for n in range(1, coils + 1) if coils % n == 0 and coils // n <= most)
+        if groups == 1:
+            return function(self.smaps, *parts)
+        pieces = tuple(x.reshape(groups, coils // groups, *x.shape[1:]) for x in (self.smaps, *parts))
+        # What was held for a group is made again in the backward pass.
+        again = jax.checkpoint(function)
+
+        def add(image: Array, group: tuple[Array, ...]) -> tuple[Array, None]:
+            return image + again(*group), None
+
+        return jax.lax.scan(add, none_of(again, *(x[0] for x in pieces)), pieces)[0]
+
+
+_COILS_BYTES = 2**29
+"""Coils go together while what is held for all of them stays below this."""
+
+
+class Mask(ImageMap):
+    """Images times a real map: one where there is something to see, say.
+
+    Args:
+        weights: `(..., *shape)` real.
+        dims: how many trailing axes are an image.
+    """
+
+    weights: Float[Array, "..."]
+    dims: int = eqx.field(static=True, default=3)
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        """Of an image."""
+        return self.weights.shape[-self.dims :]
+
+    def forward(self, image: Image) -> Image:
+        """The image times the map."""
+        check_trailing("image", image, self.shape)
+        image, weights = promote(image, self.weights)
+        shape = jnp.broadcast_shapes(image.shape, weights.shape)
+        return jnp.broadcast_to(weights, shape) * jnp.broadcast_to(image, shape)
+
+    def adjoint(self, image: Image) -> Image:
+        """Likewise."""
+        return self.forward(image)
+
+
+class Plane(ImageMap):
+    """Images of one plane, `(1, ny, nz)` say, without the axis of length one, or of a line without both.
+
+    Args:
+        shape: of the images, with one axis of length one, or two.
+    """
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+
+    @property
+    def _axes(self) -> tuple[int, ...]:
+        return tuple(axis - len(self.shape) for axis, n in enumerate(self.shape) if n == 1)
+
+    def forward(self, image: Image) -> Image:
+        """Without the axis."""
+        check_trailing("image", image, self.shape)
+        return jnp.squeeze(image, self._axes)
+
+    def adjoint(self, image: Image) -> Image:
+        """With it."""
+        return jnp.expand_dims(image, self._axes)
+
+
+class _Around(Gram):
+    """`Sᴴ G S`."""
+
+    inner: ImageMap
+    gram: Gram
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.inner.shape
+
+    def local(self, image: Image) -> Image:
+        check_trailing("image", image, self.shape)
+        return self.inner.around(self.gram, image)
+
+    def __call__(self, image: Image) -> Image:
+        return total(self.local(image), "coils")
+
+
+class _Composed(Encoding):
+    """`A S`."""
+
+    outer: Encoding
+    inner: ImageMap
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.inner.shape
+
+    @property
+    def samples(self) -> tuple[int, ...]:  # type: ignore[override]
+        coils = self.inner.coils
+        return self.outer.samples if coils is None else (coils, *self.outer.samples)
+
+    @property
+    def oversampling(self) -> float:
+        return self.outer.oversampling
+
+    def forward(self, image: Image) -> Samples:
+        return self.outer.forward(self.inner.forward(image))
+
+    def adjoint(self, kspace: Samples, weights: Any = None) -> Image:
+        check_trailing("kspace", kspace, self.samples)
+        outer = self.inner.shared(self.outer)
+        found = self.inner.back(lambda y: outer.adjoint(y, weights), kspace, len(self.outer.samples))
+        return total(found, "coils")
+
+    def normal(self, weights: Any = None) -> Gram:
+        return _Around(self.inner, self.inner.shared(self.outer.normal(weights)))
+
+    def scaled(self, weights: Any, factors: Float[Array, "*sets readouts"]) -> Any:
+        return self.outer.scaled(weights, factors)
+
+    def sum_of_normals(self, weights: Any, images: Image) -> Image:
+        inner, outer = self.inner, self.outer
+        if isinstance(outer, _Composed):
+            # (A S) T: sums of A alone, between both maps.
+            both = _Product(outer.inner, inner)
+            return _Composed(outer=outer.outer, inner=both).sum_of_normals(weights, images)
+        return _sum(inner.shared(outer.normals(weights)), images, lambda gram: _Around(inner, gram))
+
+    def density(self, name: str = "pipe", iterations: int = 10) -> Any:
+        return self.outer.density(name, iterations)
+
+    def prepare(self, image: Image) -> Any:
+        return self.outer.prepare(self.inner.forward(image))
+
+    def adjoint_of(self, prepared: Any, weights: Any) -> Image:
+        return self.inner.adjoint(self.inner.shared(self.outer).adjoint_of(prepared, weights))
+
+
+class _Product(ImageMap):
+    """`S T` of two maps of images."""
+
+    outer: ImageMap
+    inner: ImageMap
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.inner.shape
+
+    @property
+    def coils(self) -> int | None:
+        return self.outer.coils or self.inner.coils
+
+    def forward(self, image: Image) -> Image:
+        return self.outer.forward(self.inner.forward(image))
+
+    def adjoint(self, image: Image) -> Image:
+        return self.inner.adjoint(self.outer.adjoint(image))
+
+    def around(self, gram: Gram, image: Image) -> Image:
+        return self.inner.around(_Around(self.outer, gram), image)
+
+    def shared(self, tree: Any) -> Any:
+        return self.inner.shared(self.outer.shared(tree))
+
+
+def check_trailing(name: str, array: Any, shape: tuple[int, ...]) -> None:
+    """Raises unless the last axes of an image or of samples are those of `shape`."""
+    if not hasattr(array, "shape") or array.shape[max(0, array.ndim - len(shape)) :] != shape:
+        raise usage_error(name, array, f"shape (..., {', '.join(map(str, shape))})")
+
+
+def check_weights(name: str, weights: Any, *shapes: tuple[int, ...]) -> None:
+    """Raises unless `weights` is None or real numbers of one of these shapes."""
+    if weights is None:
+        return
+    if not hasattr(weights, "dtype") or weights.shape not in shapes or not jnp.isrealobj(weights):
+        raise usage_error(name, weights, "a real array of shape " + " or ".join(map(str, shapes)))
+
+
+def weigh(samples: Array, weights: Array) -> Array:
+    """Samples times real weights of their last axes."""
+    samples, weights = promote(samples, weights)
+    return samples * jnp.broadcast_to(weights, samples.shape)
+
+
+class NUFFTEncoding(Encoding):
+    """Encoding at arbitrary samples in one to three dimensions.
+
+    Args:
+        points: `(M, D)`, or `(readouts, samples, D)`, in cycles per voxel; periodic with period one.
+        shape: `(nx[, ny[, nz]])` of the image.
+        eps: relative accuracy of `finufft`, as in `nufft_forward`.
+        backend: `finufft`, `dft` or `auto`, as in `nufft_forward`.
+
+    Raises:
+        UsageError: on wrong shapes or dtypes, or non-finite points.
+    """
+
+    points: Float[Array, "... dims"]
+    shape: tuple[int, ...] = eqx.field(static=True)
+    eps: float | None = eqx.field(static=True)
+    backend: str = eqx.field(static=True)
+
+    def __init__(
+        self,
+        points: Float[Array, "... dims"],
+        shape: tuple[int, ...],
+        *,
+        eps: float | None = None,
+        backend: str = "auto",
+    ):
+        self.shape = check_shape("shape", shape)
+        check_points(points, len(self.shape))
+        if points.ndim not in (2, 3):
+            dims = len(self.shape)
+            expected = f"shape (M, {dims}) or (readouts, samples, {dims})"
+            raise usage_error("points", points, expected, "Use jax.vmap for several sets of points.")
+        check_options(eps, backend, points.dtype)
+        self.points, self.eps, self.backend = points, eps, backend
+
+    @property
+    def samples(self) -> tuple[int, ...]:  # type: ignore[override]
+        """`(M,)` or `(readouts, samples)`."""
+        return self.points.shape[:-1]
+
+    @property
+    def _flat(self) -> Array:
+        return self.points.reshape(-1, self.points.shape[-1])
+
+    def forward(self, image: Image) -> Samples:
+        """`A f`: image `(..., *shape)` to samples `(..., *samples)`."""
+        check_trailing("image", image, self.shape)
+        samples = nufft_forward(image, self._flat, eps=self.eps, backend=self.backend)
+        return samples.reshape(*samples.shape[:-1], *self.samples) / math.sqrt(math.prod(self.shape))
+
+    def adjoint(self, kspace: Samples, weights: Any = None) -> Image:
+        """`Aᴴ w y`: samples to an image `(..., *shape)`.
+
+        Args:
+            kspace: samples `(..., *samples)` of k-space.
+            weights: `(readouts,)` or one for each sample, real; ones unless given.
+        """
+        check_trailing("kspace", kspace, self.samples)
+        check_weights("weights", weights, self.samples, self.samples[:1])
+        if weights is not None:
+            kspace = weigh(kspace, weights.reshape(*weights.shape, *[1] * (len(self.samples) - weights.ndim)))
+        flat = kspace.reshape(*kspace.shape[: kspace.ndim - len(self.samples)], -1)
+        image = nufft_adjoint(flat, self._flat, self.shape, eps=self.eps, backend=self.backend)
+        return image / math.sqrt(math.prod(self.shape))
+
+    def density(self, name: str = "pipe", iterations: int = 10) -> Float[Array, "..."]:
+        """One weight for each sample; see `density_weights`."""
+        return density_weights(name, self._flat, self.shape, iterations, backend=self.backend).reshape(self.samples)
+
+    @property
+    def oversampling(self) -> float:
+        """Samples over voxels, once there are more."""
+        return max(1.0, math.prod(self.samples) / math.prod(self.shape))
+
+
+class CartesianEncoding(Encoding):
+    """Unitary FFT with a sampling mask: the oracle for every other encoding on the grid.
+
+    Entry `n` of a k-space axis of length `N` is the frequency `(n - N//2) / N` cycles per voxel.
+
+    Args:
+        shape: `(nx[, ny[, nz]])` of the image.
+        mask: boolean `shape`, True where sampled; everything by default.
+
+    Raises:
+        UsageError: on wrong shapes.
+    """
+
+    mask: Bool[Array, "..."] | None
+    shape: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(self, shape: tuple[int, ...], mask: Bool[Array, "..."] | None = None):
+        self.shape = check_shape("shape", shape)
+        if mask is not None and (mask.shape != self.shape or mask.dtype != bool):
+            raise usage_error("mask", mask, f"a boolean array of shape {self.shape}")
+        self.mask = mask
+
+    @property
+    def samples(self) -> tuple[int, ...]:  # type: ignore[override]
+        """The axes of the grid."""
+        return self.shape
+
+    def _axes(self) -> tuple[int, ...]:
+        return tuple(range(-len(self.shape), 0))
+
+    def _masked(self, kspace: Array) -> Array:
+        return kspace if self.mask is None else jnp.where(self.mask, kspace, 0)
+
+    def forward(self, image: Image) -> Samples:
+        """`A f`: image `(..., *shape)` to k-space `(..., *shape)`, zero where not sampled."""
+        check_trailing("image", image, self.shape)
+        axes = self._axes()
+        image = jnp.fft.ifftshift(image, axes)
+        return self._masked(jnp.fft.fftshift(jnp.fft.fftn(image, axes=axes, norm="ortho"), axes))
+
+    def adjoint(self, kspace: Samples, weights: Any = None) -> Image:
+        """`Aᴴ w y`: `kspace` `(..., *shape)` to an image `(..., *shape)`.
+
+        Args:
+            kspace: k-space on the grid.
+            weights: real, of the grid's shape; ones unless given.
+        """
+        check_trailing("kspace", kspace, self.shape)
+        check_weights("weights", weights, self.shape)
+        kspace = self._masked(kspace if weights is None else weigh(kspace, weights))
+        axes = self._axes()
+        image = jnp.fft.ifftn(jnp.fft.ifftshift(kspace, axes), axes=axes, norm="ortho")
+        return jnp.fft.fftshift(image, axes)

@@ -1,0 +1,196 @@
+"""Straight readout lines as a trajectory: where they lie in the plane of the phase encodes is learned."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Bool
+
+from acqdesign.base.checks import usage_error
+from acqdesign.base.types import Array, Float, LinePoints, PRNGKey
+from acqdesign.encoding.lines import StraightLineEncoding, check_readout, uniform_readout
+from acqdesign.encoding.nufft import check_options, check_points
+from acqdesign.encoding.patterns import Pattern, initial_lines
+from acqdesign.encoding.trajectory import Trajectory
+from acqdesign.optim import Box, Constraint, held, learned_mask
+from acqdesign.scene.scene import Scene
+
+
+class Lines(Trajectory):
+    """Straight readout lines along x, with their factored operator.
+
+    Args:
+        points: `(S, 2)` phase encodes `(ky, kz)` in cycles per voxel.
+        moves: `(S,)` boolean, which lines learning may move; all unless given.
+        samples: of a line, placed by `uniform_readout`; as many as the scene has voxels along x unless given.
+        readout: `(samples,)` explicit kx positions in cycles per voxel, instead.
+        half_width: half the side of the box that the lines keep to [cycles/voxel].
+        eps: accuracy of `finufft`, as in `nufft_forward`.
+        backend: `finufft`, `dft` or `auto`, likewise.
+    """
+
+    points: LinePoints
+    moves: Bool[Array, " lines"]
+    readout: Float[Array, " samples"] | None = held()
+    samples: int | None = eqx.field(static=True)
+    half_width: float = eqx.field(static=True)
+    eps: float | None = eqx.field(static=True)
+    backend: str = eqx.field(static=True)
+
+    def __init__(
+        self,
+        points: ArrayLike,
+        moves: ArrayLike | None = None,
+        *,
+        samples: int | None = None,
+        readout: ArrayLike | None = None,
+        half_width: float = 0.5,
+        eps: float | None = None,
+        backend: str = "auto",
+    ):
+        self.points = jnp.asarray(points)
+        check_points(self.points, 2)
+        if self.points.ndim != 2:
+            raise usage_error("points", self.points, "shape (lines, 2)")
+        lines = len(self.points)
+        self.moves = jnp.ones(lines, bool) if moves is None else jnp.asarray(moves)
+        if self.moves.shape != (lines,) or self.moves.dtype != bool:
+            raise usage_error("moves", self.moves, f"booleans of shape ({lines},), one for each line")
+        self.readout = None if readout is None else jnp.asarray(readout)
+        self.samples = None if samples is None and readout is None else check_readout(samples, self.readout)
+        if not 0 < half_width <= 0.5:
+            raise usage_error("half_width", half_width, "a number above 0 and at most 0.5 cycles/voxel")
+        check_options(eps, backend, self.points.dtype)
+        self.half_width, self.eps, self.backend = float(half_width), eps, backend
+
+    def _along(self, voxels: int) -> dict[str, Any]:
+        if self.readout is None:
+            return {"samples_per_line": self.samples or voxels}
+        return {"readout": self.readout}
+
+    def operator(self, scene: Scene) -> StraightLineEncoding:
+        """The factored encoding of an image of the scene, without coils."""
+        along = self._along(scene.shape[0])
+        return StraightLineEncoding(self.points, scene.shape, **along, eps=self.eps, backend=self.backend)
+
+    def coordinates(self) -> Float[Array, "lines samples 3"]:
+        """Every sample, `(S, R, 3)` in cycles per voxel."""
+        if self.samples is None:
+            raise usage_error("samples", None, "the number of samples of a line", "Or readout positions.")
+        readout = uniform_readout(self.samples, self.points.dtype) if self.readout is None else self.readout
+        shape = (len(self.points), len(readout))
+        along = jnp.broadcast_to(readout[None, :, None], (*shape, 1))
+        return jnp.concatenate([along, jnp.broadcast_to(self.points[:, None], (*shape, 2))], axis=-1)
+
+    def learned(self) -> Any:
+        """The points of lines that may move."""
+        return eqx.tree_at(lambda lines: lines.points, learned_mask(self), self.moves[:, None])
+
+    def limits(self) -> tuple[Constraint, ...]:
+        """The box."""
+        return (Box("points", -self.half_width, self.half_width),)
+
+    def readouts(self) -> int:
+        """How many lines there are."""
+        return self.points.shape[0]
+
+    def planes_apart(self, scene: Scene) -> bool:
+        """Where the readout is uniform and fully sampled."""
+        return self.readout is None and (self.samples or scene.shape[0]) >= scene.shape[0]
+
+    def positions(self) -> LinePoints:
+        """The phase encodes."""
+        return self.points
+
+    def permuted(self, source: np.ndarray | Array) -> "Lines":
+        """The lines in another order, with what may move."""
+        order = jnp.asarray(source)
+        return eqx.tree_at(lambda x: (x.points, x.moves), self, (self.points[order], self.moves[order]))
+
+    def design(self) -> Mapping[str, Any]:
+        """Entries of `design.npz`."""
+        found: dict[str, Any] = {"points": self.points, "learned": self.moves}
+        if self.samples is not None:
+            readout = uniform_readout(self.samples, self.points.dtype) if self.readout is None else self.readout
+            found |= {"samples_per_line": self.samples, "readout": readout}
+        return found
+
+    @classmethod
+    def start(
+        cls,
+        scene: Scene,
+        key: PRNGKey,
+        *,
+        init: str = "poisson",
+        lines: int | None = None,
+        acceleration: float | None = None,
+        calibration: int | None = None,
+        samples: int | None = None,
+        **more: Any,
+    ) -> "Lines":
+        """A pattern to start from; see `initial_lines`.
+
+        `poisson` and `spiral` have a calibration block of nearly a third of the lines unless told otherwise and, where
+        the lines fit, `poisson` keeps to the ellipse inside k-space.
+
+        Args:
+            scene: to be imaged.
+            key: for random patterns.
+            init: the pattern's name.
+            lines: how many.
+            acceleration: instead of `lines`: phase encodes of the full grid over lines; 4 where neither is given.
+            calibration: side of the fully sampled block in the centre, which is held; 0 for none.
+            samples: of a line.
+            more: further arguments of the class.
+        """
+        pattern = start_pattern(init, scene.shape, key, lines, acceleration, calibration)
+        real = jnp.float32 if scene.support is None else scene.support.dtype
+        return cls(pattern.points.astype(real), pattern.learned, samples=samples or scene.shape[0], **more)
+
+    @classmethod
+    def poisson(cls, scene: Scene, *, key: PRNGKey | int = 0, **options: Any) -> "Lines":
+        """A variable-density Poisson disc around a held block; options as of `start`."""
+        return cls._named("poisson", scene, key, options)
+
+    @classmethod
+    def caipi(cls, scene: Scene, *, key: PRNGKey | int = 0, **options: Any) -> "Lines":
+        """A sheared lattice on the grid (2D CAIPIRINHA); options as of `start`."""
+        return cls._named("caipi", scene, key, options)
+
+    @classmethod
+    def full(cls, scene: Scene, **options: Any) -> "Lines":
+        """Every line of the grid; options as of `start`."""
+        return cls._named("full", scene, 0, options)
+
+    @classmethod
+    def _named(cls, name: str, scene: Scene, key: Any, options: dict[str, Any]) -> "Lines":
+        typed = jax.random.key(key) if isinstance(key, int) else key
+        return cls.start(scene, typed, init=name, **options)
+
+
+def start_pattern(
+    name: str,
+    shape: tuple[int, int, int],
+    key: PRNGKey,
+    lines: int | None = None,
+    acceleration: float | None = None,
+    calibration: int | None = None,
+) -> Pattern:
+    """`initial_lines` with a calibration block and a shutter that suit the number of lines; see `Lines.start`."""
+    _, ny, nz = shape
+    if lines is None and acceleration is None and name != "full":
+        acceleration = 4.0
+    shutter = False
+    if name in ("poisson", "spiral"):
+        count = lines if lines is not None else ny * nz / (acceleration or 1.0)
+        if calibration is None:
+            calibration = min(round(math.sqrt(0.3 * count)), ny, nz)
+        shutter = name == "poisson" and count <= 0.75 * ny * nz
+    return initial_lines(
+        name, shape, key=key, lines=lines, acceleration=acceleration, calibration=calibration or 0, shutter=shutter
+    )  # fmt: skip

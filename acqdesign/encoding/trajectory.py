@@ -1,0 +1,226 @@
+"""What a trajectory is: a module that is its parameters, and gives every sample of k-space."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from acqdesign.base.checks import check_choice, check_finite, usage_error
+from acqdesign.base.trees import leaf_names
+from acqdesign.base.types import Array, Float, PRNGKey
+from acqdesign.encoding.encoding import Coils, Encoding, NUFFTEncoding, Plane
+from acqdesign.encoding.ordering import ORDERINGS, order_readouts
+from acqdesign.optim import Constraint, Part, held, resolve
+from acqdesign.scene.scene import Scene
+
+
+class Trajectory(Part):
+    """Readouts through k-space, as a module of its parameters; subclass it for your own.
+
+    Give `coordinates`. Where a trajectory has a faster operator than the general one, override `operator` too. Float
+    arrays are learned unless declared with `acqdesign.optim.held()`; Python numbers are not.
+    """
+
+    def coordinates(self) -> Float[Array, "readouts samples dims"]:
+        """Every sample, `(readouts, samples, D)` in cycles per voxel, within ±0.5.
+
+        Two columns go with the scene's axes that are longer than one, three with all of them.
+        """
+        what = f"{type(self).__name__} without coordinates()"
+        raise usage_error("trajectory", what, "a method that gives (readouts, samples, D)")
+
+    def operator(self, scene: Scene) -> Encoding:
+        """The encoding of an image of the scene, without coils."""
+        points, shape = checked_coordinates(self), scene.shape
+        dims = points.shape[-1]
+        if dims == 3:
+            return NUFFTEncoding(points, shape)
+        plane = tuple(n for n in shape if n > 1)
+        if len(plane) != dims:
+            expected = f"{len(plane)} or 3 columns for a scene of shape {shape}"
+            raise usage_error(f"{type(self).__name__}.coordinates", points, expected)
+        return NUFFTEncoding(points, plane) @ Plane(shape)
+
+    def encoding(self, scene: Scene) -> Encoding:
+        """The encoding with the scene's coils."""
+        operator = self.operator(scene)
+        return operator if scene.smaps is None else operator @ Coils(scene.smaps)
+
+    def readouts(self) -> int:
+        """How many readouts there are."""
+        return eqx.filter_eval_shape(lambda t: checked_coordinates(resolve(t)), self).shape[0]
+
+    def planes_apart(self, scene: Scene) -> bool:
+        """Whether planes of the scene across the first axis are problems of their own."""
+        return False
+
+    def positions(self) -> Float[Array, "readouts 2"] | None:
+        """Where each readout lies in a plane, for orders that go by it; None where no such place is."""
+        return None
+
+    def permuted(self, source: np.ndarray | Array) -> "Trajectory":
+        """The readouts in another order, the n-th being the `source[n]`-th of now."""
+        return Permuted(self, jnp.asarray(source))
+
+    def ordered(self, name: str, echoes: int, *, te_echo: int, key: PRNGKey) -> "Trajectory":
+        """The readouts so that the s-th is acquired at echo `s % echoes`; see `order_readouts`.
+
+        Args:
+            name: one of `ORDERINGS`.
+            echoes: of a train.
+            te_echo: the echo that defines contrast, from 0.
+            key: for `random`.
+        """
+        check_choice("ordering", name, ORDERINGS)
+        where = self.positions()
+        if where is None and name != "random":
+            what = f"{name} for {type(self).__name__}, which has no positions"
+            raise usage_error("ordering", what, "random", "Or give it a method positions().")
+        points = np.zeros((self.readouts(), 2)) if where is None else np.asarray(where)
+        order = order_readouts(name, points, echoes, te_echo=te_echo, key=key)
+        return self.permuted(np.lexsort((order.echo, order.train)))
+
+    def design(self) -> Mapping[str, Any]:
+        """Entries of `design.npz`: the coordinates, and every array by its field's name after `trajectory.`."""
+        this = resolve(self)
+        arrays = {name: leaf for name, leaf in leaf_names(this).items() if hasattr(leaf, "dtype")}
+        own = {f"trajectory.{name}": np.asarray(leaf) for name, leaf in arrays.items()}
+        return {"coordinates": np.asarray(this.coordinates()), **own}
+
+    @classmethod
+    def start(cls, scene: Scene, key: PRNGKey) -> "Trajectory":
+        """A trajectory to start learning from: for the command line, and for several starts.
+
+        Further arguments with defaults become settings of the command line, by their names there.
+
+        Args:
+            scene: to be imaged.
+            key: for random starts.
+        """
+        what = f"{cls.__name__} without a classmethod start(scene, key)"
+        raise usage_error("trajectory", what, "one that makes a trajectory to start from")
+
+
+class Permuted(Trajectory):
+    """Another trajectory's readouts in another order."""
+
+    of: Trajectory
+    source: Array = held()
+
+    def coordinates(self) -> Float[Array, "readouts samples dims"]:
+        """The other's, reordered."""
+        return checked_coordinates(self.of)[self.source]
+
+    def positions(self) -> Float[Array, "readouts 2"] | None:
+        """The other's, reordered; None where it has none."""
+        where = self.of.positions()
+        return None if where is None else where[self.source]
+
+    def permuted(self, source: np.ndarray | Array) -> "Trajectory":
+        """Reordered once more."""
+        return Permuted(self.of, self.source[jnp.asarray(source)])
+
+    def learned(self) -> Any:
+        """What the other one says."""
+        return eqx.tree_at(lambda p: (p.of, p.source), self, (self.of.learned(), False))
+
+    def limits(self) -> tuple[Any, ...]:
+        """The other's, of its arrays."""
+        return tuple(_of_inner(limit) for limit in self.of.limits())
+
+    def design(self) -> Mapping[str, Any]:
+        """As the other's, in this order."""
+        return {**self.of.design(), "coordinates": np.asarray(resolve(self).coordinates())}
+
+
+def _of_inner(limit: Constraint) -> Constraint:
+    """A constraint on the arrays of `Permuted.of`, by their names in `Permuted`."""
+    inner, names = copy.copy(limit), tuple(f"of.{name}" for name in limit.names)
+    object.__setattr__(inner, "where", names[0] if isinstance(limit.where, str) else names)
+    return inner
+
+
+def checked_coordinates(trajectory: Trajectory) -> Float[Array, "readouts samples dims"]:
+    """The coordinates of a trajectory, once they have the right shape and dtype.
+
+    Raises:
+        UsageError: by the trajectory's name.
+    """
+    points, name = trajectory.coordinates(), f"{type(trajectory).__name__}.coordinates"
+    if not hasattr(points, "dtype") or not jnp.issubdtype(points.dtype, jnp.floating):
+        raise usage_error(name, points if hasattr(points, "dtype") else repr(points), "a real floating-point array")
+    if points.ndim != 3 or points.shape[-1] not in (1, 2, 3) or 0 in points.shape:
+        raise usage_error(name, points, "shape (readouts, samples, D) with D = 1, 2 or 3")
+    check_finite(name, points)
+    return points
+
+
+class FreeForm(Trajectory):
+    """Samples that are learned one by one.
+
+    Args:
+        points: `(readouts, samples, D)` in cycles per voxel.
+    """
+
+    points: Float[Array, "readouts samples dims"]
+
+    def coordinates(self) -> Float[Array, "readouts samples dims"]:
+        """The points themselves."""
+        return self.points
+
+    def permuted(self, source: np.ndarray | Array) -> "FreeForm":
+        """In another order."""
+        return type(self)(self.points[jnp.asarray(source)])
+
+    @classmethod
+    def start(cls, scene: Scene, key: PRNGKey, *, lines: int = 32, samples: int = 128) -> "FreeForm":
+        """Spokes at golden angles in the plane; see `Radial`.
+
+        Args:
+            scene: of one plane.
+            key: of the first angle.
+            lines: number of readouts.
+            samples: of a readout.
+        """
+        return cls(Radial.start(scene, key, lines=lines, samples=samples).coordinates())
+
+
+class Radial(Trajectory):
+    """Spokes through the centre of a plane.
+
+    Args:
+        angles: `(spokes,)` [rad].
+        samples: of a spoke, from -0.5 to 0.5.
+    """
+
+    angles: Float[Array, " spokes"]
+    samples: int = eqx.field(static=True)
+
+    def coordinates(self) -> Float[Array, "spokes samples 2"]:
+        """`r (cos φ, sin φ)`."""
+        radius = jnp.linspace(-0.5, 0.5, self.samples, dtype=self.angles.dtype)
+        direction = jnp.stack([jnp.cos(self.angles), jnp.sin(self.angles)], axis=-1)
+        return radius[None, :, None] * direction[:, None, :]
+
+    def permuted(self, source: np.ndarray | Array) -> "Radial":
+        """In another order."""
+        return type(self)(self.angles[jnp.asarray(source)], self.samples)
+
+    @classmethod
+    def start(cls, scene: Scene, key: PRNGKey, *, lines: int = 32, samples: int = 128) -> "Radial":
+        """Golden angles from a random one on.
+
+        Args:
+            scene: of one plane.
+            key: of the first angle.
+            lines: number of spokes.
+            samples: of a spoke.
+        """
+        dtype = scene.support.dtype if scene.support is not None else jnp.float32
+        first = jax.random.uniform(key, maxval=jnp.pi, dtype=dtype)
+        golden = jnp.pi * (jnp.sqrt(5.0) - 1) / 2
+        return cls((first + golden * jnp.arange(lines)).astype(dtype), samples)
