@@ -16,12 +16,10 @@ from jax.typing import ArrayLike
 
 from acqdesign.base.checks import check_shape, usage_error
 from acqdesign.base.types import Array, Float, Image
-from acqdesign.recon.cg import conjugate_gradients
+from acqdesign.recon.cg import cg
 
 
-def spectral_prior(
-    plane: tuple[int, int], exponent: float, *, dtype: Any = jnp.float32
-) -> Float[Array, "ny nz"]:
+def spectral_prior(plane: tuple[int, int], exponent: float, *, dtype: Any = jnp.float32) -> Float[Array, "ny nz"]:
     """Amplitudes `s(k) ∝ (1 + |k|²)^(-exponent/4)` over a plane, their mean square one.
 
     `|k|` counts steps of the longer side's grid. The power spectrum of natural images falls as `|k|^-2`, that of a
@@ -50,7 +48,7 @@ def spectral_prior(
     return jnp.asarray(np.sqrt(power / power.mean()), dtype)
 
 
-def shaped(image: Image, spectrum: Float[Array, "ny nz"] | None) -> Image:
+def apply_prior(image: Image, spectrum: Float[Array, "ny nz"] | None) -> Image:
     """`S` of images, planes across the readout filtered one by one.
 
     Args:
@@ -95,8 +93,7 @@ def posterior_mean(
         return image if support is None else support * image
 
     def matrix(u: Image) -> Image:
-        return shaped(seen(gram(seen(shaped(u, spectrum)))), spectrum)
+        return apply_prior(seen(gram(seen(apply_prior(u, spectrum)))), spectrum) + ridge * u
 
-    start = shaped(seen(rhs), spectrum)
-    found = conjugate_gradients(matrix, start, ridge=ridge, iterations=iterations, dims=dims)
-    return seen(shaped(found, spectrum))
+    start = apply_prior(seen(rhs), spectrum)
+    return seen(apply_prior(cg(matrix, start, iterations=iterations, dims=dims), spectrum))

@@ -11,9 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from acqdesign.base.checks import check_count, usage_error
-from acqdesign.base.types import Array, Float, Image, Samples
-from acqdesign.encoding import EchoTrainEncoding
-from acqdesign.recon.cg import conjugate_gradients
+from acqdesign.base.types import Array, Float
 
 
 def signal_basis(signals: Float[Array, "signals echoes"], rank: int) -> Float[Array, "rank echoes"]:
@@ -35,9 +33,7 @@ def signal_basis(signals: Float[Array, "signals echoes"], rank: int) -> Float[Ar
     """
     rank = check_count("rank", rank)
     if signals.ndim != 2 or rank > min(signals.shape):
-        raise usage_error(
-            "rank", f"{rank} of signals {tuple(signals.shape)}", f"at most {min(signals.shape[-2:])}"
-        )
+        raise usage_error("rank", f"{rank} of signals {tuple(signals.shape)}", f"at most {min(signals.shape[-2:])}")
     return _leading(jnp.einsum("te,tf->ef", signals, signals, precision="highest"), rank)
 
 
@@ -70,46 +66,3 @@ def _leading_jvp(rank: int, primals: tuple, tangents: tuple) -> tuple[Array, Arr
     safe = jnp.where(gaps > 0, gaps, 1)
     turned = jnp.einsum("ej,jk->ke", rest, jnp.where(gaps > 0, mixed / safe, 0), precision="highest")
     return _leading(matrix, rank), turned
-
-
-def subspace_sense(encoding: EchoTrainEncoding, kspace: Samples, *, ridge: float, iterations: int) -> Image:
-    """Coefficient images `(K, nx, ny, nz)` from the k-space of echo trains, by regularised least squares.
-
-    Args:
-        encoding: its amplitudes a basis `(K, E)` from `signal_basis`.
-        kspace: samples `(..., S, R)` of k-space, as `encoding.forward` returns them.
-        ridge: Tikhonov weight.
-        iterations: of conjugate gradients.
-
-    Returns:
-        `(..., K, nx, ny, nz)` complex.
-    """
-    return conjugate_gradients(
-        encoding.gram, encoding.adjoint(kspace), ridge=ridge, iterations=iterations, dims=4
-    )
-
-
-def match_t2(
-    coefficients: Image,
-    basis: Float[Array, "rank echoes"],
-    signals: Float[Array, "entries echoes"],
-    t2: Array,
-) -> Float[Array, "nx ny nz"]:
-    """T2 map by matching coefficients to a dictionary of signals: the entry of largest correlation.
-
-    Args:
-        coefficients: `(K, nx, ny, nz)` images.
-        basis: `(K, E)` orthonormal rows [1].
-        signals: `(D, E)` dictionary, in units of M0.
-        t2: `(D,)` its T2 values [s].
-
-    Returns:
-        `(nx, ny, nz)` T2 [s].
-    """
-    entries = jnp.einsum("de,ke->dk", signals, basis, precision="highest")
-    entries = entries / jnp.linalg.norm(entries, axis=1, keepdims=True)
-    matched = jnp.einsum(
-        "dk,kxyz->dxyz", entries.astype(coefficients.dtype), coefficients, precision="highest"
-    )
-    correlation = jnp.abs(matched)
-    return t2[jnp.argmax(correlation, axis=0)]
