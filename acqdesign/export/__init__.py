@@ -1,20 +1,88 @@
-"""A design as files that scanners and other packages read."""
+"""Designs as files that scanners and other packages read, and back."""
 
-from acqdesign.export.bart import read_bart as read_bart
-from acqdesign.export.bart import write_bart as write_bart
-from acqdesign.export.mat import read_mat as read_mat
-from acqdesign.export.mat import write_mat as write_mat
-from acqdesign.export.mrd import read_mrd as read_mrd
-from acqdesign.export.mrd import write_mrd as write_mrd
-from acqdesign.export.npz import read_design as read_design
-from acqdesign.export.npz import write_design as write_design
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from acqdesign.base.checks import usage_error
+from acqdesign.export.bart import Bart as Bart
+from acqdesign.export.formats import Format as Format
+from acqdesign.export.formats import by_endings, design_file, format_of, reads, writes
+from acqdesign.export.mat import Mat as Mat
+from acqdesign.export.mrd import Mrd as Mrd
+from acqdesign.export.npz import Npz as Npz
+from acqdesign.export.npz import as_design
 from acqdesign.export.plan import PulseqOptions as PulseqOptions
-from acqdesign.export.positions import POSITION_FILES as POSITION_FILES
-from acqdesign.export.positions import read_positions as read_positions
-from acqdesign.export.pulseq import PulseqReport as PulseqReport
-from acqdesign.export.pulseq import write_pulseq as write_pulseq
-from acqdesign.export.pulseq_read import read_pulseq as read_pulseq
-from acqdesign.export.sparkling import read_sparkling as read_sparkling
-from acqdesign.export.sparkling import write_sparkling as write_sparkling
+from acqdesign.export.pulseq import Pulseq as Pulseq
+from acqdesign.export.sparkling import Sparkling as Sparkling
 from acqdesign.export.straight import trajectory as trajectory
 from acqdesign.export.straight import with_samples as with_samples
+
+FORMATS: dict[str, type[Format]] = {kind.ending: kind for kind in (Npz, Pulseq, Sparkling, Bart, Mrd, Mat)}
+"""Formats by their files' ending; one of your own that is put here is found by its ending."""
+
+POSITION_FILES = tuple(by_endings(FORMATS, reads))
+"""Endings of files that `read_positions` reads."""
+
+
+def read_design(path: Path | str, by: Format | None = None) -> dict[str, np.ndarray]:
+    """Reads a design from the folder of a run, or from a file of any format that is read.
+
+    Args:
+        path: of the folder or the file; the file's ending says the format, unless `by` does.
+        by: the format, with its settings.
+
+    Returns:
+        Arrays by the names and in the dtypes of `design.npz`; every line counts as learned where the file doesn't say.
+
+    Raises:
+        UsageError: another ending, or what is wrong with the file or with what its format gave, by the format's name.
+        OSError: it cannot be read.
+    """
+    file = design_file(path)
+    form = by or format_of(file, FORMATS, reads)
+    where, found = f"{type(form).__name__}.read of {file}", form.read(file)
+    if not isinstance(found, Mapping) or not found:
+        raise usage_error(where, found, "a mapping from names of design.npz to arrays")
+    design = as_design(where, found)
+    if "points" in design:
+        design.setdefault("learned", np.ones(len(design["points"]), bool))
+    return design
+
+
+def read_positions(path: Path | str) -> dict[str, np.ndarray]:
+    """Reads a design that has line positions, as `read_design` does: `points` `(lines, 2)` [cycles/voxel].
+
+    Raises:
+        UsageError: as `read_design`; a design without positions.
+    """
+    design = read_design(path)
+    if "points" not in design:
+        expected = "an array named points of shape (lines, 2)"
+        raise usage_error("design", f"{path} without line positions", expected)
+    return design
+
+
+def write_design(path: Path | str, design: Mapping[str, Any], to: Format | None = None) -> Any:
+    """Writes a design, atomically; equal designs give equal bytes.
+
+    Args:
+        path: of the file; its ending says the format, unless `to` does.
+        design: values for any of the names of `design.npz`; those that are None are left out.
+        to: the format, with its settings.
+
+    Returns:
+        What the format says of what it wrote; a warning has its advice, where it has any.
+
+    Raises:
+        UsageError: another ending, an unknown name, or what is wrong with the design.
+        OSError: the file cannot be written.
+    """
+    file = Path(path)
+    said = (to or format_of(file, FORMATS, writes)).write(as_design("design", design), file)
+    if getattr(said, "advice", ""):
+        warnings.warn(said.advice, stacklevel=2)
+    return said

@@ -10,6 +10,7 @@ import numpy as np
 from acqdesign.base.checks import check_shape, usage_error
 from acqdesign.base.files import atomic_write
 from acqdesign.base.untrusted import check_memory, read_text
+from acqdesign.export.formats import Format
 from acqdesign.export.straight import MAX_BYTES, need, straight_lines, trajectory
 
 _DIMS = 16
@@ -31,16 +32,16 @@ def write_bart(path: Path | str, design: Mapping[str, Any]) -> None:
         ValueError: the design lacks positions, readout or shape.
         OSError: a file cannot be written.
     """
-    need(design, "points", "shape")
+    samples = trajectory(design)
+    need(design, "shape")
     shape = np.asarray(design["shape"], int)
-    samples = trajectory(design) * shape
     cfl, hdr = _names(path)
     sizes = (3, samples.shape[1], samples.shape[0], *[1] * (_DIMS - 3))
     fov = [] if design.get("fov_m") is None else ["fov_m", *(f"{f:.9g}" for f in np.asarray(design["fov_m"]))]
     ours = " ".join([_OURS, "shape", *map(str, shape), *fov])
     text = f"# Dimensions\n{' '.join(map(str, sizes))}\n{ours}\n"
     with atomic_write(cfl) as file:
-        file.write(samples.astype("<c8").tobytes())  # the last axis varies fastest: BART's first
+        file.write((samples * shape).astype("<c8").tobytes())  # the last axis varies fastest: BART's first
     with atomic_write(hdr) as file:
         file.write(text.encode())
 
@@ -85,9 +86,7 @@ def read_bart(path: Path | str, shape: Sequence[int] | None = None) -> dict[str,
     check_memory("cfl", cfl, 4 * expected)
     held = _comment(lines, "shape") if shape is None else check_shape("shape", shape, dims=(3,))
     if held is None:
-        raise usage_error(
-            "cfl", f"{hdr}: no matrix", "a trajectory written by write_bart, or the argument shape"
-        )
+        raise usage_error("cfl", f"{hdr}: no matrix", "a header with one, as write_design has it, or Bart(shape)")
     matrix = np.array(held)
     if matrix.shape != (3,) or (matrix % 1 != 0).any() or matrix.min() < 1 or matrix.max() > _MAX_MATRIX:
         raise usage_error("cfl", f"{hdr}: matrix {matrix.tolist()}", "three positive integers")
@@ -117,3 +116,24 @@ def _comment(lines: list[str], name: str) -> list[float] | None:
         return [float(word) for word in words[at : at + 3]]
     except ValueError:
         return None
+
+
+class Bart(Format):
+    """BART trajectories.
+
+    Args:
+        shape: `(nx, ny, nz)` of the image, where the header of a file that is read doesn't say.
+    """
+
+    ending, about, also = "cfl", "a BART trajectory, with its .hdr", ("hdr",)
+
+    def __init__(self, shape: Sequence[int] | None = None):
+        self.shape = shape
+
+    def write(self, design: Mapping[str, Any], path: Path) -> None:
+        """Writes a design's samples."""
+        write_bart(path, design)
+
+    def read(self, path: Path) -> dict[str, np.ndarray]:
+        """Reads straight lines."""
+        return read_bart(path, self.shape)

@@ -14,7 +14,8 @@ import scipy.io
 from acqdesign.base.checks import usage_error
 from acqdesign.base.files import atomic_write
 from acqdesign.base.untrusted import parsing
-from acqdesign.export.npz import DESIGN_KEYS, cast_entry, check_design
+from acqdesign.export.formats import Format
+from acqdesign.export.npz import PARTS, axes_of, is_key
 from acqdesign.export.straight import MAX_BYTES
 
 _HEADER, _MATRIX, _COMPRESSED, _COMPLEX = 128, 14, 15, 0x800
@@ -32,21 +33,14 @@ def write_mat(path: Path | str, design: Mapping[str, Any]) -> None:
 
     Args:
         path: of the `.mat` file.
-        design: arrays by the names of `design.npz`; vectors become rows.
+        design: arrays by the names of `design.npz`; vectors become rows, and dots in names underscores.
 
     Raises:
-        ValueError: an unknown name.
         OSError: the file cannot be written.
     """
-    for name in design:
-        if name not in DESIGN_KEYS:
-            raise usage_error("design", f"the key {name!r}", "keys out of " + ", ".join(DESIGN_KEYS))
-    given = {name: np.asarray(value) for name, value in sorted(design.items()) if value is not None}
     buffer = io.BytesIO()
-    arrays: dict[str, np.ndarray] = {
-        name: value.astype(DESIGN_KEYS[name][0]) for name, value in given.items()
-    }
-    scipy.io.savemat(buffer, arrays, do_compression=True)  # type: ignore[arg-type]
+    arrays = {name.replace(".", "_"): value for name, value in sorted(design.items())}
+    scipy.io.savemat(buffer, arrays, do_compression=True)
     with atomic_write(path) as file:
         file.write(_TITLE + buffer.getvalue()[len(_TITLE) :])
 
@@ -58,7 +52,7 @@ def read_mat(path: Path | str) -> dict[str, np.ndarray]:
         path: of the `.mat` file.
 
     Returns:
-        Arrays by the names of `design.npz`, in their dtypes; other names are left out.
+        Arrays by the names of `design.npz`; other names are left out.
 
     Raises:
         ValueError: what is wrong with the file, by name.
@@ -68,17 +62,15 @@ def read_mat(path: Path | str) -> dict[str, np.ndarray]:
     found = {}
     with parsing("mat", path, "a readable MATLAB file of level 5"):
         for name, matrix in _variables(path):
+            for part in PARTS:
+                if name.startswith(part[:-1] + "_"):
+                    name = part + name[len(part) :]
             if name in found:
                 raise usage_error("mat", f"{path}, with two variables named {name}", "one of each name")
-            if name in DESIGN_KEYS:
-                found[name] = cast_entry(f"mat {path}", name, _plain(name, _numbers(path, name, *matrix)))
+            if is_key(name):
+                found[name] = _plain(name, _numbers(path, name, *matrix))
     if not found:
-        raise usage_error(
-            "mat", f"{path} without any of a design's arrays", "some of " + ", ".join(DESIGN_KEYS)
-        )
-    check_design(f"mat {path}", found)
-    if "points" in found:
-        found.setdefault("learned", np.ones(len(found["points"]), bool))
+        raise usage_error("mat", f"{path} without any of a design's arrays", "points, flips_rad or others")
     return found
 
 
@@ -93,9 +85,7 @@ def _variables(path: Path) -> Iterator[tuple[str, tuple[str, list[tuple[int, byt
     data, at = path.read_bytes(), _HEADER
     order = {b"IM": "<", b"MI": ">"}.get(data[_HEADER - 2 : _HEADER])
     if order is None:
-        raise usage_error(
-            "mat", f"{path}: bytes 126 and 127 are {data[126:128]!r}", "those of a MATLAB file, level 5"
-        )
+        raise usage_error("mat", f"{path}: bytes 126 and 127 are {data[126:128]!r}", "those of a MATLAB file, level 5")
     left = size + _SLACK
     while at < size:
         kind, length, body = _part(path, data, at, order)
@@ -115,9 +105,7 @@ def _variables(path: Path) -> Iterator[tuple[str, tuple[str, list[tuple[int, byt
             parts.append((kind, content))
             inner += length
         if len(parts) < 3:
-            raise usage_error(
-                "mat", f"{path}: a variable of {len(parts)} parts", "flags, sizes, a name and numbers"
-            )
+            raise usage_error("mat", f"{path}: a variable of {len(parts)} parts", "flags, sizes, a name and numbers")
         yield parts[2][1].decode("ascii"), (order, parts)
 
 
@@ -145,14 +133,26 @@ def _numbers(path: Path, name: str, order: str, parts: list[tuple[int, bytes]]) 
     sizes = np.frombuffer(parts[1][1], order + "i4")
     stored = np.frombuffer(parts[3][1], order + _STORED[parts[3][0]])
     if sizes.size < 2 or sizes.min() < 0 or math.prod(sizes.tolist()) != stored.size:
-        raise usage_error(
-            "mat", f"{path}: {name} of sizes {sizes.tolist()[:9]}", f"those of {stored.size} numbers"
-        )
+        raise usage_error("mat", f"{path}: {name} of sizes {sizes.tolist()[:9]}", f"those of {stored.size} numbers")
     with np.errstate(over="ignore", invalid="ignore"):
         return stored.astype(kind).reshape(sizes.tolist(), order="F")
 
 
 def _plain(name: str, array: np.ndarray) -> np.ndarray:
     """A MATLAB matrix with the number of axes that its name asks for."""
-    axes = DESIGN_KEYS[name][1]
+    axes = axes_of(name, array)
     return array.reshape([n for n in array.shape if n > 1] if axes == 0 else -1) if axes < 2 else array
+
+
+class Mat(Format):
+    """MATLAB files."""
+
+    ending, about = "mat", "MATLAB, every array by its name"
+
+    def write(self, design: Mapping[str, Any], path: Path) -> None:
+        """Writes a design."""
+        write_mat(path, design)
+
+    def read(self, path: Path) -> dict[str, np.ndarray]:
+        """Reads a design."""
+        return read_mat(path)

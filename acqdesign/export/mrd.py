@@ -13,7 +13,7 @@ from acqdesign.base.checks import usage_error
 from acqdesign.base.files import atomic_write
 from acqdesign.base.units import GAMMA_HZ_PER_T, deg_from_rad, ms_from_s, rad_from_deg, s_from_ms
 from acqdesign.base.untrusted import parsing
-from acqdesign.export.npz import check_design
+from acqdesign.export.formats import Format
 from acqdesign.export.straight import MAX_BYTES, need, straight_lines, trajectory
 from acqdesign.scene.scanner import SYSTEMS, SystemLimits
 
@@ -32,9 +32,7 @@ def _ismrmrd() -> Any:
         return importlib.import_module("ismrmrd")
     except ImportError as error:
         remedy = 'Install it with: pip install "acqdesign[mrd]".'
-        raise usage_error(
-            "ismrmrd", f"no usable installation ({error})", "the package ismrmrd", remedy
-        ) from error
+        raise usage_error("ismrmrd", f"no usable installation ({error})", "the package ismrmrd", remedy) from error
 
 
 def write_mrd(path: Path | str, design: Mapping[str, Any], limits: SystemLimits = SYSTEMS["generic"]) -> None:
@@ -54,17 +52,16 @@ def write_mrd(path: Path | str, design: Mapping[str, Any], limits: SystemLimits 
         OSError: the file cannot be written.
     """
     mrd = _ismrmrd()
-    need(design, "points", "shape", "fov_m")
-    shape = [int(n) for n in np.asarray(design["shape"])]
     samples = trajectory(design)
+    need(design, "shape", "fov_m")
+    shape = [int(n) for n in np.asarray(design["shape"])]
     lines, count, _ = samples.shape
     train, echo = (
-        np.zeros(lines, int) if design.get(name) is None else np.asarray(design[name])
-        for name in ("train", "echo")
+        np.zeros(lines, int) if design.get(name) is None else np.asarray(design[name]) for name in ("train", "echo")
     )
     cells = np.round(samples[:, 0, 1:] * shape[1:]).astype(int) + np.array(shape[1:]) // 2
     cells = np.clip(cells, 0, np.array(shape[1:]) - 1)
-    centre = int(np.argmin(np.abs(samples[0, :, 0])))
+    centre = int(np.argmin(np.linalg.norm(samples[0], axis=-1)))
     dwell = 0.0 if design.get("dwell_s") is None else float(design["dwell_s"])
     data = np.zeros((1, count), np.complex64)
     with tempfile.TemporaryDirectory() as folder:
@@ -116,8 +113,7 @@ def _header(
         ),
         trajectory=xsd.trajectoryType.OTHER,
         trajectoryDescription=xsd.trajectoryDescriptionType(
-            identifier="acqdesign",
-            comment="straight lines along x, in cycles per voxel of the reconstructed matrix",
+            identifier="acqdesign", comment="in cycles per voxel of the reconstructed matrix"
         ),
         echoTrainLength=int(echo.max()) + 1,
     )
@@ -126,11 +122,7 @@ def _header(
         for field, name in _SCHEDULES.items()
         if design.get(name) is not None
     }
-    flips = (
-        []
-        if design.get("flips_rad") is None
-        else [deg_from_rad(float(f)) for f in np.asarray(design["flips_rad"])]
-    )
+    flips = [] if design.get("flips_rad") is None else [deg_from_rad(float(f)) for f in np.asarray(design["flips_rad"])]
     header = xsd.ismrmrdHeader(
         version=1,
         experimentalConditions=xsd.experimentalConditionsType(
@@ -173,9 +165,7 @@ def read_mrd(path: Path | str) -> dict[str, np.ndarray]:
             xml, data = (_inside(h5py, path, group, name) for name in ("xml", "data"))
             header = _read_header(mrd, path, content, heaps, xml)
             lines = _read_lines(mrd, path, content, heaps, data)
-        design = _named(path, header, *lines)
-        check_design(f"mrd {path}", design)
-    return design
+        return _named(path, header, *lines)
 
 
 def _heaps(path: Path, content: bytes) -> Heaps:
@@ -194,17 +184,13 @@ def _heaps(path: Path, content: bytes) -> Heaps:
         length = int.from_bytes(content[start + 8 : start + 16], "little")
         at, end = start + 16, start + length
         if length < 16 or end > len(content):
-            raise usage_error(
-                "mrd", f"{path}: a heap of {length} bytes at byte {start}", "one within the file"
-            )
+            raise usage_error("mrd", f"{path}: a heap of {length} bytes at byte {start}", "one within the file")
         while at + 16 <= end:
             index = int.from_bytes(content[at : at + 2], "little")
             size = int.from_bytes(content[at + 8 : at + 16], "little")
             step = size if index == 0 else 16 + size + -size % 8
             if not 16 <= step <= end - at:
-                raise usage_error(
-                    "mrd", f"{path}: an object of {size} bytes at byte {at}", "one within its heap"
-                )
+                raise usage_error("mrd", f"{path}: an object of {size} bytes at byte {at}", "one within its heap")
             if index:
                 found[start, index] = at + 16, size
             at += step
@@ -233,9 +219,7 @@ def _stored(path: Path, content: bytes, data: Any, size: int) -> np.ndarray:
         flat = np.frombuffer(content, np.uint8, count * size, offset)
         out[first : first + count], done[first : first + count] = flat.reshape(count, size), True
     if not done.all():
-        raise usage_error(
-            "mrd", f"{path}: {data.name} with {(~done).sum()} records never written", "all of them"
-        )
+        raise usage_error("mrd", f"{path}: {data.name} with {(~done).sum()} records never written", "all of them")
     return out
 
 
@@ -277,9 +261,7 @@ def _read_header(mrd: Any, path: Path, content: bytes, heaps: Heaps, xml: Any) -
     return header
 
 
-def _read_lines(
-    mrd: Any, path: Path, content: bytes, heaps: Heaps, data: Any
-) -> tuple[np.ndarray, np.ndarray]:
+def _read_lines(mrd: Any, path: Path, content: bytes, heaps: Heaps, data: Any) -> tuple[np.ndarray, np.ndarray]:
     """Trajectories `(lines, samples, 3)`, and train and echo of each, of all but noise scans."""
     kind = data.id.get_type()
     if data.ndim != 1 or not {"head", "traj"} <= set(data.dtype.names or ()):
@@ -332,3 +314,24 @@ def _named(path: Path, header: Any, lines: np.ndarray, counters: np.ndarray) -> 
         if flips:
             design["flips_rad"] = np.array([rad_from_deg(f) for f in flips])
     return design
+
+
+class Mrd(Format):
+    """ISMRM Raw Data.
+
+    Args:
+        system: of the scanner, for its field strength.
+    """
+
+    ending, about, also = "mrd", 'ISMRM Raw Data with trajectory and header; needs the extra "mrd"', ("h5",)
+
+    def __init__(self, system: SystemLimits = SYSTEMS["generic"]):
+        self.system = system
+
+    def write(self, design: Mapping[str, Any], path: Path) -> None:
+        """Writes a design's samples, data being zero."""
+        write_mrd(path, design, self.system)
+
+    def read(self, path: Path) -> dict[str, np.ndarray]:
+        """Reads straight lines."""
+        return read_mrd(path)

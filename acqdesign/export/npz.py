@@ -9,6 +9,7 @@ import numpy as np
 from acqdesign.base.checks import usage_error
 from acqdesign.base.files import write_npz
 from acqdesign.base.untrusted import read_npz
+from acqdesign.export.formats import Format
 
 # Name: dtype and number of axes of what a design may hold.
 DESIGN_KEYS: Mapping[str, tuple[type, int]] = {
@@ -28,82 +29,77 @@ DESIGN_KEYS: Mapping[str, tuple[type, int]] = {
     "excitation_rad": (np.float32, 0),
     "esp_s": (np.float32, 0),
     "dwell_s": (np.float32, 0),
+    "coordinates": (np.float32, 3),  # (readouts, samples, D) of other trajectories [cycles/voxel]
 }
+PARTS = ("trajectory.", "sequence.")  # before the names of one's own arrays
 
 
-def check_design(where: str, design: Mapping[str, np.ndarray]) -> None:
-    """Raises unless the arrays are finite, of the right number of axes, and agree on the number of lines."""
-    for name, array in design.items():
-        if array.ndim != DESIGN_KEYS[name][1]:
-            raise usage_error(f"{where}: {name}", array, f"{DESIGN_KEYS[name][1]} axes")
-        if not np.isfinite(array).all():
-            raise usage_error(f"{where}: {name}", "values that are not finite", "finite values")
-    points = design.get("points")
+def is_key(name: str) -> bool:
+    """Whether a design may hold an array of this name: one of `DESIGN_KEYS`, or an array of one's own part."""
+    return name in DESIGN_KEYS or name.startswith(PARTS)
+
+
+def axes_of(name: str, array: np.ndarray) -> int:
+    """Number of axes of an entry; one's own arrays keep theirs."""
+    return DESIGN_KEYS[name][1] if name in DESIGN_KEYS else array.ndim
+
+
+def as_design(where: str, design: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """A design as arrays in their stated dtypes, without entries that are None.
+
+    Args:
+        where: what gave the design, for errors.
+        design: values by the names of `design.npz`.
+
+    Raises:
+        UsageError: an unknown name; an array that does not fit its dtype or number of axes or is not finite; or arrays
+            that disagree on the number of lines or pulses.
+    """
+    given = {name: value for name, value in design.items() if value is not None}
+    found = {name: _as_entry(where, name, np.asarray(value)) for name, value in given.items()}
+    points = found.get("points")
     if points is not None and (points.shape[1:] != (2,) or not len(points)):
         raise usage_error(f"{where}: points", points, "shape (lines, 2), at least one line")
     for name in ("learned", "train", "echo"):
-        if points is not None and name in design and len(design[name]) != len(points):
-            raise usage_error(f"{where}: {name}", design[name], f"one entry for each of {len(points)} lines")
-    flips, phases = design.get("flips_rad"), design.get("phases_rad")
+        if points is not None and name in found and len(found[name]) != len(points):
+            raise usage_error(f"{where}: {name}", found[name], f"one entry for each of {len(points)} lines")
+    flips, phases = found.get("flips_rad"), found.get("phases_rad")
     if flips is not None and phases is not None and len(flips) != len(phases):
         raise usage_error(f"{where}: phases_rad", phases, f"one entry for each of {len(flips)} pulses")
+    return found
 
 
-def cast_entry(where: str, name: str, array: np.ndarray) -> np.ndarray:
-    """In the dtype of its key; floats that do not fit become infinite, integers and booleans must be exact."""
-    dtype = DESIGN_KEYS[name][0]
+def _as_entry(where: str, name: str, array: np.ndarray) -> np.ndarray:
+    """In the dtype of its key, or its own in single precision; integers and booleans must be exact."""
+    if not is_key(name):
+        raise usage_error(where, f"the key {name!r}", "keys out of " + ", ".join(DESIGN_KEYS))
+    if array.dtype.kind not in "biuf":
+        raise usage_error(f"{where}: {name}", array, "real numbers")
+    own = np.float32 if array.dtype.kind == "f" else array.dtype.type
     with np.errstate(over="ignore", invalid="ignore"):
-        cast: np.ndarray = array.astype(dtype)
+        cast: np.ndarray = array.astype(DESIGN_KEYS[name][0] if name in DESIGN_KEYS else own)
+    if cast.ndim != axes_of(name, cast):
+        raise usage_error(f"{where}: {name}", cast, f"{axes_of(name, cast)} axes")
     if cast.dtype.kind != "f" and not np.array_equal(cast, array):
         raise usage_error(f"{where}: {name}", array, f"values that {cast.dtype} holds")
+    if not np.isfinite(cast).all():
+        raise usage_error(f"{where}: {name}", "values that are not finite", "finite values")
     return cast
 
 
-def write_design(path: Path | str, design: Mapping[str, Any]) -> None:
-    """Writes a design, atomically; equal designs give equal bytes.
+class Npz(Format):
+    """`design.npz`: plain arrays, loadable without this package and without pickle."""
 
-    Args:
-        path: of the `.npz` file.
-        design: values for any of `DESIGN_KEYS`; those that are None are left out.
+    ending, about = "npz", "NumPy arrays by name, as every run writes them"
 
-    Raises:
-        ValueError: an unknown key, an array with the wrong number of axes or that is not finite, or arrays
-            that disagree on the number of lines.
-        OSError: the file cannot be written.
-    """
-    for name in design:
-        if name not in DESIGN_KEYS:
-            raise usage_error("design", f"the key {name!r}", "keys out of " + ", ".join(DESIGN_KEYS))
-    given = {name: np.asarray(value) for name, value in design.items() if value is not None}
-    arrays = {name: cast_entry("design", name, value) for name, value in given.items()}
-    check_design("design", arrays)
-    write_npz(path, arrays)
+    def write(self, design: Mapping[str, Any], path: Path) -> None:
+        """Writes a design, atomically; equal designs give equal bytes."""
+        write_npz(path, design)
 
-
-def read_design(path: Path | str) -> dict[str, np.ndarray]:
-    """Reads a `design.npz`, trusting nothing in it.
-
-    Args:
-        path: of the file.
-
-    Returns:
-        Its arrays by the names of `DESIGN_KEYS`, finite and in their dtypes; unknown names are left out. It holds
-        `points`, `flips_rad` or both, and every line counts as learned where the file doesn't say.
-
-    Raises:
-        ValueError: what is wrong with the file, by name; no pickle is ever loaded.
-    """
-    path = Path(path)
-    found = read_npz("design", path, DESIGN_KEYS)
-    for name, array in found.items():
-        if array.dtype.kind not in "biuf":
-            raise usage_error(f"design {path}: {name}", array, "real numbers")
-        found[name] = cast_entry(f"design {path}", name, array)
-    if not {"points", "flips_rad"} & set(found):
-        raise usage_error(
-            "design", f"{path} without a design", "an array named points (lines, 2) or flips_rad (pulses,)"
-        )
-    check_design(f"design {path}", found)
-    if "points" in found:
-        found.setdefault("learned", np.ones(len(found["points"]), bool))
-    return found
+    def read(self, path: Path) -> dict[str, np.ndarray]:
+        """Reads a design, trusting nothing in it: no pickle is ever loaded, and unknown names are left out."""
+        found = read_npz("design", path, is_key)
+        if not {"points", "flips_rad", "coordinates"} & set(found) and not any(n.startswith(PARTS) for n in found):
+            expected = "an array named points (lines, 2) or flips_rad (pulses,)"
+            raise usage_error("design", f"{path} without a design", expected)
+        return found

@@ -38,7 +38,6 @@ class PulseqOptions:
             repetition [cycles/voxel].
         dummies: trains, or single echoes, played without a readout at the start; 1 and 64 unless given.
         noise_scan: sample noise once, before anything else.
-        samples: samples of a readout; for designs of one plane, which have none of their own, also voxels along x.
     """
 
     system: SystemLimits = SYSTEMS["generic"]
@@ -127,16 +126,12 @@ def readout_steps(design: Mapping[str, Any]) -> tuple[float, float, int]:
     step = (readout[-1] - readout[0]) / max(len(readout) - 1, 1)
     uneven = np.abs(np.diff(readout) - step).max(initial=0)
     if len(readout) < 2 or step <= 0 or uneven > 1e-3 * step:
-        raise usage_error(
-            "readout", "samples that are not evenly spaced", "at least two, rising by equal steps"
-        )
+        raise usage_error("readout", "samples that are not evenly spaced", "at least two, rising by equal steps")
     # Single precision in the file: half-open grids are exact again.
     step = 1 / round(1 / step, 4)
     centre = round(-readout[0] / step, 2)
     if not 0 <= centre <= len(readout) - 1:
-        raise usage_error(
-            "readout", "samples all on one side", "samples on both sides of the centre of k-space"
-        )
+        raise usage_error("readout", "samples all on one side", "samples on both sides of the centre of k-space")
     return step, centre, len(readout)
 
 
@@ -170,15 +165,10 @@ def dwell_time(options: PulseqOptions, design: Mapping[str, Any], centre: float,
     if asked is None:
         return max(even, math.floor(min(longest, _LONGEST_DWELL_S) / even + 1e-6) * even)
     dwell = round(float(asked), 9)
-    for what, raster in (
-        ((centre + 0.5) * dwell, options.system.rf_raster_s),
-        (dwell, options.system.adc_raster_s),
-    ):
+    for what, raster in (((centre + 0.5) * dwell, options.system.rf_raster_s), (dwell, options.system.adc_raster_s)):
         if abs(what / raster - round(what / raster)) > 1e-4:
             remedy = f"Even µs always are: {max(even, round(dwell / even) * even):.3g} s."
-            raise usage_error(
-                "dwell_s", dwell, "a time that puts the centre of k-space on the raster", remedy
-            )
+            raise usage_error("dwell_s", dwell, "a time that puts the centre of k-space on the raster", remedy)
     return dwell
 
 

@@ -66,9 +66,7 @@ def read_hardware(path: Path | str) -> Any:
         axes = [vars(getattr(hardware, axis)) for axis in "xyz"]
         numbers = np.array([list(axis.values()) for axis in axes], float)
     except Exception as error:  # pypulseq's parser raises many kinds on a damaged file
-        raise usage_error(
-            "asc", f"{path} ({type(error).__name__}: {error})", "a scanner's .asc file"
-        ) from error
+        raise usage_error("asc", f"{path} ({type(error).__name__}: {error})", "a scanner's .asc file") from error
     if not (np.isfinite(numbers).all() and (numbers >= 0).all()):
         raise usage_error("asc", f"{path}: parameters {numbers.tolist()}", "finite numbers >= 0")
     return hardware
@@ -122,11 +120,7 @@ def _hardest(plan: Plan) -> list[Plan]:
     following = np.concatenate([k[:, 1:], np.zeros_like(k[:, :1])], axis=1)
     # A rewinder's second ramp and the next winder's first have one sign where the positions have.
     pairs = k + following
-    measures = [
-        *np.moveaxis(np.abs(pairs), -1, 0),
-        np.linalg.norm(pairs, axis=-1),
-        np.linalg.norm(k, axis=-1),
-    ]
+    measures = [*np.moveaxis(np.abs(pairs), -1, 0), np.linalg.norm(pairs, axis=-1), np.linalg.norm(k, axis=-1)]
     places = {np.unravel_index(int(np.argmax(m)), m.shape) for m in measures}
     parts = []
     for train, echo in sorted((int(t), int(e)) for t, e in places):
@@ -147,9 +141,7 @@ def _pns(plan: Plan, hardware: Any) -> float:
     total = sum(seq.block_durations.values())
     if plan.is_train:  # not the wait for the next train
         timing = plan.timing
-        busy = (
-            timing.excitation_s + timing.first_window_s + len(plan.flips) * plan.esp_s + plan.spoil.duration_s
-        )
+        busy = timing.excitation_s + timing.first_window_s + len(plan.flips) * plan.esp_s + plan.spoil.duration_s
         total = min(total, busy + _MEMORY_S)
     try:
         _, norm, _, _ = seq.calculate_pns(hardware, time_range=[0.0, total], do_plots=False)

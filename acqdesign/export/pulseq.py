@@ -2,7 +2,6 @@
 
 import dataclasses
 import tempfile
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,14 @@ import numpy as np
 from acqdesign.base.checks import usage_error
 from acqdesign.base.files import atomic_write
 from acqdesign.base.units import ms_from_s
+from acqdesign.export.formats import Format
 from acqdesign.export.plan import Plan, PulseqOptions
 from acqdesign.export.pns import passing_slew, predict_pns
 from acqdesign.export.pulseq_read import read_pulseq
 from acqdesign.export.sequence import build_sequence
 from acqdesign.export.settle import make_plan
+from acqdesign.export.straight import need
+from acqdesign.scene.scanner import SystemLimits
 
 _CELL = 1e-2  # of a k-space cell: what is played lies closer than 1e-3 for matrices up to 300, by the digits
 
@@ -34,6 +36,8 @@ class PulseqReport:
         max_slew_t_per_m_s: largest slew of the vector sum.
         peak_b1_t: largest B1.
         power: mean of the refocusing flips squared over π², a relative measure of SAR; zero without them.
+        limits: of the scanner.
+        model: what predicted the stimulation.
     """
 
     played: dict[str, np.ndarray]
@@ -44,14 +48,31 @@ class PulseqReport:
     max_slew_t_per_m_s: float
     peak_b1_t: float
     power: float
+    limits: SystemLimits
+    model: str
+
+    def lines(self) -> list[str]:
+        """What the file plays, for the terminal."""
+        played, limits = self.played, self.limits
+        if "echo" in played:
+            trains, echoes = len(set(played["train"].tolist())), len(played["flips_rad"])
+            spacing = ms_from_s(float(played["esp_s"]))
+            said = f"3D fast spin echo: {trains} trains of {echoes} echoes, {spacing:.4g} ms apart"
+            found = [f"{said}; {self.duration_s:.0f} s", f"mean squared flip over that of 180°: {self.power:.3f}"]
+        else:
+            te, lines = ms_from_s(float(played["te_s"][0])), len(played["points"])
+            found = [f"3D spoiled gradient echo: {lines} lines, TE {te:.4g} ms; {self.duration_s:.0f} s"]
+        return [
+            *found,
+            f"largest gradient {self.max_gradient_t_per_m:.3g} T/m of {limits.max_gradient_t_per_m:.3g}, "
+            f"slew {self.max_slew_t_per_m_s:.3g} T/m/s of {limits.max_slew_t_per_m_s:.3g}, "
+            f"B1 {self.peak_b1_t:.3g} T of {limits.max_b1_t:.3g} ({limits.name})",
+            f"nerve stimulation predicted at {100 * self.pns:.0f} % of the limit, by {self.model}",
+        ]
 
 
 def write_pulseq(
-    path: Path | str,
-    design: Mapping[str, Any],
-    options: PulseqOptions | None = None,
-    *,
-    pns_hardware: Any = None,
+    path: Path | str, design: Mapping[str, Any], options: PulseqOptions | None = None, *, pns_hardware: Any = None
 ) -> PulseqReport:
     """Writes a design as a Pulseq file (`.seq`, version 1.5), atomically; equal designs give equal bytes.
 
@@ -66,13 +87,17 @@ def write_pulseq(
         pns_hardware: for `predict_pns`.
 
     Returns:
-        What the file plays, with a warning where stimulation is predicted over 100 %.
+        What the file plays, with advice where stimulation is predicted over 100 %.
 
     Raises:
         ValueError: pypulseq is missing; the design lacks what a scan needs, or is beyond the scanner's limits.
         OSError: the file cannot be written.
     """
     options = options or PulseqOptions()
+    if design.get("points") is None and design.get("coordinates") is not None:
+        expected = "straight lines, as of --trajectory lines"
+        raise usage_error("design", "readouts that are not straight lines", expected, "bin and cfl take any.")
+    need(design, "points")
     plan = make_plan(design, options)
     sequence = build_sequence(plan)
     passed, errors = sequence.check_timing()
@@ -90,8 +115,6 @@ def write_pulseq(
     advice = _advice(pns, passing_slew(design, options, hardware=pns_hardware), plan) if pns >= 1 else ""
     with atomic_write(path) as file:
         file.write(data)
-    if advice:
-        warnings.warn(advice, stacklevel=2)
     lobes = [plan.lobes, plan.spoil] + ([plan.first] if plan.first else [])
     return PulseqReport(
         played,
@@ -102,6 +125,8 @@ def write_pulseq(
         max(lobe.slew_t_per_m_s for lobe in lobes),
         plan.peak_b1_t,
         float(np.mean(plan.flips**2) / np.pi**2) if plan.is_train else 0.0,
+        options.system,
+        "a published example of a scanner" if pns_hardware is None else "the scanner's model",
     )
 
 
@@ -115,9 +140,7 @@ def _compare(plan: Plan, played: Mapping[str, np.ndarray]) -> None:
     readout = (np.arange(shape.samples) - shape.sample_centre) * (shape.step or 1 / shape.samples)
     worst = max(worst, float(np.abs(readout - played["readout"]).max()) * plan.matrix[0])
     if worst > _CELL:
-        raise usage_error(
-            "played positions", f"{worst:.2g} of a k-space cell off the design's", f"at most {_CELL}"
-        )
+        raise usage_error("played positions", f"{worst:.2g} of a k-space cell off the design's", f"at most {_CELL}")
 
 
 def _advice(pns: float, passing: tuple[float, float] | None, plan: Plan) -> str:
@@ -127,3 +150,25 @@ def _advice(pns: float, passing: tuple[float, float] | None, plan: Plan) -> str:
     slew, seconds = passing
     what = "an echo spacing" if plan.is_train else "a repetition time"
     return f"{text}; a slew rate of {slew:.4g} T/m/s passes, with {what} of {ms_from_s(seconds):.4g} ms."
+
+
+class Pulseq(Format):
+    """Pulseq sequences: a 3D fast spin echo of designs with trains, else a 3D spoiled gradient echo.
+
+    Args:
+        options: what the design doesn't say.
+        pns_hardware: a scanner's .asc file for the prediction of nerve stimulation.
+    """
+
+    ending, about = "seq", 'a Pulseq sequence, ready for a scanner; needs the extra "pulseq"'
+
+    def __init__(self, options: PulseqOptions | None = None, pns_hardware: Any = None):
+        self.options, self.pns_hardware = options, pns_hardware
+
+    def write(self, design: Mapping[str, Any], path: Path) -> PulseqReport:
+        """Writes a design's lines and trains."""
+        return write_pulseq(path, design, self.options, pns_hardware=self.pns_hardware)
+
+    def read(self, path: Path) -> dict[str, np.ndarray]:
+        """Reads straight lines and trains."""
+        return read_pulseq(path)

@@ -61,9 +61,7 @@ def play(tables: Tables) -> tuple[Pulses, Readouts]:
             raise wrong(tables.path, f"readouts that differ in {name}", "the same for every line")
     samples, dwell = held[0, 0], held[0, 1]
     if samples != int(samples) or not 0 < samples <= _MAX_WORK or dwell <= 0:
-        raise wrong(
-            tables.path, f"readouts of {samples:g} samples, {dwell:g} s apart", "a whole number, and a time"
-        )
+        raise wrong(tables.path, f"readouts of {samples:g} samples, {dwell:g} s apart", "a whole number, and a time")
     delays, delay = np.unique(held[:, 2], return_inverse=True)
     played = np.column_stack([tables.blocks[lines, 1:4], delay.reshape(-1)])
     unique, kind = np.unique(played, axis=0, return_inverse=True)
@@ -84,9 +82,7 @@ def play(tables: Tables) -> tuple[Pulses, Readouts]:
         middle = moments[at] + _moments(tables, rows[at], centres)
         origin, offset = _offsets(pulses.use, middle)
         none = before < 0
-        start[:, axis] = (
-            moments[lines] - np.where(none, 0.0, origin[before]) + np.where(none, 0.0, offset[before])
-        )
+        start[:, axis] = moments[lines] - np.where(none, 0.0, origin[before]) + np.where(none, 0.0, offset[before])
     return pulses, Readouts(when, float(dwell), start, kind.reshape(-1), kinds)
 
 
@@ -135,11 +131,7 @@ def _corners(tables: Tables, row: int) -> tuple[np.ndarray, np.ndarray]:
         return event[-1] + steps * raster, shape
     n = len(shape)
     # The edges lie half a raster off the samples; version 1.4 leaves them to those who read.
-    ends = (
-        event[1:3]
-        if tables.version == 5
-        else 0.5 * (3 * shape[[0, -1]] - shape[[min(1, n - 1), max(n - 2, 0)]])
-    )
+    ends = event[1:3] if tables.version == 5 else 0.5 * (3 * shape[[0, -1]] - shape[[min(1, n - 1), max(n - 2, 0)]])
     middle = 0.5 * np.arange(1, n + 1) if times < 0 else np.arange(n) + 0.5
     steps = np.concatenate([[0.0], middle, [middle[-1] + 0.5]])
     return event[-1] + steps * raster, np.concatenate([ends[:1], shape, ends[1:]])

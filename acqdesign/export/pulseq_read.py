@@ -61,7 +61,6 @@ def _design(tables: Tables, pulses: Pulses, read: Readouts) -> dict[str, np.ndar
     centre = float(np.interp(0.0, readout, np.arange(samples))) if samples > 1 else 0.0
     design = {
         "points": points,
-        "learned": np.ones(len(points), bool),
         "samples_per_line": np.array(samples),
         "readout": readout,
         "shape": shape.astype(int),
@@ -75,9 +74,7 @@ def _definition(tables: Tables, name: str) -> np.ndarray:
     value = tables.definitions.get(name, np.zeros(0))
     if value.shape != (3,) or not (np.isfinite(value).all() and (value > 0).all()):
         raise wrong(
-            tables.path,
-            f"definition {name} {value.tolist()}",
-            f"a definition {name} of three positive numbers",
+            tables.path, f"definition {name} {value.tolist()}", f"a definition {name} of three positive numbers"
         )
     return value
 
@@ -116,9 +113,7 @@ def _trains(path: Path, pulses: Pulses, centres: np.ndarray) -> dict[str, np.nda
         last = 2 * when - last
         times[n] = last
     if np.abs(times[echo] - te).max() > 1e-6:
-        raise wrong(
-            path, "readouts that are not centred on spin echoes", "the centre of k-space at each echo"
-        )
+        raise wrong(path, "readouts that are not centred on spin echoes", "the centre of k-space at each echo")
     return {
         "train": train,
         "echo": echo,

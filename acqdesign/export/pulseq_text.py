@@ -61,9 +61,7 @@ class Tables(NamedTuple):
     shapes: dict[int, np.ndarray]
 
 
-def wrong(
-    path: Path, what: str, expected: str = "a Pulseq file of straight lines", remedy: str = ""
-) -> ValueError:
+def wrong(path: Path, what: str, expected: str = "a Pulseq file of straight lines", remedy: str = "") -> ValueError:
     """The error of a file that is not what it should be."""
     return usage_error("seq", f"{path}: {what}", expected, remedy)
 
@@ -88,9 +86,7 @@ def read_tables(path: Path) -> Tables:
     cut = rb"^extension[ \t]+(\w+)[ \t]+(\d{1,9})[ \t\r]*\n"
     text, *parts = re.split(cut, sections.pop("EXTENSIONS", b""), flags=re.MULTILINE)
     sections["EXTENSIONS"] = text
-    labels = {
-        (kind.decode(), int(n)): body for kind, n, body in zip(*(parts[i::3] for i in range(3)), strict=True)
-    }
+    labels = {(kind.decode(), int(n)): body for kind, n, body in zip(*(parts[i::3] for i in range(3)), strict=True)}
     unknown = {kind for kind, _ in labels} - _EXTENSIONS
     if unknown:
         raise wrong(path, f"extension {min(unknown)}", "one of " + ", ".join(sorted(_EXTENSIONS)))
@@ -98,24 +94,18 @@ def read_tables(path: Path) -> Tables:
     for name in ("RF", "TRAP", "GRADIENTS", "ADC", "EXTENSIONS"):
         scale = np.array(_COLUMNS.get(name) or _COLUMNS[name, version], float)
         text = name == "RF" and version == 5
-        rows = _table(
-            sections.pop(name, b""), [("n", float, len(scale) + 1), *([("use", "U1")] if text else [])]
-        )
+        rows = _table(sections.pop(name, b""), [("n", float, len(scale) + 1), *([("use", "U1")] if text else [])])
         if not np.isfinite(rows["n"]).all():
             raise wrong(path, f"numbers that are not finite in [{name}]")
         numbers[name], tables[name] = _whole(path, name, rows["n"][:, 0]), rows["n"][:, 1:] * scale
         uses = rows["use"].copy() if text else uses
-    if tables["TRAP"].size and (
-        tables["TRAP"][:, 1:].min() < 0 or tables["TRAP"][:, 1:4].max() > _MAX_RAMP_S
-    ):
+    if tables["TRAP"].size and (tables["TRAP"][:, 1:].min() < 0 or tables["TRAP"][:, 1:4].max() > _MAX_RAMP_S):
         raise wrong(path, "trapezoids with times that are negative or long", f"0 to {_MAX_RAMP_S} s")
     blocks = _table(sections.pop("BLOCKS", b""), [("n", np.int32, 8)])["n"]
     if not len(blocks) or blocks.min() < 0:
         raise wrong(path, "no blocks, or blocks with negative numbers", "blocks of events")
     gradients = np.concatenate([numbers["TRAP"], numbers["GRADIENTS"]])
-    for column, known in enumerate(
-        (numbers["RF"], *[gradients] * 3, numbers["ADC"], numbers["EXTENSIONS"]), 2
-    ):
+    for column, known in enumerate((numbers["RF"], *[gradients] * 3, numbers["ADC"], numbers["EXTENSIONS"]), 2):
         blocks[:, column] = _rows(path, known, blocks[:, column])
     noise = _noise(path, numbers["EXTENSIONS"], tables["EXTENSIONS"], labels)
     return Tables(
@@ -202,9 +192,7 @@ def _whole(path: Path, name: str, values: np.ndarray) -> np.ndarray:
     """Numbers of events as integers, positive and each once."""
     found = values.astype(np.int64)
     if (found != values).any() or (found < 1).any() or len(np.unique(found)) != len(found):
-        raise wrong(
-            path, f"events of [{name}] without a number of their own", "positive whole numbers, each once"
-        )
+        raise wrong(path, f"events of [{name}] without a number of their own", "positive whole numbers, each once")
     return found
 
 
@@ -214,15 +202,11 @@ def _rows(path: Path, known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     numbers = np.concatenate([[0], known[order[1:]]])
     at = np.searchsorted(numbers, wanted).clip(max=len(numbers) - 1)
     if (numbers[at] != wanted).any():
-        raise wrong(
-            path, f"event {wanted[numbers[at] != wanted][0]}, which is not in it", "a consistent file"
-        )
+        raise wrong(path, f"event {wanted[numbers[at] != wanted][0]}, which is not in it", "a consistent file")
     return order[at]
 
 
-def _noise(
-    path: Path, known: np.ndarray, table: np.ndarray, labels: Mapping[tuple[str, int], bytes]
-) -> np.ndarray:
+def _noise(path: Path, known: np.ndarray, table: np.ndarray, labels: Mapping[tuple[str, int], bytes]) -> np.ndarray:
     """What each extension, with those it goes on to, does to the label NOISE."""
     value = np.zeros(len(table))
     does = np.zeros(len(table), "U8")
@@ -264,9 +248,7 @@ def _shapes(path: Path, text: bytes) -> dict[int, np.ndarray]:
         packed = np.array(part[head.end() :].split(), float)
         shape = _unpacked(packed, int(count))
         if len(shape) != int(count) or not np.isfinite(shape).all():
-            raise wrong(
-                path, f"shape {head.group(1).decode()}, which does not unpack to {count} finite samples"
-            )
+            raise wrong(path, f"shape {head.group(1).decode()}, which does not unpack to {count} finite samples")
         found[int(head.group(1))] = shape
     return found
 

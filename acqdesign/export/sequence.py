@@ -22,9 +22,7 @@ def pypulseq() -> Any:
         return importlib.import_module("pypulseq")
     except ImportError as error:
         remedy = 'Install it with: pip install "acqdesign[pulseq]".'
-        raise usage_error(
-            "pypulseq", f"no usable installation ({error})", "the package pypulseq", remedy
-        ) from error
+        raise usage_error("pypulseq", f"no usable installation ({error})", "the package pypulseq", remedy) from error
 
 
 def system_of(limits: SystemLimits) -> Any:
@@ -136,9 +134,7 @@ class _Parts:
         plan, shape = self.plan, self.plan.shape
         block = self.pp.make_delay(plan.timing.excitation_s)
         if shape.slab_m is None:
-            pulse = self._hard(
-                plan.excitation, shape.excitation_s, plan.timing.excitation_s, phase, "excitation"
-            )
+            pulse = self._hard(plan.excitation, shape.excitation_s, plan.timing.excitation_s, phase, "excitation")
             self.seq.add_block(pulse, block)
             return
         pulse = self.pp.make_sinc_pulse(
@@ -174,9 +170,7 @@ class _Parts:
         label = self.pp.make_label
         ky, kz = (int(n) for n in self.cells[line])
         values = {"LIN": ky, "PAR": kz, "SEG": echo}
-        self.seq.add_block(
-            self.read, self.adc, *(label(type="SET", label=n, value=v) for n, v in values.items())
-        )
+        self.seq.add_block(self.read, self.adc, *(label(type="SET", label=n, value=v) for n, v in values.items()))
 
     def _wait(self, busy: float) -> None:
         raster = self.plan.limits.block_raster_s
@@ -189,9 +183,7 @@ class _Parts:
         label, margin = self.pp.make_label, self.pp.make_delay(1e-3)
         self.seq.add_block(margin)
         self.seq.add_block(
-            self.adc,
-            self.pp.make_delay(self.plan.timing.readout_s),
-            label(type="SET", label="NOISE", value=1),
+            self.adc, self.pp.make_delay(self.plan.timing.readout_s), label(type="SET", label="NOISE", value=1)
         )
         self.seq.add_block(margin, label(type="SET", label="NOISE", value=0))
 
@@ -200,9 +192,7 @@ class _Parts:
         plan, timing = self.plan, self.plan.timing
         assert plan.first is not None
         self._excite(0.5 * math.pi)
-        first = [
-            self._lobe("x", plan.first, plan.first.x_t_per_m * (plan.first.duration_s - plan.first.ramp_s))
-        ]
+        first = [self._lobe("x", plan.first, plan.first.x_t_per_m * (plan.first.duration_s - plan.first.ramp_s))]
         if plan.rephasing_area:
             first.append(self._lobe("z", plan.first, -plan.rephasing_area))
         self.seq.add_block(*first)
@@ -247,11 +237,7 @@ class _Parts:
             "System": plan.limits.name,
         }
         if plan.is_train:
-            definitions |= {
-                "EchoSpacing": plan.esp_s,
-                "TurboFactor": len(plan.flips),
-                "Trains": len(plan.lines),
-            }
+            definitions |= {"EchoSpacing": plan.esp_s, "TurboFactor": len(plan.flips), "Trains": len(plan.lines)}
         if plan.shape.slab_m is not None:
             definitions["SlabThickness"] = plan.shape.slab_m
         for name, value in definitions.items():

@@ -60,9 +60,7 @@ def make_plan(design: Mapping[str, Any], options: PulseqOptions | None = None) -
         raise usage_error("design", "echoes without " + ", ".join(absent), "all of " + ", ".join(train_keys))
     matrix, fov = grid(design)
     voxel = tuple(f / n for f, n in zip(fov, matrix, strict=True))
-    k = np.stack(
-        [per_m_from_cycles(np.asarray(design["points"], float)[:, i], voxel[1 + i]) for i in (0, 1)], 1
-    )
+    k = np.stack([per_m_from_cycles(np.asarray(design["points"], float)[:, i], voxel[1 + i]) for i in (0, 1)], 1)
     step, centre, samples = readout_steps(design)
     common = {"voxel_m": voxel, "step": step, "centre": centre, "slab_m": options.slab_m}
     given = {**common, "crusher": options.crusher, "samples": samples}
@@ -88,9 +86,7 @@ def _train(
     esp = rounded
     excitation = float(design.get("excitation_rad") or rad_from_deg(90.0))
     given |= {
-        "refocusing_s": pulse_duration(
-            "refocusing_s", options.refocusing_s, float(flips.max()), 1.0, limits, 0.2e-3
-        ),
+        "refocusing_s": pulse_duration("refocusing_s", options.refocusing_s, float(flips.max()), 1.0, limits, 0.2e-3),
         "excitation_s": excitation_duration(options, excitation),
     }
     free = esp - given["refocusing_s"] - 2 * limits.rf_margin_s
@@ -123,17 +119,13 @@ def _train(
 def _echoes(design: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Refocusing flips and phases [rad], and which line each echo of each train acquires."""
     flips = np.asarray(design["flips_rad"], float)
-    phases = (
-        np.zeros(flips.shape) if design.get("phases_rad") is None else np.asarray(design["phases_rad"], float)
-    )
+    phases = np.zeros(flips.shape) if design.get("phases_rad") is None else np.asarray(design["phases_rad"], float)
     train, echo = np.asarray(design["train"]), np.asarray(design["echo"])
     if phases.shape != flips.shape:
         raise usage_error("phases_rad", phases, f"one for each of {flips.size} flips")
     if echo.min() < 0 or echo.max() >= flips.size:
         worst = int(np.argmax(np.abs(echo - 0.5 * (flips.size - 1))))
-        raise usage_error(
-            "echo", f"{int(echo[worst])} for line {worst}", f"0 to {flips.size - 1}, one for each flip"
-        )
+        raise usage_error("echo", f"{int(echo[worst])} for line {worst}", f"0 to {flips.size - 1}, one for each flip")
     trains, index = np.unique(train, return_inverse=True)
     lines = np.full((len(trains), flips.size), -1)
     lines[index, echo] = np.arange(len(echo))
@@ -187,9 +179,7 @@ def _length(k: np.ndarray) -> float:
     return float(np.hypot(k[:, 0], k[:, 1]).max())
 
 
-def _refuse_far_lines(
-    limits: SystemLimits, shape: EchoShape, esp: float, k: np.ndarray, lines: np.ndarray
-) -> None:
+def _refuse_far_lines(limits: SystemLimits, shape: EchoShape, esp: float, k: np.ndarray, lines: np.ndarray) -> None:
     """Raises with the line farthest out of reach and the echo spacing that reaches it."""
     far = _length(k)
     reach = largest_k(limits, shape, esp)
@@ -198,9 +188,7 @@ def _refuse_far_lines(
     line = int(np.argmax(np.hypot(k[:, 0], k[:, 1])))
     train, echo = (int(found[0]) for found in np.nonzero(lines == line))
     count = int((np.hypot(k[:, 0], k[:, 1]) > reach).sum())
-    needed = min_echo_spacing(
-        limits, shape, phase_encode=far / math.hypot(*(1 / v for v in shape.voxel_m[1:]))
-    )
+    needed = min_echo_spacing(limits, shape, phase_encode=far / math.hypot(*(1 / v for v in shape.voxel_m[1:])))
     raise usage_error(
         "points",
         f"{count} lines out of reach on {limits.name}, the worst line {line} (train {train}, echo {echo}) at "
@@ -211,9 +199,7 @@ def _refuse_far_lines(
     )
 
 
-def _as_written(
-    limits: SystemLimits, shape: EchoShape, timing: EchoTiming, lobes: Lobes, first: Lobes
-) -> Lobes:
+def _as_written(limits: SystemLimits, shape: EchoShape, timing: EchoTiming, lobes: Lobes, first: Lobes) -> Lobes:
     """The first lobes, with the ramps at which six digits of their height hold their area best.
 
     What they miss of the area between a refocusing pulse and an echo, as the file says it, shifts every line.
@@ -267,9 +253,7 @@ def _single(
     fov: tuple[float, ...],
 ) -> Plan:
     limits, raster = options.system, options.system.block_raster_s
-    held = (
-        np.ravel(design["flips_rad"]) if design.get("flips_rad") is not None else np.array([options.flip_rad])
-    )
+    held = np.ravel(design["flips_rad"]) if design.get("flips_rad") is not None else np.array([options.flip_rad])
     if np.ptp(held) > 0:
         raise usage_error(
             "flips_rad", "flips that vary, without echoes of lines", "one flip for a spoiled gradient echo"
@@ -292,9 +276,7 @@ def _single(
     parts = ((x_area, yz_area + rephase), (shape.crusher_area, yz_area))
     shortest = next((n for n in steps if all(lobes(n * raster, *part) for part in parts)), None)
     if shortest is None:
-        raise usage_error(
-            "points", "lines out of reach in 0.1 s", "phase encodes within the limits of " + limits.name
-        )
+        raise usage_error("points", "lines out of reach in 0.1 s", "phase encodes within the limits of " + limits.name)
     fixed = 0.5 * (timing.excitation_s + timing.readout_s)
     least_te, window = fixed + shortest * raster, math.ceil(1.5 * shortest) * raster
     if options.te_s is not None:

@@ -9,6 +9,7 @@ import numpy as np
 from acqdesign.base.checks import usage_error
 from acqdesign.base.files import atomic_write
 from acqdesign.base.units import GAMMA_HZ_PER_T, cycles_from_per_m, per_m_from_cycles
+from acqdesign.export.formats import Format
 from acqdesign.export.straight import MAX_BYTES, need, straight_lines, trajectory
 from acqdesign.scene.scanner import SYSTEMS, SystemLimits
 
@@ -18,9 +19,7 @@ _VERSION, _RECON_TAG, _RESERVED = 5.0, 1.1, 10
 _READABLE = (41, 42, 50, 51)
 
 
-def write_sparkling(
-    path: Path | str, design: Mapping[str, Any], limits: SystemLimits = SYSTEMS["generic"]
-) -> None:
+def write_sparkling(path: Path | str, design: Mapping[str, Any], limits: SystemLimits = SYSTEMS["generic"]) -> None:
     """Writes a design's lines as a SPARKLING gradient file, atomically; equal designs give equal bytes.
 
     Float32 values: version (5), dimensions D, field of view [m], matrix, least oversampling, γ [Hz/T], shots,
@@ -38,9 +37,9 @@ def write_sparkling(
             for the scanner at one every 10 µs.
         OSError: the file cannot be written.
     """
-    need(design, "points", "shape", "fov_m")
-    shape, fov = np.asarray(design["shape"], int), np.asarray(design["fov_m"], float)
     samples = trajectory(design)
+    need(design, "shape", "fov_m")
+    shape, fov = np.asarray(design["shape"], int), np.asarray(design["fov_m"], float)
     shots, count, _ = samples.shape
     if count < 2:
         raise usage_error("samples_per_line", count, "at least 2 samples", "Learn with --samples.")
@@ -52,7 +51,7 @@ def write_sparkling(
         got = f"a readout gradient of {largest:.3g} T/m at one sample every 10 µs"
         raise usage_error("samples_per_line", got, f"at most {limits.max_gradient_t_per_m:.3g} T/m ({limits.name})",
                   f"Learn with --samples {fits} or more.")  # fmt: skip
-    centre = float(np.interp(0.0, samples[0, :, 0], np.arange(count)))
+    centre = _centre(samples[0])
     header = [
         *(_VERSION, 3, *fov, *shape, 1, GAMMA_HZ_PER_T, shots, count - 1),
         *(centre / (count - 1), 1e3 * largest, _RECON_TAG, *np.zeros(_RESERVED)),
@@ -61,6 +60,15 @@ def write_sparkling(
     data = np.concatenate([np.ravel(part).astype("<f4") for part in parts])
     with atomic_write(path) as file:
         file.write(data.tobytes())
+
+
+def _centre(samples: np.ndarray) -> float:
+    """Where a readout passes the centre of k-space most closely, as the index of a sample or between two."""
+    start, step = samples[:-1], np.diff(samples, axis=0)
+    share = -(start * step).sum(-1) / np.maximum((step**2).sum(-1), 1e-30)
+    share = np.clip(share, 0, 1)
+    nearest = int(np.argmin(np.linalg.norm(start + share[:, None] * step, axis=-1)))
+    return nearest + float(share[nearest])
 
 
 def read_sparkling(path: Path | str) -> dict[str, np.ndarray]:
@@ -97,34 +105,48 @@ def read_sparkling(path: Path | str) -> dict[str, np.ndarray]:
     count = int(_field(path, data, 11, "samples per shot", 1, 2**26, whole=True))
     largest = _field(path, data, 13, "largest gradient", 0.0, 1e6)
     ends = 2 if round(10 * version) >= 50 else 1  # where each shot ends stands in the file from version 5 on
-    skips = data[16:18] if round(10 * version) == 51 else np.zeros(2)
+    skips = [0, 0]  # gradients that lead to the first sample, and away from the last
+    if round(10 * version) == 51:
+        skips = [int(_field(path, data, 16 + i, "skipped samples", 0, count - 1, whole=True)) for i in range(2)]
     first = 15 + _RESERVED
     expected = first + shots * 3 * (ends + count)
     if len(data) != expected:
         what = f"{path}: {size} bytes for {shots} shots of {count} gradients (bytes 40 and 44)"
         raise usage_error("bin", what, f"{4 * expected} bytes", "It is truncated, or no such file.")
-    if skips.any():
-        raise usage_error(
-            "bin", f"{path}: samples to be skipped at byte 64", "none", "Cut them off in mri-nufft."
-        )
     start = data[first : first + 3 * shots].reshape(shots, 1, 3)
     steps = data[first + 3 * shots * ends :].reshape(shots, count, 3) * (1e-3 * largest)
     k = np.concatenate([start, start + np.cumsum(steps, 1) * gamma * RASTER_S], 1)
+    k = k[:, skips[0] : count + 1 - skips[1]]
     samples = np.stack([cycles_from_per_m(k[..., i], float(fov[i] / shape[i])) for i in range(3)], -1)
     return straight_lines("bin", str(path), samples) | {"shape": shape.astype(int), "fov_m": fov}
 
 
 def _field(
-    path: Path,
-    data: np.ndarray,
-    index: int,
-    name: str,
-    low: float | int,
-    high: float | int,
-    whole: bool = False,
+    path: Path, data: np.ndarray, index: int, name: str, low: float | int, high: float | int, whole: bool = False
 ) -> float:
     """One value of the header, within its range."""
     value = float(data[index])
     if not low <= value <= high or (whole and value != round(value)):
         raise usage_error("bin", f"{path}: {name} {value:.6g} at byte {4 * index}", f"{low:g} to {high:g}")
     return value
+
+
+class Sparkling(Format):
+    """SPARKLING gradients.
+
+    Args:
+        system: limits of the scanner.
+    """
+
+    ending, about = "bin", "SPARKLING gradients, as mri-nufft reads them"
+
+    def __init__(self, system: SystemLimits = SYSTEMS["generic"]):
+        self.system = system
+
+    def write(self, design: Mapping[str, Any], path: Path) -> None:
+        """Writes a design's samples."""
+        write_sparkling(path, design, self.system)
+
+    def read(self, path: Path) -> dict[str, np.ndarray]:
+        """Reads straight lines."""
+        return read_sparkling(path)

@@ -25,9 +25,7 @@ def need(design: Mapping[str, Any], *names: str) -> None:
     else:
         remedy = ""
     if missing:
-        raise usage_error(
-            "design", "none of " + ", ".join(missing), "a design with " + ", ".join(names), remedy
-        )
+        raise usage_error("design", "none of " + ", ".join(missing), "a design with " + ", ".join(names), remedy)
 
 
 def readout_of(design: Mapping[str, Any]) -> np.ndarray:
@@ -47,13 +45,15 @@ def with_samples(design: Mapping[str, Any], samples: int) -> dict[str, Any]:
         samples: of a line; a design of one plane gets as many voxels along x, each as thick as the plane.
     """
     check_count("samples", samples)
+    if design.get("points") is None and design.get("coordinates") is not None:
+        raise usage_error("samples", f"{samples} for readouts with samples of their own", "straight lines")
     shape, fov = design.get("shape"), design.get("fov_m")
     changed: dict[str, Any] = {"samples_per_line": np.array(samples), "readout": None}
     if shape is not None and int(shape[0]) == 1:
         changed["shape"] = np.array([samples, *np.asarray(shape)[1:]])
         if fov is not None:
             changed["fov_m"] = np.asarray(fov) * np.array([samples, 1, 1])
-    return {**design, **changed}
+    return {name: value for name, value in {**design, **changed}.items() if value is not None}
 
 
 def trajectory(design: Mapping[str, Any]) -> np.ndarray:
@@ -62,10 +62,27 @@ def trajectory(design: Mapping[str, Any]) -> np.ndarray:
     Raises:
         ValueError: the design has no positions, or no readout.
     """
+    other = design.get("coordinates")
+    if design.get("points") is None and other is not None:
+        return _in_space(np.asarray(other, float), design)
     need(design, "points")
     points, readout = np.asarray(design["points"], float), readout_of(design)
     out = np.empty((len(points), len(readout), 3))
     out[..., 0], out[..., 1:] = readout, points[:, None]
+    return out
+
+
+def _in_space(samples: np.ndarray, design: Mapping[str, Any]) -> np.ndarray:
+    """Coordinates with three columns; two go with the axes of the image that are longer than one."""
+    if samples.shape[-1] == 3:
+        return samples
+    need(design, "shape")
+    axes = [axis for axis, n in enumerate(np.asarray(design["shape"]).tolist()) if n > 1]
+    if len(axes) != samples.shape[-1]:
+        shape = np.asarray(design["shape"]).tolist()
+        raise usage_error("coordinates", samples, f"{len(axes)} or 3 columns for an image of shape {shape}")
+    out = np.zeros((*samples.shape[:-1], 3))
+    out[..., axes] = samples
     return out
 
 
@@ -95,9 +112,4 @@ def straight_lines(name: str, where: str, samples: np.ndarray) -> dict[str, np.n
             f"{where}: lines that leave straight ones along x by {spread:.2g} cycles/voxel",
             "straight lines along x with one readout",
         )
-    return {
-        "points": points,
-        "learned": np.ones(len(points), bool),
-        "samples_per_line": np.array(len(readout)),
-        "readout": readout,
-    }
+    return {"points": points, "samples_per_line": np.array(len(readout)), "readout": readout}

@@ -60,7 +60,7 @@ def animate_lines(
     for artist in moving:
         artist.set_animated(True)
     canvas.draw()
-    still = canvas.copy_from_bbox(figure.bbox)  # type: ignore[attr-defined]
+    still = canvas.copy_from_bbox(figure.bbox)
     pictures = []
     for step, positions in zip(times, frames, strict=True):
         canvas.restore_region(still)

@@ -44,9 +44,7 @@ def plot_bounds(
     shift = 0.5 * width if before is not None else 0.0
     if before is not None:
         axes.bar(place - shift, np.sqrt(before), 0.94 * width, color=MUTED, label="start")
-    axes.bar(
-        place + shift, np.sqrt(variance), 0.94 * width, color=COLOURS[0], label="learned (÷ in variance)"
-    )
+    axes.bar(place + shift, np.sqrt(variance), 0.94 * width, color=COLOURS[0], label="learned (÷ in variance)")
     labels = [(x + shift, np.sqrt(v), "") for x, v in zip(place, variance, strict=True)]
     if before is not None:
         shares = [f"\n(÷ {b / v:.2f})" for b, v in zip(before, variance, strict=True)]
@@ -119,9 +117,7 @@ def plot_bound_map(
                     ms_from_s(t2_of), ms_from_s(t1_of), MARKERS[look], ms=8, mec="white", color=COLOURS[look],
                     label=name, ls="", clip_on=False,
                 )  # fmt: skip
-            axes.set_title(
-                f"B1 {fields[column]:g}" + (", learned" if row == 0 else ", gain"), fontsize="medium"
-            )
+            axes.set_title(f"B1 {fields[column]:g}" + (", learned" if row == 0 else ", gain"), fontsize="medium")
         rows.append(shown)
     for axes in grid.flat:
         for axis, ends in ((axes.xaxis, t2), (axes.yaxis, t1)):

@@ -13,10 +13,7 @@ from acqdesign.plot.style import COLOURS, ERROR_MAP, MUTED, SEQUENCE_MAP, new_fi
 
 @styled
 def plot_images(
-    truth: ArrayLike,
-    reconstructions: Mapping[str, ArrayLike],
-    *,
-    captions: Mapping[str, str] | None = None,
+    truth: ArrayLike, reconstructions: Mapping[str, ArrayLike], *, captions: Mapping[str, str] | None = None
 ) -> Figure:
     """The truth beside reconstructions, and under each its error; images share a scale, and so do errors.
 

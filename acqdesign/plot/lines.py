@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from acqdesign.base.checks import usage_error
 from acqdesign.plot.style import COLOURS, INK, MUTED, SEQUENCE_MAP, kspace_axes, new_figure, styled
 
+_STRAIGHT = 1e-4  # cycles/voxel that samples of a line may leave it
+
 
 @styled
 def plot_lines(
@@ -38,15 +40,13 @@ def plot_lines(
     ends = line_positions("points", points)
     starts = None if start is None else line_positions("start", start)
     figure = new_figure(10.4, 5.2)
-    figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr, call-arg]
+    figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr]
     plane, profile = figure.subplots(1, 2, width_ratios=(1.35, 1))
     radius = np.hypot(*ends.T)
     size = marker_size(len(ends))
     if starts is not None:
         plane.add_collection(
-            LineCollection(
-                list(np.stack([starts, ends], axis=1)), colors=MUTED, linewidths=0.6, alpha=0.45, zorder=1
-            )
+            LineCollection(list(np.stack([starts, ends], axis=1)), colors=MUTED, linewidths=0.6, alpha=0.45, zorder=1)
         )
         plane.scatter(*starts.T, s=0.55 * size, c="white", edgecolors=MUTED, linewidths=0.7, zorder=2)
     colour = radius if echo is None else np.asarray(echo) + 1
@@ -60,7 +60,7 @@ def plot_lines(
     kspace_axes(plane, title=title or f"{len(ends)} lines")
     bar = figure.colorbar(shown, ax=plane, shrink=0.82, pad=0.02)
     bar.set_label("radius [cycles/voxel]" if echo is None else "echo number")
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     if starts is not None:
         _density(profile, np.hypot(*starts.T), "start", MUTED)
     _density(profile, radius, "start" if starts is None else "learned", COLOURS[0])
@@ -69,6 +69,42 @@ def plot_lines(
     profile.grid(axis="y")
     if starts is not None:
         profile.legend()
+    return figure
+
+
+@styled
+def plot_readouts(coordinates: ArrayLike, *, start: ArrayLike | None = None, title: str = "") -> Figure:
+    """Readouts through k-space, coloured in their order, over those they started from.
+
+    Of three axes the last two are shown, or the first two where readouts run along x alone.
+
+    Args:
+        coordinates: `(readouts, samples, D)` [cycles/voxel], `D` at least 2.
+        start: `coordinates` before learning, in grey.
+        title: text above the plane.
+
+    Returns:
+        The figure.
+    """
+    paths = np.asarray(coordinates)
+    if paths.ndim != 3 or paths.shape[-1] < 2:
+        raise usage_error("coordinates", paths, "shape (readouts, samples, D), D at least 2")
+    along_x = paths.shape[-1] == 3 and np.ptp(paths[..., 1:], axis=1).max() < _STRAIGHT
+    shown = slice(0, 2) if along_x else slice(-2, None)
+    figure = new_figure(6.4, 5.2)
+    axes = figure.subplots()
+    if start is not None:
+        before = np.asarray(start)
+        if before.ndim != 3 or before.shape[-1] != paths.shape[-1]:
+            raise usage_error("start", before, f"shape (readouts, samples, {paths.shape[-1]})")
+        axes.add_collection(LineCollection(list(before[..., shown]), linewidths=0.8, colors=MUTED, alpha=0.4))
+    lines = LineCollection(list(paths[..., shown]), linewidths=0.8, cmap=SEQUENCE_MAP)
+    lines.set_array(np.arange(1, len(paths) + 1))
+    axes.add_collection(lines)
+    figure.colorbar(lines, ax=axes, shrink=0.82, pad=0.02, label="readout")
+    kspace_axes(axes, title=title or f"{len(paths)} readouts" + (", start in grey" if start is not None else ""))
+    if along_x:
+        axes.set(xlabel=r"$k_x$ [cycles/voxel]", ylabel=r"$k_y$ [cycles/voxel]")
     return figure
 
 

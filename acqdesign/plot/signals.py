@@ -32,7 +32,7 @@ def plot_loss(history: Mapping[str, ArrayLike], *, label: str = "loss") -> Figur
     """The loss and its named terms by step.
 
     Args:
-        history: `step`, `loss` and any further terms, each `(rows,)`, as in `FitResult.history`.
+        history: `step`, `loss` and any further terms, each `(rows,)`, NaN where a term was not looked at.
         label: what the loss is, with its unit.
 
     Returns:
@@ -45,9 +45,10 @@ def plot_loss(history: Mapping[str, ArrayLike], *, label: str = "loss") -> Figur
     figure = new_figure(6.4, 4.0)
     axes = figure.subplots()
     for index, (name, term) in enumerate(columns.items()):
+        there = np.isfinite(term)
         axes.plot(
-            step, term, lw=1.4, color=COLOURS[1 + index % 7], label=name.replace("_", " "),
-            marker=MARKERS[index % 8], ms=4, markevery=every(step.size),
+            step[there], term[there], lw=1.4, color=COLOURS[1 + index % 7], label=name.replace("_", " "),
+            marker=MARKERS[index % 8], ms=4, markevery=every(int(there.sum())),
         )  # fmt: skip
     axes.plot(step, loss, color=COLOURS[0], lw=2.4, label=label)
     values = np.concatenate([loss, *columns.values()])
@@ -106,9 +107,7 @@ def plot_flips(flips: ArrayLike, start: ArrayLike | None = None) -> Figure:
 
 
 @styled
-def plot_echoes(
-    signals: ArrayLike, *, names: Sequence[str], esp_s: float, start: ArrayLike | None = None
-) -> Figure:
+def plot_echoes(signals: ArrayLike, *, names: Sequence[str], esp_s: float, start: ArrayLike | None = None) -> Figure:
     """Echo amplitudes along the train, a tissue's own colour; dashed before learning.
 
     Args:
@@ -163,9 +162,7 @@ def plot_times(tr_s: ArrayLike) -> Figure:
     axes.step(np.arange(1, times.size + 1), ms_from_s(times), where="mid", color=COLOURS[0])
     mean, total = ms_from_s(float(times.mean())), float(times.sum())
     axes.axhline(mean, color=INK, ls=":", lw=1.4)
-    axes.set(
-        xlabel="pulse", ylabel="TR [ms]", title=f"Repetition times, mean {mean:.4g} ms, sum {total:.4g} s"
-    )
+    axes.set(xlabel="pulse", ylabel="TR [ms]", title=f"Repetition times, mean {mean:.4g} ms, sum {total:.4g} s")
     axes.margins(x=0.02)
     axes.grid(axis="y")
     return figure
