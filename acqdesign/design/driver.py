@@ -1,0 +1,547 @@
+"""The one driver: learns a problem, judges what it found, and writes and draws it."""
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from acqdesign.base.checks import check_count, usage_error
+from acqdesign.base.files import write_history, write_json
+from acqdesign.base.sharding import is_main_process, peak_memory_bytes, place
+from acqdesign.base.trees import leaf_names, node, with_node
+from acqdesign.base.types import Array, Image, PRNGKey, Scalar
+from acqdesign.base.units import deg_from_rad, ms_from_s
+from acqdesign.design import terms as of
+from acqdesign.design.exchange import exchange_step
+from acqdesign.design.figures import animation, draw
+from acqdesign.design.folder import environment, run_folder
+from acqdesign.design.problem import Design, Problem, bounds_of, stacked
+from acqdesign.design.scan import name_of
+from acqdesign.design.terms import Term
+from acqdesign.export import write_design
+from acqdesign.optim import (
+    Between,
+    Callback,
+    Checkpoints,
+    FitResult,
+    Progress,
+    Snapshots,
+    StopOnSignal,
+    TimeLimit,
+    fit,
+    resolve,
+)
+from acqdesign.optim.fit import FINISHED, NonFiniteError
+from acqdesign.plot import write_figure
+from acqdesign.scene import Scene
+
+RATES = {"trajectory": 1e-2, "sequence": 6e-2}
+"""Learning rates of the halves' arrays unless given, [cycles/voxel] and [rad]."""
+REALISATIONS, CURVE = 16, 10
+"""Of noise that designs are judged under, and points of the held-out curve."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """What designs are judged on beside what they were learned on.
+
+    Args:
+        scene: of the problem's form.
+        noise: standard deviation of each part of a sample; the problem's unless given.
+    """
+
+    scene: Scene
+    noise: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What a run found."""
+
+    problem: Problem
+    design: Design
+    """The learned one."""
+    start: Design
+    """What is compared with: the first start, projected as learning does."""
+    origin: Design
+    """The start that the learned design came from."""
+    result: FitResult
+    numbers: dict[str, Any]
+    """What `summary.json` says of both."""
+    images: dict[str, np.ndarray]
+    """Reconstructions of the first anatomy, by design."""
+    beside: dict[str, Design]
+    """Designs that were learned for comparison."""
+    snapshots: tuple[np.ndarray, list[Design]]
+    """Steps, and designs along the way."""
+    history: dict[str, np.ndarray]
+    """The log, with what was held out where it was looked at."""
+    out: Path | None
+
+
+class _Objective(eqx.Module):
+    """The loss of a problem as `fit` wants it: of what is learned, and of the arrays of the design it started from."""
+
+    problem: Problem
+    form: Design  # all of a design but its arrays
+
+    def __call__(self, learned: Design, key: PRNGKey, arrays: Design) -> tuple[Scalar, dict[str, Scalar]]:
+        own = eqx.combine(arrays, self.form)
+        return self.problem.loss(eqx.combine(learned, self.problem.split(own)[1]), key, own)
+
+
+def adam(steps: int, **rates: float) -> optax.GradientTransformation:
+    """Adam with a cosine schedule and a rate for each half.
+
+    Args:
+        steps: length of the run.
+        rates: `trajectory` [cycles/voxel] and `sequence` [rad]; `RATES` unless given.
+    """
+    decays = {half: optax.cosine_decay_schedule(rate, steps) for half, rate in (RATES | rates).items()}
+    return per_half({half: optax.adam(decay) for half, decay in decays.items()})
+
+
+def per_half(optimizers: Mapping[str, optax.GradientTransformation]) -> optax.GradientTransformation:
+    """An optimiser for each half of a design, by `trajectory` and `sequence`."""
+
+    def labels(learned: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(lambda path, _: path[0].name, learned)
+
+    return optax.multi_transform(dict(optimizers), labels)
+
+
+def learn(
+    problem: Problem,
+    steps: int,
+    *,
+    optimizer: optax.GradientTransformation | None = None,
+    starts: Sequence[Design] | None = None,
+    key: PRNGKey | None = None,
+    exchange_every: int = 0,
+    callbacks: Sequence[Callback] = (),
+    mesh: Mesh | None = None,
+) -> tuple[FitResult, Design, list[Design]]:
+    """Learns a problem without writing anything.
+
+    Args:
+        problem: what is to be designed.
+        steps: optimisation steps.
+        optimizer: `adam(steps)` unless given.
+        starts: designs to start from side by side; the problem's own unless given.
+        key: of noise and poses.
+        exchange_every: steps between exchanges of echoes among readouts; 0 for none.
+        callbacks: see `acqdesign.optim.callbacks`.
+        mesh: devices to split the scene over.
+
+    Returns:
+        What the fit found, the learned design, and all starts, projected as learning does.
+    """
+    begin = list(starts or [problem.design])
+    several = len(begin) > 1
+    for design in begin:
+        if not jax.tree.leaves(problem.split(design)[0]):
+            raise usage_error("problem", "nothing to learn", "a float array that is not held")
+    own = stacked(begin) if several else begin[0]
+    arrays, form = eqx.partition(own, eqx.is_array)
+    key = jax.random.key(0) if key is None else key
+
+    def project(learned: Design, arrays: Design) -> Design:
+        return problem.project(learned, eqx.combine(arrays, form))
+
+    if exchange_every:
+        change = exchange_step(problem, jax.random.fold_in(key, 1), own)
+        callbacks = [Between(change, exchange_every), *callbacks]
+    try:
+        result = fit(
+            place(mesh, _Objective(problem.prepared(), form)),
+            problem.split(own)[0],
+            optimizer=optimizer or adam(steps),
+            steps=steps,
+            key=key,
+            project=project,
+            starts=len(begin) if several else None,
+            given=arrays,
+            callbacks=callbacks,
+            mesh=mesh,
+        )
+    except NonFiniteError as error:
+        learned = jax.tree.map(lambda leaf: jnp.asarray(leaf[0] if several else leaf), error.params)
+        broken = _not_finite(problem, eqx.combine(learned, problem.split(begin[0])[1]), key)
+        raise NonFiniteError(error.step, broken + error.terms, error.params, error.saved) from None
+    nearest = eqx.filter_jit(Problem.project)
+    parts = [(*problem.split(design), design) for design in begin]
+    projected = [eqx.combine(nearest(problem, moves, design), rest) for moves, rest, design in parts]
+    learned = jax.tree.map(jnp.asarray, result.params)
+    return result, eqx.combine(learned, parts[result.start][1]), projected
+
+
+def _not_finite(problem: Problem, design: Design, key: PRNGKey) -> list[str]:
+    """Which seams of a problem give numbers that are not finite, by name."""
+
+    @eqx.filter_jit
+    def parts(problem: Problem, design: Design, key: PRNGKey) -> dict[str, Any]:
+        scan, found = problem.scan(design, key), {}
+        if scan.sequence is not None:
+            found[f"{type(scan.sequence).__name__}.signal"] = scan.signal
+        if scan.trajectory is not None:
+            # Where it is straight lines, of their positions.
+            found[f"{type(scan.trajectory).__name__}.coordinates"] = scan.trajectory.operator(scan.scene)
+            found[f"reconstruction {name_of(problem.reconstruction)}"] = scan.image
+        return found
+
+    def broken(part: Any) -> bool:
+        arrays = jax.tree.leaves(eqx.filter(part, eqx.is_inexact_array))
+        return not all(np.isfinite(array).all() for array in arrays)
+
+    return [name for name, part in parts(problem, design, key).items() if broken(part)]
+
+
+@eqx.filter_jit
+def judge(problem: Problem, design: Design, key: PRNGKey, count: Array) -> tuple[dict[str, Array], Image | None]:
+    """All terms of a problem, averaged over `count` realisations of the noise, and the first image of the first."""
+    keys = jax.random.split(key, REALISATIONS)
+
+    def once(key: PRNGKey) -> tuple[dict[str, Array], Image | None]:
+        scan = problem.scan(design, key)
+        _, found = problem.terms(scan)
+        return found, scan.image[0] if problem.trajectory is not None else None
+
+    found, image = once(keys[0])
+    total = jax.lax.fori_loop(1, count, lambda n, t: jax.tree.map(jnp.add, t, once(keys[n])[0]), found)
+    return {name: value / count for name, value in total.items()}, image
+
+
+def report_terms(problem: Problem) -> Term:
+    """What designs are judged by: the problem's own terms, and those that are usual for its halves."""
+    usual: list[Term] = []
+    if problem.trajectory is not None:
+        usual += [of.nrmse(), of.psnr(), of.similarity()]
+        if problem.noisy:
+            usual.append(of.noise())
+    if problem.trajectory is not None and problem.sequence is not None:
+        usual += [of.width(), of.side_lobes(), of.deviation("t2"), of.deviation("t1")]
+    extra = [part for term in usual for part in term.parts if part[1] not in problem.terms.names]
+    return Term(*problem.terms.parts, *extra)
+
+
+def run(
+    problem: Problem,
+    steps: int = 100,
+    *,
+    out: Path | str | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+    starts: int | Sequence[Design] = 1,
+    key: PRNGKey | None = None,
+    held: Held | Scene | None = None,
+    judged_by: Any = None,
+    beside: Mapping[str, Problem] | None = None,
+    name: str = "learned",
+    exchange_every: int = 0,
+    checkpoint_every: int = 100,
+    checkpoint_minutes: float | None = 10.0,
+    max_minutes: float | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    figures: bool = True,
+    progress: bool = True,
+    mesh: Mesh | None = None,
+    config: Mapping[str, Any] | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Found:
+    """Learns a problem, judges what was found on what was learned on and on what was not, and writes and draws it.
+
+    Args:
+        problem: what is to be designed.
+        steps: optimisation steps, those of a resumed run included.
+        out: folder for the results: `config.json`, `design.npz`, `history.csv`, `summary.json`, figures and
+            checkpoints. None writes nothing.
+        optimizer: any optax transformation of a `Design`; Adam with a cosine schedule unless given (see `adam`).
+        starts: how many to learn side by side, the best being kept, or the designs to start from.
+        key: of every random choice.
+        held: what is judged on and never learned on; the scene in other poses, where it has them, unless given.
+        judged_by: the reconstruction to judge by; the problem's own unless given.
+        beside: further problems by name, learned with the same budget from the same starts, to compare with.
+        name: of the problem's own design in the comparison.
+        exchange_every: steps between exchanges of echoes among readouts; 0 for none.
+        checkpoint_every: steps between checkpoints.
+        checkpoint_minutes: a step that ends this long after the last checkpoint writes one too.
+        max_minutes: stop learning, save and report after so long.
+        resume: continue the run in `out` from its newest checkpoint.
+        overwrite: replace the run in `out`.
+        figures: draw figures and the animation.
+        progress: draw a progress bar and say what is learned, on standard error.
+        mesh: devices to split the scene over; all processes call this together.
+        config: what `config.json` says of where the problem is from.
+        callbacks: further ones.
+
+    Returns:
+        What was found; arrays are JAX's.
+
+    Raises:
+        UsageError: wrong input, before anything is written.
+        NonFiniteError: every start has broken; names the part of the problem that gave it.
+        OSError: a file cannot be written.
+    """
+    check_count("steps", steps)
+    key = jax.random.key(0) if key is None else key
+    fit_key, judge_key, held_key, start_key = (jax.random.fold_in(key, n) for n in range(4))
+    begin = _starts(problem, starts, start_key)
+    held = _held(problem, held, held_key)
+    folder: Any = contextlib.nullcontext(None)
+    if out is not None:
+        told = {"command": None, "options": {}, **(config or {}), **environment()}
+        folder = run_folder(Path(out), told, overwrite=overwrite, resume=resume)
+    elif resume:
+        raise usage_error("resume", "True without out", "the folder of the run to continue")
+    with folder as place_of:
+
+        def watch(where: str, shots: Snapshots | None, resume: bool) -> list[Callback]:
+            found: list[Callback] = [*callbacks, StopOnSignal()]
+            found += [] if max_minutes is None else [TimeLimit(max_minutes)]
+            found += [] if shots is None else [shots]
+            if place_of is not None:
+                policy: dict[str, Any] = {"minutes": checkpoint_minutes, "config": config, "resume": resume}
+                found.append(Checkpoints(place_of / where, checkpoint_every, **policy))
+            return [*found, *([Progress()] if progress else [])]
+
+        if progress and is_main_process():
+            said = ", ".join(f"{leaf} {shape}" for leaf, shape in problem.learned().items())
+            print(f"learning {said}", file=sys.stderr)
+        shots = Snapshots(max(1, steps // 50))
+        learning = functools.partial(
+            learn, steps=steps, optimizer=optimizer, starts=begin, key=fit_key, mesh=mesh,
+            exchange_every=exchange_every,
+        )  # fmt: skip
+        result, design, from_ = learning(problem, callbacks=watch("checkpoint", shots, resume))
+        others: dict[str, Design] = {}
+        for other, its in (beside or {}).items():
+            if result.stopped != FINISHED:
+                break
+            where = f"checkpoint-{other}"
+            again = resume and place_of is not None and any((place_of / where).glob("step-*.json"))
+            if place_of is not None and not again and is_main_process():
+                for old in (place_of / where).glob("step-*"):
+                    old.unlink()
+            more, others[other], _ = learning(its, callbacks=watch(where, None, again))
+            if more.stopped != FINISHED:
+                result = dataclasses.replace(result, stopped=more.stopped)
+        rest = problem.split(design)[1]
+        along = [
+            eqx.combine(jax.tree.map(jnp.asarray, held_then), rest)
+            for held_then in shots.of(None if len(begin) == 1 else result.start)
+        ]
+        found = Found(
+            problem,
+            design,
+            from_[0],
+            from_[result.start],
+            result,
+            {},
+            {},
+            others,
+            (shots.steps(), along),
+            dict(result.history),
+            place_of,
+        )
+        if not is_main_process():
+            return found
+        found = _judged(found, held, judged_by, judge_key, name if beside is not None else None)
+        if place_of is not None:
+            _write(found)
+            if figures:
+                for file, figure in draw(found).items():
+                    write_figure(place_of / file, figure)
+                animation(found, place_of / "learning.gif")
+        return found
+
+
+def _starts(problem: Problem, starts: int | Sequence[Design], key: PRNGKey) -> list[Design]:
+    if not isinstance(starts, int):
+        return list(starts)
+    check_count("starts", starts)
+    found = [problem.design]
+    for n in range(1, starts):
+        keys = jax.random.split(jax.random.fold_in(key, n))
+        trajectory, sequence = problem.trajectory, problem.sequence
+        if trajectory is not None and "trajectory" in problem.learn:
+            trajectory = _another(trajectory, problem.scene, keys[0], lines=trajectory.readouts())
+        if sequence is not None and "sequence" in problem.learn:
+            sequence = _another(sequence, problem.scene.tissue, keys[1], echoes=sequence.readouts())
+        found.append(problem.in_order(Design(trajectory, sequence), keys[0]))
+    return found
+
+
+def _another(part: Any, thing: Any, key: PRNGKey, **more: Any) -> Any:
+    """The part with the arrays of another start of its kind, which is told the part's own numbers that it takes."""
+    takes = inspect.signature(type(part).start).parameters
+    own = {name: getattr(part, name, None) for name in takes}
+    given = {name: value for name, value in own.items() if isinstance(value, int | float)} | more
+    if "start" in takes:
+        given["start"] = "random"
+    made = type(part).start(thing, key, **{name: value for name, value in given.items() if name in takes})
+    for name, leaf in leaf_names(eqx.filter(part, eqx.is_array)).items():
+        new = node(made, name)
+        if getattr(new, "shape", None) != leaf.shape:
+            what = f"{type(part).__name__}.start that gives another {name} than the problem's, {leaf.shape}"
+            raise usage_error("starts", what, "a start like it", "Or give the designs to start from.")
+        part = with_node(part, name, new.astype(leaf.dtype))
+    return part
+
+
+def _held(problem: Problem, held: Held | Scene | None, key: PRNGKey) -> Held | None:
+    if isinstance(held, Scene):
+        return Held(held)
+    if held is None and problem.trajectory is not None and problem.scene.reposed is not None:
+        return Held(problem.scene.reposed(key))
+    return held
+
+
+def _judged(found: Found, held: Held | None, judged_by: Any, key: PRNGKey, compared: str | None) -> Found:
+    problem = found.problem
+    numbers: dict[str, Any] = {}
+    images: dict[str, np.ndarray] = {}
+    history = dict(found.history)
+    if problem.trajectory is not None:
+        terms = report_terms(problem)
+        judging = problem.judged_by(terms, judged_by)
+        own = judging.judged_on(problem.scene)
+        other = None if held is None else judging.judged_on(held.scene, held.noise)
+        count = jnp.int32(REALISATIONS if problem.noisy else 1)
+        designs = {"start": found.start, "learned": found.design, **found.beside}
+        scores = {name: _scores(own, other, design, key, count) for name, design in designs.items()}
+        for name, (score, image) in scores.items():
+            images[name] = np.asarray(image)
+            if judged_by is None:
+                weights = {part: weight for weight, part, _ in problem.terms.parts}
+                score["loss"] = sum(weight * score[part] for part, weight in weights.items())
+        numbers |= {f"initial_{n}": v for n, v in scores["start"][0].items()} | scores["learned"][0]
+        if compared is not None:
+            named = {"none": "start", compared: "learned", **{name: name for name in found.beside}}
+            numbers["compare"] = {name: scores[source][0] for name, source in named.items()}
+        if other is not None:
+            history |= _curve(found, other, key)
+    if problem.sequence is not None:
+        numbers |= _of_sequence(found)
+    return dataclasses.replace(found, numbers=numbers, images=images, history=history)
+
+
+def _scores(
+    own: Problem, other: Problem | None, design: Design, key: PRNGKey, count: Array
+) -> tuple[dict[str, float], Image]:
+    terms, image = judge(own, design, key, count)
+    score = {name: float(value) for name, value in terms.items()}
+    if other is not None:
+        terms, _ = judge(other, design, key, count)
+        score |= {f"{name}_held_out": float(value) for name, value in terms.items()}
+        score["gap"] = score["nrmse_held_out"] - score["nrmse"]
+    assert image is not None
+    return score, image
+
+
+def _curve(found: Found, other: Problem, key: PRNGKey) -> dict[str, np.ndarray]:
+    """The held-out error along the way, at some of the logged steps."""
+    steps, designs = found.snapshots
+    chosen = np.unique(np.linspace(0, len(steps) - 1, CURVE).round().astype(int))
+    column = np.full(len(found.history["step"]), np.nan)
+    for n in chosen:
+        at = np.flatnonzero(found.history["step"] == steps[n])
+        if at.size:
+            column[at[-1]] = float(judge(other, designs[n], key, jnp.int32(1))[0]["nrmse"])
+    return {"nrmse_held_out": column}
+
+
+def _of_sequence(found: Found) -> dict[str, Any]:
+    """Power and duration of both sequences, and their bounds by tissue where bounds are learned for."""
+    numbers: dict[str, Any] = {}
+    for prefix, design in (("initial_", found.start), ("", found.design)):
+        sequence = resolve(design.sequence)
+        flips = getattr(sequence, "flips", None)
+        if flips is not None and jnp.ndim(flips) == 1:
+            degrees = deg_from_rad(np.asarray(flips, float))
+            numbers |= {
+                f"{prefix}rms_flip_deg": float(np.sqrt(np.mean(degrees**2))),
+                f"{prefix}largest_step_deg": float(np.abs(np.diff(degrees)).max(initial=0.0)),
+                f"{prefix}relative_power": float(np.sum((degrees / 180) ** 2)),
+            }
+        if hasattr(sequence, "duration"):
+            numbers[f"{prefix}scan_s"] = sequence.duration()
+    targets = found.problem.terms.bound_targets()
+    if targets:
+        before, after = (np.atleast_1d(bounds_of(found.problem, d, targets)) for d in (found.start, found.design))
+        names = found.problem.scene.ensemble.names if found.problem.scene.ensemble else ()
+        names = names if len(names) == after.shape[-1] else tuple(f"tissue {n + 1}" for n in range(after.shape[-1]))
+        flat = [x.reshape(-1, x.shape[-1]) for x in (before, after)]
+        numbers["bounds"] = {
+            tissue: {"start": float(flat[0][:, n].mean()), "learned": float(flat[1][:, n].mean())}
+            for n, tissue in enumerate(names)
+        }
+        numbers["gain"] = float(before.mean() / after.mean())
+        numbers["gain_worst"] = float(before.max() / after.max())
+    return numbers
+
+
+def _write(found: Found) -> None:
+    out, scene, problem = found.out, found.problem.scene, found.problem
+    assert out is not None
+    write_history(out / "history.csv", found.history)
+    entries = found.design.entries()
+    if problem.trajectory is not None:
+        entries |= {"shape": scene.shape, "fov_m": scene.fov}
+        if problem.sequence is not None:
+            at, echoes = np.arange(problem.trajectory.readouts()), problem.sequence.readouts()
+            entries |= {"train": at // echoes, "echo": at % echoes}
+    write_design(out / "design.npz", entries)
+    result = found.result
+    names = "initial_loss final_loss seconds_per_step compile_seconds steps stopped verdict"
+    summary = {name: getattr(result, name) for name in names.split()}
+    if result.start_losses is not None:
+        summary |= {"start": result.start, "start_losses": result.start_losses}
+    compare = found.numbers.get("compare")
+    if compare is not None:
+        write_json(out / "compare.json", compare)
+    write_json(out / "summary.json", summary | {"peak_memory_bytes": peak_memory_bytes()} | found.numbers)
+
+
+def report(found: Found) -> None:
+    """Prints what was found, how long it took and where the results are."""
+    result, numbers = found.result, found.numbers
+    print(f"loss {result.initial_loss:.4g} -> {result.final_loss:.4g}")
+    if "compare" in numbers:
+        print(f"{'design':>8}  NRMSE   held out")
+        for name, score in numbers["compare"].items():
+            print(f"{name:>8}  {score['nrmse']:.4f}  {score.get('nrmse_held_out', float('nan')):.4f}")
+    else:
+        for label, name in (("learned on", "nrmse"), ("held out", "nrmse_held_out")):
+            if name in numbers:
+                print(f"NRMSE, {label}: {numbers['initial_' + name]:.4f} -> {numbers[name]:.4f}")
+    for name, bound in numbers.get("bounds", {}).items():
+        ratio = bound["start"] / bound["learned"]
+        print(f"{name}: relative bound {bound['start']:.4g} -> {bound['learned']:.4g}, {ratio:.2f} times lower")
+    if "rms_flip_deg" in numbers:
+        print(
+            f"RMS flip {numbers['initial_rms_flip_deg']:.2f} -> {numbers['rms_flip_deg']:.2f} deg, "
+            f"largest step {numbers['largest_step_deg']:.2f} deg"
+        )
+    # A resumed run that had ended takes no step.
+    if math.isfinite(result.seconds_per_step):
+        step, compiling = ms_from_s(result.seconds_per_step), result.compile_seconds
+        print(f"{result.steps} steps, {step:.1f} ms each after {compiling:.1f} s of compilation")
+    if found.out is not None:
+        print(f"results in {found.out}")
+    named = {"stalled": "the loss did not fall", "diverged": "the loss rose"}
+    if result.verdict in named and result.steps:
+        change = f"from {result.initial_loss:.4g} to {result.final_loss:.4g}"
+        text = f"warning: {result.verdict}: {named[result.verdict]}, {change}; try another --lr"
+        print(text, file=sys.stderr)

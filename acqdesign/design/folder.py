@@ -1,0 +1,99 @@
+"""The folder of a run: made, claimed, begun with `config.json`, and never half written."""
+
+import contextlib
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from acqdesign.base.checks import usage_error
+from acqdesign.base.files import write_json
+from acqdesign.base.sharding import is_main_process
+
+_RUN_FILES = ("config.json", "design.npz", "history.csv", "summary.json", "checkpoint/step-*.json")
+_RUN_OUTPUTS = (*_RUN_FILES, "checkpoint/step-*.npz", "*.png", "*.pdf", "learning.gif", "design.*")
+_HALF_WRITTEN = (".*.tmp", "checkpoint*/.*.tmp")
+
+
+@contextlib.contextmanager
+def run_folder(
+    out: Path, config: Mapping[str, Any], *, overwrite: bool = False, resume: bool = False
+) -> Iterator[Path]:
+    """The folder of a run; enter it once all input has been read.
+
+    Args:
+        out: where it is, or is to be made.
+        config: for `config.json`.
+        overwrite: remove the run that it holds.
+        resume: continue the run that it holds.
+
+    Yields:
+        The folder; of several processes, only the first does anything to it.
+
+    Raises:
+        UsageError: it holds a run already and neither `overwrite` nor `resume` was asked for; or another
+            process is writing to it.
+        OSError: it cannot be made or written.
+    """
+    if not is_main_process():
+        yield out
+        return
+    if out.exists() and not out.is_dir():
+        raise usage_error("--out", f"{out}, which is a file", "a folder")
+    out.mkdir(parents=True, exist_ok=True)
+    with _claimed(out):
+        # Looked at under the lock: another run may have begun and ended here a moment ago.
+        held = [found.name for pattern in _RUN_FILES for found in out.glob(pattern)]
+        if held and not (overwrite or resume):
+            remedy = "--overwrite replaces that run."
+            raise usage_error("--out", f"{out}, which holds a run", "a new folder", remedy)
+        for link in (entry for entry in out.glob("checkpoint*") if entry.is_symlink()):
+            got = f"{out}, whose {link.name} is a link to {os.readlink(link)}"
+            raise usage_error("--out", got, "a folder that holds its own files", "Remove the link.")
+        for pattern in (*_RUN_OUTPUTS, *_HALF_WRITTEN) if overwrite else _HALF_WRITTEN:
+            for old in out.glob(pattern):
+                old.unlink()
+        write_json(out / "config.json", config)
+        yield out
+
+
+def environment() -> dict[str, Any]:
+    """Versions and platform, for `config.json`."""
+    packages = ("acqdesign", "jax", "jaxlib", "jax-finufft", "optax", "equinox", "numpy", "scipy")
+    device = jax.devices()[0]
+    return {
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in packages},
+        "platform": {
+            "system": platform.platform(),
+            "machine": platform.machine(),
+            "cpus": os.cpu_count(),
+            "backend": device.platform,
+            "device": device.device_kind,
+            "devices": jax.device_count(),
+            "processes": jax.process_count(),
+        },
+    }
+
+
+@contextlib.contextmanager
+def _claimed(out: Path) -> Iterator[None]:
+    """Holds a lock on a folder that ends with the process, however that ends."""
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        yield
+        return
+    descriptor = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            what = f"{out}, which another run is writing to"
+            raise usage_error("--out", what, "a folder of its own") from None
+        yield
+    finally:
+        os.close(descriptor)
