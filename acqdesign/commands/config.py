@@ -18,6 +18,14 @@ from acqdesign.base.untrusted import parsing, read_text
 Options = TypeVar("Options")
 
 _MAX_BYTES = 2**20
+_WEIGHTS = ("nrmse", "noise", "width", "side_lobes")
+RENAMED = {
+    "objective": "--term: nrmse, dissimilarity for ssim, or scaled_error with --reconstruction adjoint for adjoint",
+    **{f"weight_{name}": f"--term {name}=WEIGHT" for name in _WEIGHTS},
+    **{f"weight_crlb_{name}": f"--term deviation_{name}=WEIGHT" for name in ("t1", "t2")},
+    "contrast": "nothing: images have the contrast of the effective echo time",
+}
+"""What took the place of options that earlier versions had, where a command no longer knows them."""
 
 
 def flat_options(options: Any) -> dict[str, Any]:
@@ -33,13 +41,16 @@ def flat_options(options: Any) -> dict[str, Any]:
     return flat
 
 
-def read_config(kind: type[Options], path: Path | str, *, ignored: Collection[str] = ()) -> Options:
+def read_config(
+    kind: type[Options], path: Path | str, *, ignored: Collection[str] = (), whole: bool = False
+) -> Options:
     """Options of `kind` from the `config.json` of a run, or from a flat JSON object of options.
 
     Args:
         kind: dataclass of option dataclasses.
         path: of the file.
         ignored: keys that are known but keep their default.
+        whole: whether every option must be there, as in what this version writes.
 
     Raises:
         ValueError: the file is missing or not such JSON; a key is unknown (the nearest known one is named) or
@@ -52,7 +63,13 @@ def read_config(kind: type[Options], path: Path | str, *, ignored: Collection[st
     if not isinstance(flat, dict):
         raise usage_error("config", f"{path} without an object of options", "the config.json of a run")
     known = flat_options(kind())
+    lacking = [key for key in known if key not in flat]
+    if whole and lacking:
+        what = f"no {lacking[0]!r}, as another command or version wrote it"
+        raise usage_error(f"config {path}", what, "every option of this one", "Start a new run.")
     for key in flat:
+        if key not in known and key in RENAMED:
+            raise usage_error(f"config {path}", f"{key!r}, an option of an earlier version", RENAMED[key])
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             remedy = f"Did you mean {near[0]!r}?" if near else "Known keys: " + ", ".join(known) + "."

@@ -24,7 +24,7 @@ class DeviceOptions:
     """Where the work is done."""
 
     mesh: str | None = None
-    """Split the work over devices: AXIS=N[,AXIS=N...] of anatomies, tissues, coils, planes and lines.
+    """Split the work over devices: AXIS=N[,AXIS=N...] of anatomies, tissues, coils and planes.
     One device unless given. Also under srun, each process of which brings its devices."""
     coordinator: str | None = None
     """HOST:PORT of the first of several processes; all of them get the same options but for --process-id."""
@@ -42,9 +42,7 @@ class DeviceOptions:
         if given and len(given) < len(_PROCESS_FLAGS):
             raise usage_error("--" + given[0].replace("_", "-"), "nothing beside it", f"all of {flags}")
         if given and self.mesh is None:
-            raise usage_error(
-                "--coordinator", "no --mesh beside it", "one that says what the processes share"
-            )
+            raise usage_error("--coordinator", "no --mesh beside it", "one that says what the processes share")
         if self.mesh is not None:
             mesh_sizes(self.mesh)
         if self.coordinator is not None and self.num_processes is not None and self.process_id is not None:
@@ -79,17 +77,11 @@ class DeviceOptions:
             )
         except RuntimeError as error:
             remedy = "Start all of them, with one --coordinator that each can reach."
-            raise usage_error(
-                "--coordinator", f"{self.coordinator} ({error})", "every process", remedy
-            ) from error
+            raise usage_error("--coordinator", f"{self.coordinator} ({error})", "every process", remedy) from error
 
     def note(self) -> str | None:
         """What to say beforehand of what JAX will print that this run need not heed; None where nothing is."""
-        if (
-            self.cache_dir is None
-            or jax.default_backend() != "cpu"
-            or not any(self.cache_dir.glob("*-cache"))
-        ):
+        if self.cache_dir is None or jax.default_backend() != "cpu" or not any(self.cache_dir.glob("*-cache")):
             return None
         # https://github.com/openxla/xla/issues/44565; JAX's key of a program holds the processor's features.
         return (
@@ -135,16 +127,3 @@ def leave_others(code: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-
-
-def peak_memory_bytes() -> int:
-    """Most memory in use so far: of the accelerator, or of this process where the CPU computes."""
-    stats = jax.devices()[0].memory_stats() or {}
-    if "peak_bytes_in_use" in stats:
-        return int(stats["peak_bytes_in_use"])
-    try:
-        import resource
-    except ImportError:  # not a POSIX system
-        return 0
-    # Linux counts in KiB, macOS in bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

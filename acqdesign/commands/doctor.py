@@ -49,9 +49,7 @@ def check_backend(backend: str) -> float:
 
     k, f = jnp.asarray(points, jnp.float32), jnp.asarray(image, jnp.complex64)
     forward = jax.jit(lambda k: nufft_forward(f, k, backend=backend))
-    adjoint = jax.jit(
-        lambda k: nufft_adjoint(jnp.asarray(samples, jnp.complex64), k, _SHAPE, backend=backend)
-    )
+    adjoint = jax.jit(lambda k: nufft_adjoint(jnp.asarray(samples, jnp.complex64), k, _SHAPE, backend=backend))
     gradient = jax.jit(jax.grad(lambda k: jnp.sum(jnp.abs(forward(k)) ** 2)))
     # Two images, each at points of its own.
     batch = jax.jit(jax.vmap(lambda f, k: nufft_forward(f, k, backend=backend)))
@@ -83,10 +81,7 @@ def _report() -> Iterator[tuple[str, bool]]:
     """Lines of the report, each with whether what it says is in order."""
     yield f"python {platform.python_version()} on {platform.platform()}, {os.cpu_count()} cores", True
     yield "versions: " + ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES), True
-    yield (
-        f"precision: {jnp.zeros(()).dtype} unless asked for otherwise; commands take --precision double",
-        True,
-    )
+    yield (f"precision: {jnp.zeros(()).dtype} unless asked for otherwise; commands take --precision double", True)
     cache = jax.config.values["jax_compilation_cache_dir"]
     hint = "none; --cache-dir DIR, or JAX_COMPILATION_CACHE_DIR, keeps compiled programs between runs"
     yield f"compilation cache: {cache or hint}", True
@@ -96,17 +91,14 @@ def _report() -> Iterator[tuple[str, bool]]:
         yield f"device {device.id}: {device.platform} {device.device_kind}{memory}", True
     yield f"memory of this machine: {_host_memory_gib():.1f} GiB", True
     if jax.device_count() > 1:
-        yield f"several devices: --mesh lines={jax.device_count()}, say, splits a run over them", True
+        yield f"several devices: --mesh coils={jax.device_count()}, say, splits a run over them", True
     if jax.default_backend() == "cpu":
         gpus = nvidia_gpus()
         if gpus:
             install = 'pip install "acqdesign[cuda13]" (Python 3.12 or newer; cuda12 for older drivers)'
             yield f"{', '.join(gpus)}: not used, JAX has no CUDA here; nox -s cuda, or {install}", True
         else:
-            yield (
-                "no NVIDIA GPU found here by nvidia-smi; on a machine with one: nox -s cuda",
-                True,
-            )
+            yield ("no NVIDIA GPU found here by nvidia-smi; on a machine with one: nox -s cuda", True)
     for backend, missing in available_backends().items():
         if missing:
             remedy = "nox -s cuda builds them; until then --backend auto takes dft"
@@ -132,9 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, or 3 where a backend computes something else than the sum, or what `--gpu` asks for is missing.
     """
-    about = (
-        "Print devices, NUFFT backends checked against the exact sum, versions, precision and missing extras."
-    )
+    about = "Print devices, NUFFT backends checked against the exact sum, versions, precision and missing extras."
     parser = argparse.ArgumentParser(prog="python -m acqdesign.doctor", description=about)
     parser.add_argument(
         "--gpu", action="store_true", help="fail unless a GPU is in use, with every backend running on it"

@@ -2,30 +2,22 @@
 
 import dataclasses
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from acqdesign.base.checks import check_choice, check_count, check_positive, usage_error
-from acqdesign.base.units import ms_from_s, rad_from_deg, s_from_ms
-from acqdesign.commands.flags import description
+from acqdesign.base.checks import check_count, check_positive, usage_error
+from acqdesign.base.units import m_from_mm, rad_from_deg, s_from_ms
+from acqdesign.commands.flags import read_flags
+from acqdesign.commands.own import accepted, load_part, takes
 from acqdesign.commands.run import run_command
-from acqdesign.export.bart import write_bart
-from acqdesign.export.mat import write_mat
-from acqdesign.export.mrd import write_mrd
-from acqdesign.export.npz import read_design
-from acqdesign.export.plan import PulseqOptions
-from acqdesign.export.pulseq import PulseqReport, write_pulseq
-from acqdesign.export.sparkling import write_sparkling
-from acqdesign.export.straight import with_samples
-from acqdesign.scene.scanner import system_limits
+from acqdesign.export import FORMATS, Format, PulseqOptions, read_design, with_samples
+from acqdesign.export.formats import design_file
+from acqdesign.scene import system_limits
 
 COMMAND = "export"
-_MM = 1e-3  # metres
-FORMATS = ("seq", "bin", "cfl", "mrd", "mat")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +43,7 @@ class ExportOptions:
     run_dir: Annotated[Path, tyro.conf.Positional]
     """Folder of the run, or a design.npz."""
     to: str
-    """Format: seq, bin, cfl, mrd or mat."""
+    """Format: seq, bin, cfl, mrd, mat, npz, or your own: FILE.py:NAME."""
     samples: int | None = None
     """Samples of a readout instead of the design's. Designs of one plane need it: they get as many voxels along x,
     each as thick as the plane."""
@@ -82,7 +74,6 @@ class ExportOptions:
 
     def check(self) -> None:
         """Raises, in one line, what tyro would put in a box."""
-        check_choice("--to", self.to, FORMATS)
         for name in ("samples", "dummies"):
             if getattr(self, name) is not None:
                 check_count(f"--{name}", getattr(self, name), minimum=int(name == "samples"))
@@ -91,6 +82,16 @@ class ExportOptions:
             if isinstance(value, float):
                 check_positive("--" + field.name.replace("_", "-"), value)
 
+    def refuse_unused(self, kind: type[Format]) -> None:
+        """Raises where a format has no use for an option that was changed."""
+        readers = {"system": ("system", "options"), "pns_asc": ("pns_hardware",)}
+        for field in dataclasses.fields(self)[3:]:
+            value, able = getattr(self, field.name), readers.get(field.name, ("options",))
+            if value != field.default and not any(takes(kind, name) for name in able):
+                raise usage_error(
+                    f"--{field.name.replace('_', '-')}", f"{value}, for which {self.to} has no use", "nothing"
+                )
+
     def pulseq(self) -> PulseqOptions:
         """What concerns Pulseq, in SI."""
         names = ("dwell", "tr", "te", "refocusing", "excitation")
@@ -98,7 +99,7 @@ class ExportOptions:
         return PulseqOptions(
             system=system_limits(self.system),
             flip_rad=rad_from_deg(self.flip_deg),
-            slab_m=None if self.slab_mm is None else _MM * self.slab_mm,
+            slab_m=None if self.slab_mm is None else m_from_mm(self.slab_mm),
             crusher=self.crusher,
             dummies=self.dummies,
             noise_scan=not self.no_noise_scan,
@@ -107,60 +108,33 @@ class ExportOptions:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    prog, settings = "python -m acqdesign.export", (tyro.conf.FlagCreatePairsOff,)
-    about = description(ExportOptions)
-    options = tyro.cli(ExportOptions, prog=prog, args=argv, description=about, config=settings)
+    args = sys.argv[1:] if argv is None else argv
+    options = read_flags(ExportOptions, args, "python -m acqdesign.export")
     options.check()
-    source = options.run_dir / "design.npz" if options.run_dir.is_dir() else options.run_dir
+    kind = load_part("--to", options.to, FORMATS, Format)
+    options.refuse_unused(kind)
+    source = design_file(options.run_dir)
     if not source.exists():
         raise usage_error("RUN_DIR", f"{options.run_dir}, without a design.npz", "the folder of a run")
     design: Mapping[str, Any] = read_design(source)
-    if "points" not in design and options.to != "mat":
+    has_samples = {"points", "coordinates"} & set(design)
+    if not has_samples and options.to in ("seq", "bin", "cfl", "mrd"):
         remedy = "Designs of learn_flips have nothing to acquire: learn them together with learn_joint."
         raise usage_error("RUN_DIR", f"{source} without line positions", "a design with lines", remedy)
     if options.samples is not None:
         design = with_samples(design, options.samples)
-    path = source.with_name(f"design.{options.to}")
-    limits = system_limits(options.system)
-    if options.to == "seq":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # printed below, in one line
-            hardware = None if options.pns_asc is None else str(options.pns_asc)
-            report = write_pulseq(path, design, options.pulseq(), pns_hardware=hardware)
-        _report(report, options)
-    elif options.to == "bin":
-        write_sparkling(path, design, limits)
-    elif options.to == "mrd":
-        write_mrd(path, design, limits)
-    else:
-        (write_bart if options.to == "cfl" else write_mat)(path, design)
+    given = {"system": system_limits(options.system), "options": options.pulseq(), "pns_hardware": options.pns_asc}
+    made = kind(**accepted(kind, given, dict.fromkeys(given, "--to"), given))
+    path = source.with_name(f"design.{kind.ending}")
+    if path == source:
+        raise usage_error("--to", options.to, f"another format than that of {source}")
+    said = made.write(design, path)
+    for line in said.lines() if hasattr(said, "lines") else ():
+        print(line)
+    if getattr(said, "advice", ""):
+        print(f"{COMMAND}: warning: {said.advice}", file=sys.stderr)
     print(f"wrote {path}")
     return 0
-
-
-def _report(report: PulseqReport, options: ExportOptions) -> None:
-    played, limits = report.played, system_limits(options.system)
-    if "echo" in played:
-        trains, echoes = len(set(played["train"].tolist())), len(played["flips_rad"])
-        spacing = ms_from_s(float(played["esp_s"]))
-        print(
-            f"3D fast spin echo: {trains} trains of {echoes} echoes, {spacing:.4g} ms apart; {report.duration_s:.0f} s"
-        )
-        print(f"mean squared flip over that of 180°: {report.power:.3f}")
-    else:
-        te = ms_from_s(float(played["te_s"][0]))
-        print(
-            f"3D spoiled gradient echo: {len(played['points'])} lines, TE {te:.4g} ms; {report.duration_s:.0f} s"
-        )
-    print(
-        f"largest gradient {report.max_gradient_t_per_m:.3g} T/m of {limits.max_gradient_t_per_m:.3g}, "
-        f"slew {report.max_slew_t_per_m_s:.3g} T/m/s of {limits.max_slew_t_per_m_s:.3g}, "
-        f"B1 {report.peak_b1_t:.3g} T of {limits.max_b1_t:.3g} ({limits.name})"
-    )
-    model = "the scanner's model" if options.pns_asc else "a published example of a scanner"
-    print(f"nerve stimulation predicted at {100 * report.pns:.0f} % of the limit, by {model}")
-    if report.advice:
-        print(f"{COMMAND}: warning: {report.advice}", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

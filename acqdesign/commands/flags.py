@@ -3,7 +3,7 @@
 import contextlib
 import inspect
 import io
-import itertools
+import re
 import shutil
 import textwrap
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import tyro
 
-from acqdesign.base.checks import UsageError
-from acqdesign.commands.config import flat_options
+from acqdesign.base.checks import UsageError, usage_error
+from acqdesign.commands.config import RENAMED, flat_options
 
 Options = TypeVar("Options")
 
@@ -26,16 +26,12 @@ def description(kind: type) -> str:
         indent = "    " if paragraph.startswith("python -m") else " "
         hanging = 2 * indent if len(indent) > 1 else indent
         found.append(
-            textwrap.fill(
-                paragraph, width, initial_indent=indent, subsequent_indent=hanging, break_on_hyphens=False
-            )
+            textwrap.fill(paragraph, width, initial_indent=indent, subsequent_indent=hanging, break_on_hyphens=False)
         )
     return "\n".join(found)
 
 
-def read_flags(
-    kind: type[Options], args: Sequence[str], prog: str, default: Options | None = None
-) -> Options:
+def read_flags(kind: type[Options], args: Sequence[str], prog: str, default: Options | None = None) -> Options:
     """Options of a dataclass of dataclasses from flat flags: `--steps`, not `--run.steps`.
 
     Args:
@@ -55,13 +51,18 @@ def read_flags(
     more: dict[str, Any] = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(
-                kind, prog=prog, args=args, description=description(kind), config=settings, **more
-            )
+            return tyro.cli(kind, prog=prog, args=args, description=description(kind), config=settings, **more)
     except SystemExit as stop:
         if not stop.code:
             raise
-        # Inside the frame, above the rule that hints stand under.
-        lines = [line.strip("│ ") for line in said.getvalue().splitlines() if line.startswith("│")]
-        text = " ".join(itertools.takewhile(lambda line: not line.startswith("──"), lines))
-        raise UsageError(text.split(" Got errors:")[0] or said.getvalue()) from None
+        # Above the rule that hints stand under; a terminal without frames has a title and a rule before.
+        box = said.getvalue()
+        lines = [line.strip("│ ") for line in box.splitlines() if line[:1] not in "╭╰"]
+        parts = re.split("[─-]{5,}", " ".join(lines))
+        text = parts["╭" not in box and len(parts) > 1].strip()
+        for arg in args if text.startswith("Unrecognized") else ():
+            name = arg.split("=")[0]
+            key = name.removeprefix("--").replace("-", "_")
+            if name in text and key in RENAMED:
+                raise usage_error(name, "a flag of an earlier version", RENAMED[key]) from None
+        raise UsageError(text.split(" Got errors:")[0]) from None

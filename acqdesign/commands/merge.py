@@ -15,9 +15,7 @@ from acqdesign.base.untrusted import parsing, read_text
 from acqdesign.commands.run import run_command
 
 COMMAND = "merge"
-_ABOUT = (
-    "One table from many runs: a row each, with the options that differ and every number of summary.json."
-)
+_ABOUT = "One table from many runs: a row each, with the options that differ and every number of summary.json."
 # Where a run lies says nothing of what it is.
 _PLACES = ("out", "config", "overwrite", "resume")
 _MAX_BYTES = 2**24

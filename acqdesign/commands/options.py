@@ -1,20 +1,56 @@
-"""What the commands ask of the scene and of the lines: the same words in every command."""
+"""What the commands ask: the same words, with the same meaning, in every command."""
 
 import dataclasses
-import functools
+import inspect
 import math
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
+from jax.sharding import Mesh
 
 from acqdesign.base.checks import check_choice, check_count, check_positive, check_shape, usage_error
-from acqdesign.base.types import Array, PRNGKey
-from acqdesign.base.units import m_from_mm
-from acqdesign.encoding import INITIALISERS, Lines, StraightLineEncoding, initial_lines, uniform_readout
+from acqdesign.base.sharding import device_mesh
+from acqdesign.base.types import PRNGKey
+from acqdesign.base.units import (
+    GAMMA_HZ_PER_T,
+    deg_from_rad,
+    m_from_mm,
+    ms_from_s,
+    rad_from_deg,
+    s_from_ms,
+    s_from_us,
+    t_from_ut,
+    ut_from_t,
+)
+from acqdesign.commands.devices import DeviceOptions
+from acqdesign.commands.own import accepted, by_flags, load_part
+from acqdesign.design import TERMS, Problem, Term, term
+from acqdesign.encoding import INITIALISERS, ORDERINGS, TRAJECTORIES, Lines, Trajectory
 from acqdesign.export import POSITION_FILES, read_positions
-from acqdesign.scene import birdcage_maps, fine_shape, image_fov_m, load_image, posed, target_grid
+from acqdesign.optim import OPTIMIZERS, SCHEDULES, Box, Constraint, Limits, MeanAtMost, Scaled, Spline, make_optimizer
+from acqdesign.recon import RECONSTRUCTIONS
+from acqdesign.scene import SYSTEMS, Scene, Tissue, b1_map, load_scene, system_limits, tissues
+from acqdesign.scene.scanner import EchoShape, max_phase_encode, min_echo_spacing
+from acqdesign.signal import SEQUENCES, Sequence
+
+OWN = ("trajectory", "sequence", "reconstruction", "term", "limit")
+"""Options that may name a user's own file."""
+
+
+def flag(name: str) -> str:
+    """The flag of an option."""
+    return "--" + name.replace("_", "-")
+
+
+def _check_optional(options: Any, *names: str, allow_inf: bool = False) -> None:
+    for name in names:
+        if getattr(options, name) is not None:
+            check_positive(flag(name), getattr(options, name), allow_inf=allow_inf)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,27 +58,25 @@ class SceneOptions:
     """What is scanned."""
 
     phantom: tuple[str, ...] = ("brain",)
-    """Images to learn on: brain, brainweb:SUBJECT, or a .nii, .nii.gz, .npy or .npz file; several may follow."""
+    """Anatomies to learn on: brain, brainweb:SUBJECT, or a .nii, .nii.gz, .npy or .npz file; several may follow."""
     holdout: tuple[str, ...] = ()
-    """Images to report on and never learn on, likewise; unless given, two random poses of each phantom."""
+    """Anatomies to judge on and never learn on, likewise; random poses of each phantom unless given."""
     augment: bool = False
-    """Learn on a new random rotation, scale and flip of every image at every step."""
+    """Learn on a new random rotation, scale and mirroring of every anatomy at every step."""
     shape: tuple[int, int, int] = (23, 28, 23)
     """Voxels NX NY NZ, x along the readout; NX = 1 is one plane."""
     fov_mm: tuple[float, float, float] | None = None
     """Field of view along x, y and z [mm]; the phantom's own unless given."""
     field: Literal["1.5T", "3T"] = "3T"
     """Field strength, for the tissues' relaxation times."""
-    contrast: Literal["T1w", "T2w", "PDw"] = "T1w"
-    """Contrast of phantoms that are tissue maps."""
     coils: int = 1
     """Receive coils on a birdcage; 1 is a uniform one."""
     noise: float = 0.0
-    """Standard deviation of the complex noise on each sample, for an image whose largest value is one and a
-    unitary transform."""
+    """Standard deviation of the real and of the imaginary part of each sample, for an image whose brightest tissue
+    is one and a unitary transform."""
 
     def check(self) -> None:
-        """Raises `ValueError` where options are wrong or exclude each other; called once they are all read."""
+        """Raises `UsageError` where options are wrong or exclude each other; called once they are all read."""
         check_shape("--shape", self.shape, dims=(3,))
         check_count("--coils", self.coils)
         if not self.phantom:
@@ -52,159 +86,702 @@ class SceneOptions:
         for length in self.fov_mm or ():
             check_positive("--fov-mm", length)
 
-    @functools.cached_property
-    def _own_fov_m(self) -> tuple[float, ...] | None:
-        return image_fov_m(self.phantom[0])
-
-    def fov_m(self) -> tuple[float, ...] | None:
-        """Field of view [m] along x, y and z: that asked for, or the first phantom's own, if it says."""
-        if self.fov_mm is not None:
-            return tuple(m_from_mm(length) for length in self.fov_mm)
-        if self._own_fov_m is None:
-            return None
-        _, voxel = target_grid(self._own_fov_m, self.shape, None)
-        return tuple(length * n for length, n in zip(voxel, self.shape, strict=True))
-
-    def voxel_size(self) -> tuple[float, ...]:
-        """Lengths of a voxel's edges [m], or ones where the phantom doesn't say."""
-        fov = self.fov_m()
-        return (1.0, 1.0, 1.0) if fov is None else tuple(f / n for f, n in zip(fov, self.shape, strict=True))
-
-    def load(self, spec: str, *, contrast: str | None = None, fine: bool = False) -> Array:
-        """One phantom, `(nx, ny, nz)` or maps `(3, nx, ny, nz)`, on the grid or the one for `posed`."""
-        shape = fine_shape(self.shape) if fine else self.shape
-        voxel = None
-        if self.fov_mm is not None:
-            voxel = tuple(m_from_mm(length) / n for length, n in zip(self.fov_mm, shape, strict=True))
-        return load_image(
-            spec, shape=shape, voxel_size_m=voxel, contrast=contrast or self.contrast, field=self.field
-        )
-
-    def images(self, dtype: type[np.floating], *, fine: bool = False) -> Array:
-        """The images to learn on, `(n, nx, ny, nz)`."""
-        return _stack([self.load(spec, fine=fine) for spec in self.phantom], dtype)
-
-    def held_out(self, key: PRNGKey, dtype: type[np.floating]) -> Array:
-        """The images never learned on: those asked for, or two poses of each phantom."""
+    def load(self, dtype: Any, key: PRNGKey | None = None, *, held: bool = False, each: int = 1, **more: Any) -> Scene:
+        """The scene to learn on or, `held` out, the one to judge on: what `holdout` names, or other poses."""
+        fov = None if self.fov_mm is None else tuple(m_from_mm(length) for length in self.fov_mm)
+        given = {"shape": self.shape, "fov": fov, "field": self.field, "coils": self.coils, "dtype": dtype} | more
+        if not held:
+            return load_scene(*self.phantom, augment=self.augment, **given)
         if self.holdout:
-            return _stack([self.load(spec) for spec in self.holdout], dtype)
-        fine = jnp.repeat(self.images(dtype, fine=True), 2, axis=0)
-        keys, voxel = jax.random.split(key, len(fine)), self.voxel_size()
-        return jax.vmap(lambda image, key: posed(image, key, self.shape, voxel_size=voxel))(fine, keys)
-
-    def smaps(self, dtype: type[np.floating]) -> Array | None:
-        """Coil sensitivities `(coils, nx, ny, nz)`, or None for one uniform coil."""
-        if self.coils == 1:
-            return None
-        return birdcage_maps(self.coils, self.shape, dtype=np.result_type(dtype, np.complex64))
-
-
-def _stack(images: list[Array], dtype: type[np.floating]) -> Array:
-    complex_type = np.result_type(dtype, np.complex64)
-    return jnp.stack([i.astype(complex_type if jnp.iscomplexobj(i) else dtype) for i in images])
+            return load_scene(*self.holdout, **given)
+        return load_scene(*self.phantom, key=key, each=each, **given)
 
 
 @dataclasses.dataclass(frozen=True)
-class LineOptions:
+class ImageOptions(SceneOptions):
+    """What is scanned."""
+
+    contrast: Literal["T1w", "T2w", "PDw"] = "T1w"
+    """Contrast of phantoms that are tissue maps."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TissueSceneOptions(SceneOptions):
+    """What is scanned: phantoms that have tissue maps. Images are T2-weighted, as at the effective echo time."""
+
+    shape: tuple[int, int, int] = (1, 48, 48)
+    """Voxels NX NY NZ, x along the readout; NX = 1 is one plane."""
+    noise: float = 0.06
+    """Standard deviation of the real and of the imaginary part of each sample, of a unitary transform, for proton
+    densities relative to water."""
+    tissue: str = "gm,wm,csf"
+    """Tissues of the phantom's maps, in their order, from the tissue table."""
+    b1_spread: float = 0.0
+    """Half the range of a smooth transmit field about one, 0.2 at 3 T; 0 is a perfect field."""
+    t2_spread: float = 0.0
+    """Standard deviation of ln T2 inside each tissue; 0 is one T2 a tissue."""
+
+    def check(self) -> None:
+        """Raises `UsageError` where options are wrong or exclude each other; called once they are all read."""
+        super().check()
+        for name, limit in (("b1_spread", 1.0), ("t2_spread", math.inf)):
+            if not 0 <= getattr(self, name) < limit:
+                within = "a finite number >= 0" if limit == math.inf else "0 or more and below 1"
+                raise usage_error(flag(name), getattr(self, name), within)
+
+    def load(self, dtype: Any, key: PRNGKey | None = None, *, held: bool = False, each: int = 1, **more: Any) -> Scene:
+        """As `SceneOptions.load`, under the transmit field and the spread of T2 that were asked for."""
+        names = tuple(name.strip() for name in self.tissue.split(","))
+        scene = super().load(dtype, key, held=held, each=each, tissue_names=names, **more)
+        if self.t2_spread:
+            scene = scene.with_t2_spread(self.t2_spread)
+        if self.b1_spread:
+            scene = scene.with_b1_map(b1_map(self.shape, centre=1 + self.b1_spread, edge=1 - self.b1_spread))
+        return scene
+
+
+@dataclasses.dataclass(frozen=True)
+class TissueOptions:
+    """What is measured."""
+
+    tissue: str | None = None
+    """Tissues from the table, with commas: wm,gm,csf; wm,gm unless --t1-ms is given."""
+    field: Literal["1.5T", "3T"] = "3T"
+    """Field strength, for the tissues' relaxation times."""
+    t1_ms: tuple[float, ...] = ()
+    """T1 of each tissue [ms], instead of --tissue."""
+    t2_ms: tuple[float, ...] = ()
+    """T2 of each tissue [ms]."""
+    b1: tuple[float, ...] = (1.0,)
+    """Transmit fields relative to nominal that every tissue is seen at."""
+
+    def check(self) -> None:
+        """Raises `UsageError` where options are wrong or exclude each other; called once they are all read."""
+        if self.tissue is not None and (self.t1_ms or self.t2_ms):
+            raise usage_error("--tissue", f"{self.tissue} and --t1-ms or --t2-ms", "one of the two")
+        if len(self.t1_ms) != len(self.t2_ms):
+            expected = f"one for each of the {len(self.t1_ms)} of --t1-ms"
+            raise usage_error("--t2-ms", f"{len(self.t2_ms)} values", expected)
+        if not self.b1:
+            raise usage_error("--b1", "nothing", "at least one transmit field")
+        for name in ("t1_ms", "t2_ms", "b1"):
+            check_positive(flag(name), np.asarray(getattr(self, name)))
+        for t1, t2 in zip(self.t1_ms, self.t2_ms, strict=True):
+            if t2 > 2 * t1:
+                raise usage_error("--t2-ms", f"{t2:g} with T1 {t1:g} ms", f"at most 2 T1, {2 * t1:g} ms")
+
+    def scene(self, dtype: Any) -> Scene:
+        """The tissues, of unit M0, and the ensemble of them and of transmit fields that bounds run over."""
+        if self.t1_ms:
+            names = tuple(f"{t1:g}/{t2:g} ms" for t1, t2 in zip(self.t1_ms, self.t2_ms, strict=True))
+            t1, t2 = (s_from_ms(np.asarray(t, dtype)) for t in (self.t1_ms, self.t2_ms))
+            tissue = Tissue(t1, t2, names=names)
+        else:
+            tissue = tissues("wm,gm" if self.tissue is None else self.tissue, field=self.field)
+        tissue = tissue.astype(dtype)
+        # One B1 for all stays a scalar: the pulses' sines and cosines are then the same for every tissue.
+        b1 = jnp.asarray(self.b1, dtype)
+        ensemble = dataclasses.replace(tissue, b1=b1[0] if len(b1) == 1 else b1[:, None])
+        return Scene(tissue=tissue, ensemble=ensemble)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrajectoryOptions:
     """How k-space is sampled."""
 
+    trajectory: str = "lines"
+    """lines, radial, free, or your own: FILE.py:NAME."""
     lines: int | None = None
-    """Number of readout lines; 253 unless --acceleration is given."""
+    """Number of readouts; 253 unless --acceleration or a file is given."""
     acceleration: float | None = None
     """Instead of --lines: phase encodes of the full grid over lines."""
-    samples: int = 128
-    """Samples of a line."""
+    samples: int | None = 128
+    """Samples of a readout."""
     init: str | None = None
     """Where lines start: reference, poisson, caipi, spiral, full, or a file of positions: the design.npz of a run,
     Pulseq .seq, SPARKLING .bin, BART .cfl, ISMRM Raw Data .mrd or .h5, or MATLAB .mat."""
     calibration: int | None = None
     """Side of the fully sampled block of lines in the centre, which stays as it is; 0 for none."""
     backend: Literal["auto", "finufft", "dft"] = "auto"
-    """NUFFT: finufft (fast), dft (exact; any device) or auto."""
+    """NUFFT of lines: finufft (fast), dft (exact; any device) or auto."""
     eps: float | None = None
     """Relative accuracy of finufft; 1e-6 in single and 1e-12 in double precision unless given."""
 
     def check(self) -> None:
-        """Raises `ValueError` where options are wrong or exclude each other; called once they are all read."""
-        check_count("--samples", self.samples)
-        for name in ("lines", "calibration"):
+        """Raises `UsageError` where options are wrong or exclude each other; called once they are all read."""
+        for name in ("lines", "samples", "calibration"):
             if getattr(self, name) is not None:
-                check_count(f"--{name}", getattr(self, name), minimum=1 if name == "lines" else 0)
+                check_count(flag(name), getattr(self, name), minimum=0 if name == "calibration" else 1)
         if self.lines is not None and self.acceleration is not None:
-            raise usage_error(
-                "--acceleration", f"{self.acceleration} and --lines {self.lines}", "one of the two"
-            )
-        if self.acceleration is not None:
-            check_positive("--acceleration", self.acceleration)
-        if self.init is not None and not self.init.endswith(POSITION_FILES):
-            check_choice(
-                "--init", self.init, (*INITIALISERS, *(f"FILE{ending}" for ending in POSITION_FILES))
-            )
+            what = f"{self.acceleration} and --lines {self.lines}"
+            raise usage_error("--acceleration", what, "one of the two")
+        _check_optional(self, "acceleration")
+        if self.init is not None and not self.from_file:
+            files = (f"FILE{ending}" for ending in POSITION_FILES)
+            check_choice("--init", self.init, (*INITIALISERS, *files))
         if self.eps is not None and not 0 < self.eps < 1:
             raise usage_error("--eps", self.eps, "a relative accuracy between 0 and 1")
+        if self.from_file:
+            for name in ("lines", "acceleration", "calibration"):
+                if getattr(self, name) is not None:
+                    what = f"{self.init} with {flag(name)}"
+                    raise usage_error("--init", what, "one of the two: the file says how many")
 
-    def resolved_backend(self, deterministic: bool) -> str:
-        """The backend to ask for: `dft` where runs must repeat bit for bit.
+    @property
+    def from_file(self) -> bool:
+        """Whether the lines are those of a file."""
+        return self.init is not None and self.init.endswith(POSITION_FILES)
+
+    def make(self, scene: Scene, key: PRNGKey, *, deterministic: bool, **more: Any) -> Trajectory:
+        """The trajectory to start from.
+
+        Args:
+            scene: to be imaged.
+            key: for random patterns.
+            deterministic: whether runs must repeat bit for bit: by the `dft` backend.
+            more: further arguments of `Lines`.
+        """
+        if deterministic and self.backend == "finufft":
+            expected, remedy = "dft or auto", "Its sums vary with threads."
+            raise usage_error("--backend", "finufft with --deterministic", expected, remedy)
+        kind = load_part("--trajectory", self.trajectory, TRAJECTORIES, Trajectory)
+        if deterministic and kind.operator is Trajectory.operator:
+            what = f"it with --trajectory {self.trajectory}"
+            raise usage_error("--deterministic", what, "lines", "Sums of other NUFFTs vary with threads.")
+        backend = "dft" if deterministic and kind is Lines else self.backend
+        nufft: dict[str, Any] = {"eps": self.eps, "backend": backend}
+        if self.from_file:
+            if kind is not Lines:
+                raise usage_error("--init", f"{self.init} with --trajectory {self.trajectory}", "lines")
+            held = read_positions(str(self.init))
+            assert scene.support is not None
+            samples = None if "readout" in more else self.samples or scene.shape[0]
+            points = jnp.asarray(held["points"]).astype(scene.support.dtype)
+            return Lines(points, jnp.asarray(held["learned"]), samples=samples, **nufft, **more)
+        names = ("lines", "acceleration", "samples", "init", "calibration")
+        given = {name: getattr(self, name) for name in names} | nufft
+        lines, grid = given["lines"], scene.shape[1] * scene.shape[2]
+        if lines is None and self.acceleration is None and self.init != "full" and kind is Lines:
+            given["lines"] = min(253, grid)
+        default = {f.name: f.default for f in dataclasses.fields(self)}
+        flags = {name: flag(name) for name in given}
+        settings = accepted(kind.start, given, flags, default)
+        with by_flags(flags):
+            return kind.start(scene, key, **settings, **(more if kind is Lines else {}))
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceOptions:
+    """How the spins are played."""
+
+    sequence: str = "fse"
+    """fse (echo trains in their steady state), mrf (spoiled, with inversion), spgr (RF-spoiled), bssfp (balanced, with
+    inversion), mprage, or your own: FILE.py:NAME."""
+    echoes: int | None = None
+    """Readouts of a train; 32 for fse, 128 for mprage, 400 for the others unless given."""
+    esp_ms: float | None = None
+    """Echo spacing of fse and mprage [ms]; 10 and 8 unless given."""
+    tr_ms: float | None = None
+    """Repetition time [ms]: from train to train for fse (1000) and mprage (2300), from pulse to pulse for the others
+    (10, bssfp 5)."""
+    te_ms: float | None = None
+    """Echo time of mrf, spgr (2) and mprage (3) [ms]; that of bssfp is half of TR."""
+    ti_ms: float | None = None
+    """From the inversion to the first pulse [ms]: 900 for mprage, 20 for others that have one."""
+    excitation_deg: float | None = None
+    """Excitation flip of fse [deg]; 90 unless given."""
+    learn_tr_ms: tuple[float, float] | None = None
+    """Shortest and longest TR [ms]: learn the TR of every pulse too, with --tr-ms as the largest mean (mrf, spgr)."""
+    learn_ti_ms: tuple[float, float] | None = None
+    """Shortest and longest TI [ms]: learn the inversion delay too (mrf, spgr, bssfp)."""
+    start: str | None = None
+    """Flips to start from: constant (at the RMS), sinusoid, random (smooth) or comb (a strong pulse every few).
+    For fse also those whose echoes settle at a level (pss) or decay with twice the T2 (exponential).
+    Unless given, constant for fse and mprage, sinusoid for others. Further --starts are combs for fse, else random."""
+
+    def check(self) -> None:
+        """Raises `UsageError` where options are wrong or exclude each other; called once they are all read."""
+        if self.echoes is not None:
+            check_count("--echoes", self.echoes, minimum=2)
+        _check_optional(self, "esp_ms", "tr_ms", "te_ms", "ti_ms", "excitation_deg")
+        if self.te_ms is not None and self.sequence == "fse":
+            raise usage_error("--te-ms", f"{self.te_ms:g} with --sequence fse", "--esp-ms, or --te-eff-ms")
+        for name in ("learn_tr_ms", "learn_ti_ms"):
+            span = getattr(self, name)
+            if span is not None:
+                check_positive(flag(name), np.asarray(span))
+                if span[0] > span[1]:
+                    raise usage_error(flag(name), f"{span[0]:g} {span[1]:g}", "the shortest first")
+
+    @property
+    def kind(self) -> type[Sequence]:
+        """The sequence's class."""
+        return load_part("--sequence", self.sequence, SEQUENCES, Sequence)
+
+    @property
+    def spacing_ms(self) -> float | None:
+        """From one pulse to the next [ms], where that is known."""
+        parameters = inspect.signature(self.kind.start).parameters
+        name, given = ("esp", self.esp_ms) if "esp" in parameters else ("tr", self.tr_ms)
+        default = parameters[name].default if name in parameters else None
+        return ms_from_s(default) if given is None and isinstance(default, float) else given
+
+    def settings(self) -> dict[str, Any]:
+        """What the class's `start` is given, in SI, by its argument names."""
+        times = {"esp": self.esp_ms, "tr": self.tr_ms, "te": self.te_ms, "ti": self.ti_ms}
+        found: dict[str, Any] = {name: None if t is None else s_from_ms(t) for name, t in times.items()}
+        angle = self.excitation_deg
+        return found | {"echoes": self.echoes, "excitation": None if angle is None else rad_from_deg(angle)}
+
+    def make(self, tissue: Tissue, key: PRNGKey, limits: Limits, start: str | None) -> Sequence:
+        """The sequence to start from, before it is projected onto the limits."""
+        kind = self.kind
+        given = self.settings() | {"start": start}
+        flags = {"esp": "--esp-ms", "tr": "--tr-ms", "te": "--te-ms", "ti": "--ti-ms", "echoes": "--echoes"}
+        flags |= {"excitation": "--excitation-deg", "start": "--start"}
+        default = dataclasses.replace(type(self)(), sequence=self.sequence).settings()
+        said = {"esp": self.esp_ms, "tr": self.tr_ms, "te": self.te_ms, "ti": self.ti_ms}
+        said |= {"excitation": self.excitation_deg}
+        settings = accepted(kind.start, given, flags, default, said)
+        level = {"rms": limits.rms, "upper": float(np.max(limits.upper))}
+        level = {name: value for name, value in level.items() if value is not None and math.isfinite(value)}
+        settings |= accepted(kind.start, level, dict.fromkeys(level, "--start"), level)
+        with by_flags(flags):
+            made = kind.start(tissue, key, **settings)
+        return self._with_learned_times(made)
+
+    def _with_learned_times(self, sequence: Any) -> Any:
+        for name, field in (("learn_tr_ms", "tr"), ("learn_ti_ms", "inversion_time")):
+            span = getattr(self, name)
+            if span is None:
+                continue
+            held = getattr(sequence, field, None)
+            if not isinstance(held, float) or field not in _TIMES_OF.get(self.sequence, ()):
+                names = " or ".join(name for name, fields in _TIMES_OF.items() if field in fields)
+                raise usage_error(flag(name), f"{span} with --sequence {self.sequence}", f"it with {names}")
+            if not s_from_ms(span[0]) <= held <= s_from_ms(span[1]):
+                what = f"{span[0]:g} {span[1]:g}"
+                raise usage_error(flag(name), what, f"a range that holds {ms_from_s(held):g} ms, the start")
+            if field == "tr" and s_from_ms(span[0]) < sequence.te:
+                what, te = f"{span[0]:g} {span[1]:g}", f"{ms_from_s(sequence.te):g}"
+                raise usage_error(flag(name), what, f"at least {te} ms, the echo time")
+            shape = (sequence.readouts(),) if field == "tr" else ()
+            relative = jnp.ones(shape, sequence.flips.dtype)
+            sequence = _changed(sequence, field, Scaled(relative, held))
+        return sequence
+
+    def time_limits(self, sequence: Any) -> list[Constraint]:
+        """Limits on the times that are learned."""
+        found: list[Constraint] = []
+        if self.learn_tr_ms is not None:
+            low, high = (s_from_ms(t) for t in self.learn_tr_ms)
+            found.append(MeanAtMost("sequence.tr", sequence.tr.unit, low, high))
+        if self.learn_ti_ms is not None:
+            first, last = (s_from_ms(t) for t in self.learn_ti_ms)
+            found.append(Box("sequence.inversion_time", first, last))
+        return found
+
+
+_TIMES_OF = {"mrf": ("tr", "inversion_time"), "spgr": ("tr", "inversion_time"), "bssfp": ("inversion_time",)}
+
+
+def _changed(part: Any, field: str, value: Any) -> Any:
+    return eqx.tree_at(lambda p: getattr(p, field), part, value)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions(SequenceOptions):
+    """The echo trains; of fse excitation 90°, refocusing along its axis (CPMG), from equilibrium."""
+
+    echoes: int | None = 96
+    """Readouts of a train."""
+    esp_ms: float | None = 5.0
+    """Echo spacing [ms]."""
+    tr_ms: float | None = None
+    """Repetition time [ms] of the steady state that trains are in; None: they start from equilibrium."""
+    te_eff_ms: float = 80.0
+    """Effective echo time of fse [ms]: the contrast to reach."""
+    ordering: str = "random"
+    """Which line starts at which echo: linear, centre-out, radial-fan or random."""
+
+    def check(self) -> None:
+        """Raises `UsageError` where options are wrong or exclude each other; called once they are all read."""
+        super().check()
+        check_positive("--te-eff-ms", self.te_eff_ms)
+        if self.te_eff_ms != type(self).te_eff_ms and self.sequence != "fse":
+            raise usage_error("--te-eff-ms", f"{self.te_eff_ms:g} with --sequence {self.sequence}", "fse")
+        check_choice("--ordering", self.ordering, ORDERINGS)
+
+    def settings(self) -> dict[str, Any]:
+        """As of `SequenceOptions`; the effective echo time is fse's `te`."""
+        found = super().settings()
+        return found | {"te": s_from_ms(self.te_eff_ms)} if self.sequence == "fse" else found
+
+    def make(self, tissue: Tissue, key: PRNGKey, limits: Limits, start: str | None) -> Sequence:
+        """As of `SequenceOptions`, trains of fse being from equilibrium unless there is a TR."""
+        made: Any = super().make(tissue, key, limits, start)
+        if self.sequence == "fse" and self.tr_ms is None:
+            made = type(made)(made.flips, made.esp, te=made.te, excitation=made.excitation)
+        return made
+
+
+@dataclasses.dataclass(frozen=True)
+class LimitOptions:
+    """What the flips must keep to."""
+
+    rms_flip_deg: float | None = None
+    """Largest root mean square of the flips [deg], a limit on SAR; 60 for fse, else inf (none), unless it or one of the
+    next two is given."""
+    sar_fraction: float | None = None
+    """Instead: largest power of the pulses, as a fraction of that of all-180° pulses."""
+    b1rms_ut: float | None = None
+    """Instead: largest root mean square of B1 over the train [µT], of rectangular pulses of --pulse-ms."""
+    pulse_ms: float = 0.6
+    """Duration of a pulse [ms], for --b1rms-ut and --system."""
+    min_flip_deg: float = 0.0
+    """Smallest flip [deg]."""
+    max_flip_deg: float | None = None
+    """Largest flip [deg]; 180 for fse, 90 for mrf, spgr and bssfp, 30 for mprage unless given."""
+    max_step_deg: float | None = None
+    """Largest change from one pulse to the next [deg]; inf (none) for fse and mprage, else 1 unless given."""
+    max_bend_deg: float | None = None
+    """Smoothness: largest root mean square of the flips' second difference [deg]."""
+    symmetric: bool = False
+    """Flips that read the same backwards."""
+    rising: tuple[tuple[int, int], ...] = ()
+    """First and last pulse, counted from 1, of each segment over which flips may not fall: 1 10 20 32."""
+    falling: tuple[tuple[int, int], ...] = ()
+    """First and last pulse of each segment over which flips may not rise."""
+    spline: int | None = None
+    """Learn this many B-spline control points in place of free flips."""
+    limit: tuple[str, ...] = ()
+    """Constraints of your own, FILE.py:NAME each."""
+
+    def check(self) -> None:
+        """Raises `UsageError` where options are wrong or exclude each other; called once they are all read."""
+        _check_optional(self, "rms_flip_deg", "max_flip_deg", "max_step_deg", allow_inf=True)
+        _check_optional(self, "sar_fraction", "b1rms_ut", "max_bend_deg", "pulse_ms")
+        powers = [n for n in ("rms_flip_deg", "sar_fraction", "b1rms_ut") if getattr(self, n) is not None]
+        if len(powers) > 1:
+            raise usage_error("SAR", " and ".join(map(flag, powers)), "one of them")
+        if not 0 <= self.min_flip_deg <= 180:
+            raise usage_error("--min-flip-deg", self.min_flip_deg, "0 to 180 degrees")
+        if self.max_flip_deg is not None and self.max_flip_deg > 180:
+            raise usage_error("--max-flip-deg", self.max_flip_deg, "at most 180 degrees")
+
+    def of(self, sequence: Any, limits: Limits) -> list[Constraint]:
+        """The limits on a sequence's flips, where it has any, and the constraints of one's own."""
+        own = [load_part("--limit", name, {}, Constraint)() for name in self.limit]
+        if hasattr(sequence, "flips"):
+            return [limits, *own]
+        for field in dataclasses.fields(self):
+            if field.name not in ("limit", "pulse_ms") and getattr(self, field.name) != field.default:
+                what = f"it with {type(sequence).__name__}, which has no flips"
+                raise usage_error(flag(field.name), what, "nothing")
+        return own
+
+    def _rms(self, usual: Limits, spacing_ms: float | None) -> tuple[str, float, float]:
+        """The flag that limits power, its value, and the root mean square [deg] that it allows."""
+        if self.sar_fraction is not None:
+            return "--sar-fraction", self.sar_fraction, 180 * math.sqrt(self.sar_fraction)
+        if self.b1rms_ut is not None:
+            if spacing_ms is None:
+                raise usage_error("--b1rms-ut", self.b1rms_ut, "it with a known spacing of pulses, as of fse")
+            # A rectangular pulse of flip a and length d has B1 = a / (2π γ d); it is on for d of each spacing.
+            lasting = s_from_ms(math.sqrt(self.pulse_ms * spacing_ms))
+            flip = 2 * math.pi * GAMMA_HZ_PER_T * t_from_ut(self.b1rms_ut) * lasting
+            return "--b1rms-ut", self.b1rms_ut, deg_from_rad(flip)
+        own = math.inf if usual.rms is None else deg_from_rad(usual.rms)
+        rms = own if self.rms_flip_deg is None else self.rms_flip_deg
+        return "--rms-flip-deg", rms, rms
+
+    def make(self, usual: Limits, pulses: int, spacing_ms: float | None, system: str | None = None) -> Limits:
+        """The limits on the flips.
+
+        Args:
+            usual: of the sequence, which fill what is not given.
+            pulses: number of flips.
+            spacing_ms: from one pulse to the next [ms], for --b1rms-ut.
+            system: scanner whose B1 bounds the flips, or None.
 
         Raises:
-            ValueError: `finufft`, whose threads add in any order, was asked for with `deterministic`.
+            UsageError: limits that exclude each other, with the nearest value that would do.
         """
-        if not deterministic:
-            return self.backend
-        if self.backend == "finufft":
-            raise usage_error(
-                "--backend", "finufft with --deterministic", "dft or auto", "Its sums vary with threads."
-            )
-        return "dft"
+        low, top = self.min_flip_deg, deg_from_rad(float(np.max(usual.upper)))
+        high = top if self.max_flip_deg is None else self.max_flip_deg
+        if low > high:
+            raise usage_error("--min-flip-deg", low, f"at most --max-flip-deg, {high:g}")
+        if system is not None:
+            peak = system_limits(system).max_b1_t
+            most = deg_from_rad(2 * math.pi * GAMMA_HZ_PER_T * peak * s_from_ms(self.pulse_ms))
+            if low > most:
+                longer = self.pulse_ms * low / most
+                text = f"{self.pulse_ms:g}, too short for {low:g}° at the {ut_from_t(peak):g} µT of {system}"
+                raise usage_error("--pulse-ms", text, f"at least {longer:.3g}")
+            high = min(high, most)
+        name, given, rms = self._rms(usual, spacing_ms)
+        if rms < low:
+            # Power goes with the square, B1 and flips themselves do not.
+            least = given * (low / rms) ** (2 if name == "--sar-fraction" else 1)
+            remedy = f"--min-flip-deg alone needs as much: {low:g}° where {rms:.4g}° are allowed."
+            raise usage_error(name, f"{given:g}", f"at least {least:.4g}", remedy)
+        own_step = math.inf if usual.step is None else deg_from_rad(usual.step)
+        step = own_step if self.max_step_deg is None else self.max_step_deg
+        for kind in ("rising", "falling"):
+            for first, last in getattr(self, kind):
+                if not 1 <= first < last <= pulses:
+                    raise usage_error(f"--{kind}", f"{first} {last}", f"1 <= first < last <= {pulses}")
+                if self.spline is not None:
+                    raise usage_error(f"--{kind}", f"{first} {last} with --spline", "one of the two")
+        if self.spline is not None:
+            for kind, wrong in (("--symmetric", self.symmetric), ("--max-bend-deg", self.max_bend_deg is not None)):
+                if wrong:
+                    raise usage_error(kind, "it with --spline", "one of the two")
+            if not 2 <= check_count("--spline", self.spline) <= pulses:
+                raise usage_error("--spline", self.spline, f"2 to {pulses} control points")
+        bend = self.max_bend_deg
+        return Limits(
+            rad_from_deg(low),
+            rad_from_deg(high),
+            rms=rad_from_deg(rms) if rms < high else None,
+            step=rad_from_deg(step) if step < high - low else None,
+            bend=None if bend is None else rad_from_deg(bend),
+            symmetric=self.symmetric,
+            rising=tuple((first - 1, last - 1) for first, last in self.rising),
+            falling=tuple((first - 1, last - 1) for first, last in self.falling),
+        )
 
-    def encoding(
-        self, shape: tuple[int, int, int], readout: Array, smaps: Array | None, backend: str
-    ) -> StraightLineEncoding:
-        """A template of the operator, its points yet to be set."""
-        points = jnp.zeros((1, 2), readout.dtype)
-        # The operator saves a product along the readout where it knows that the samples are uniform.
-        uniform = np.array_equal(readout, uniform_readout(self.samples, readout.dtype))
-        given = {"samples_per_line": self.samples} if uniform else {"readout": readout}
-        return StraightLineEncoding(points, shape, **given, smaps=smaps, eps=self.eps, backend=backend)
+    def as_learned(self, sequence: Any) -> Any:
+        """The sequence with its flips as a spline, where that was asked for."""
+        if self.spline is None:
+            return sequence
+        return _changed(sequence, "flips", Spline.near(np.asarray(sequence.flips), self.spline))
 
 
-def start_lines(options: LineOptions, init: str, shape: tuple[int, int, int], key: PRNGKey) -> Lines:
-    """The positions that learning starts from.
+@dataclasses.dataclass(frozen=True)
+class ScannerOptions:
+    """What the scanner can play."""
 
-    The default `poisson` start has a calibration block of nearly a third of the lines and, where they fit, keeps
-    to the ellipse inside k-space.
+    system: str | None = None
+    """Scanner whose gradients, slew and B1 bound the echo spacing, the lines and the flips; none unless given."""
+    dwell_us: float = 10.0
+    """Time between samples of a line [µs], for --system."""
 
-    Args:
-        options: of the lines.
-        init: a pattern's name, or the path of a file of positions.
-        shape: `(nx, ny, nz)` of the image.
-        key: for random patterns.
+    def check(self) -> None:
+        """Raises `UsageError` where options are wrong or exclude each other; called once they are all read."""
+        check_positive("--dwell-us", self.dwell_us)
+        if self.system is not None:
+            check_choice("--system", self.system, SYSTEMS)
 
-    Raises:
-        ValueError: what cannot be met, by the argument's name.
-    """
-    if init.endswith(POSITION_FILES):
-        if options.lines is not None or options.acceleration is not None or options.calibration is not None:
-            raise usage_error("--init", f"{init} with a number of lines", "none: the file says how many")
-        held = read_positions(init)
-        return Lines(jnp.asarray(held["points"]), jnp.asarray(held["learned"]))
-    _, ny, nz = shape
-    lines, acceleration, calibration = options.lines, options.acceleration, options.calibration
-    if lines is None and acceleration is None and init != "full":
-        lines = min(253, ny * nz)
-    shutter = False
-    if init in ("poisson", "spiral"):
-        count = lines if acceleration is None else ny * nz / acceleration
-        assert count is not None
-        if calibration is None:
-            calibration = min(round(math.sqrt(0.3 * count)), ny, nz)
-        shutter = init == "poisson" and count <= 0.75 * ny * nz
-    return initial_lines(
-        init,
-        shape,
-        key=key,
-        lines=lines,
-        acceleration=acceleration,
-        calibration=calibration or 0,
-        shutter=shutter,
+    def half_width(self, scene: Scene, samples: int, esp_ms: float, pulse_ms: float) -> float:
+        """Half the side of the box [cycles/voxel] that the prewinders of an echo reach; 0.5 without a system.
+
+        A single plane stands for a scan whose readout is as long and as fine as the plane's longer side.
+
+        Raises:
+            UsageError: an echo spacing that is too short, and by how much; an unknown size of the voxels.
+        """
+        if self.system is None:
+            return 0.5
+        shape, voxel = scene.shape, scene.voxel_size()
+        if scene.fov is None:
+            raise usage_error("--fov-mm", "nothing, with --system", "a field of view", "The phantom does not say.")
+        if shape[0] == 1:
+            side = int(np.argmax(shape[1:])) + 1
+            samples, voxel = max(samples, shape[side]), (voxel[side], *voxel[1:])
+        limits = system_limits(self.system)
+        echo = EchoShape(samples, s_from_us(self.dwell_us), tuple(voxel), refocusing_s=s_from_ms(pulse_ms))
+        try:
+            shortest = ms_from_s(min_echo_spacing(limits, echo, phase_encode=0.0))
+        except ValueError as error:
+            what = f"what {self.system} can read"
+            raise usage_error("--dwell-us", f"{self.dwell_us:g}", what, str(error)) from None
+        if esp_ms < shortest:
+            short = f"{shortest - esp_ms:.3g} ms too short for {samples} samples on {self.system}"
+            raise usage_error("--esp-ms", f"{esp_ms:g}, {short}", f"at least {shortest:g}")
+        return max_phase_encode(limits, echo, s_from_ms(esp_ms))
+
+
+@dataclasses.dataclass(frozen=True)
+class TermOptions:
+    """What the design is made for."""
+
+    term: tuple[str, ...] = ()
+    """Terms to make small, each NAME or NAME=WEIGHT: nrmse, dissimilarity (1 - SSIM), scaled_error, noise, width,
+    side_lobes, bound_t2, bound_t1, bound_t1t2, deviation_t2, deviation_t1, or your own: FILE.py:NAME."""
+
+    def make(self, *usual: str) -> Term:
+        """Their sum; of `usual` ones unless any is given."""
+        parts = []
+        for text in self.term or usual:
+            name, _, weight = text.rpartition("=") if "=" in text else (text, "", "1")
+            try:
+                factor = float(weight)
+            except ValueError:
+                raise usage_error("--term", text, "NAME or NAME=WEIGHT, such as bound_t2=0.1") from None
+            if not (math.isfinite(factor) and factor > 0):
+                raise usage_error("--term", text, "a weight above 0")
+            made = load_part("--term", name, TERMS)
+            parts.append(factor * (term(made) if ".py:" in name else made()))
+        return Term(*(part for each in parts for part in each.parts))
+
+
+@dataclasses.dataclass(frozen=True)
+class ReconstructionOptions:
+    """How images are reconstructed while learning."""
+
+    reconstruction: str | None = None
+    """cg (iterative SENSE), prior (with a power spectrum and the head's support), subspace (--rank images of the
+    echoes), adjoint (density-compensated), or your own: FILE.py:NAME."""
+    ridge: float | None = None
+    """Tikhonov weight of cg, relative to a fully sampled scan: 1e-3 unless given; of prior and subspace the noise over
+    the head's mean power, that of the scene unless given."""
+    iterations: int | None = None
+    """Conjugate-gradient iterations; 10 for cg, 12 for prior and subspace unless given."""
+    prior: float | None = None
+    """Exponent of the power spectrum that prior and subspace expect of images, 0 being white; 1.5 unless given."""
+    rank: int | None = None
+    """Images of subspace; 2 unless given."""
+    density: str | None = None
+    """Density of adjoint: pipe, pipe-stopped (no gradient through it), least-squares or none; pipe unless given."""
+    density_iterations: int | None = None
+    """Iterations of that density; 10 unless given."""
+
+    def check(self) -> None:
+        """Raises `UsageError` where options are wrong or exclude each other; called once they are all read."""
+        for name in ("iterations", "rank", "density_iterations"):
+            if getattr(self, name) is not None:
+                check_count(flag(name), getattr(self, name))
+        for name in ("ridge", "prior"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise usage_error(flag(name), value, "a finite number >= 0")
+
+    def make(self, usual: str) -> Any:
+        """The reconstruction, of the `usual` kind unless one is named."""
+        name = self.reconstruction or usual
+        kind = load_part("--reconstruction", name, RECONSTRUCTIONS)
+        given = {
+            "ridge": self.ridge,
+            "iterations": self.iterations,
+            "exponent": self.prior,
+            "rank": self.rank,
+            "density": self.density,
+        }
+        flags = {name: flag(name) for name in given} | {"exponent": "--prior"}
+        if name == "adjoint":
+            if self.iterations is not None:
+                raise usage_error("--iterations", f"{self.iterations}, for which adjoint has no use", "nothing")
+            given["iterations"], flags["iterations"] = self.density_iterations, "--density-iterations"
+        elif self.density_iterations is not None:
+            what = f"{self.density_iterations}, for which {name} has no use"
+            raise usage_error("--density-iterations", what, "nothing")
+        if not isinstance(kind, type):
+            for argument, value in given.items():
+                if value is not None:
+                    raise usage_error(flags[argument], f"{value}, for which {name} has no use", "nothing")
+            return kind
+        with by_flags(flags):
+            return kind(**accepted(kind, given, flags, {}))
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """How the run is made and where its results go."""
+
+    out: Path | None = None
+    """Folder for the results; runs/COMMAND-TIME unless given."""
+    overwrite: bool = False
+    """Replace the run that --out already holds."""
+    seed: int = 0
+    """Seed of every random choice."""
+    steps: int = 100
+    """Optimisation steps."""
+    optimizer: str = "adam"
+    """Optimiser: adam, adamw, nadam, amsgrad, radam, adabelief, lion, rmsprop, sgd, momentum or lbfgs."""
+    lr: float | None = None
+    """Learning rate in units of what is learned [cycles/voxel, rad]; 1e-2 unless given.
+    For lbfgs the largest multiple of its own step, 1 unless given."""
+    schedule: str = "constant"
+    """Learning rate over the run: constant, cosine, exponential (to 1 %), linear or warmup-cosine."""
+    clip: float | None = None
+    """Largest norm of the gradient; longer ones are scaled down to it."""
+    starts: int = 1
+    """Starting points learned side by side; the best is kept."""
+    config: Path | None = None
+    """config.json of an earlier run, or options in JSON, to start from; flags given here come first."""
+    resume: Path | None = None
+    """Folder of an interrupted run to continue, with its options, from its newest checkpoint."""
+    checkpoint_every: int = 100
+    """Steps between checkpoints; one is also written at the end and on SIGINT and SIGTERM."""
+    checkpoint_minutes: float = 10.0
+    """A step that ends this long after the last checkpoint writes one too [min]."""
+    max_minutes: float | None = None
+    """Stop learning, save and report after this many minutes."""
+    no_figures: bool = False
+    """Leave out the figures and the animation."""
+    style: Literal["screen", "paper"] = "screen"
+    """Figures for the screen, or for paper: the width of a page, text of 8 points, 300 dpi, and as PDF too."""
+    deterministic: bool = False
+    """Bit-identical results on one platform, for some loss of speed."""
+    precision: Literal["single", "double"] = "single"
+    """Arithmetic: float32 or float64."""
+    device: Annotated[DeviceOptions, tyro.conf.arg(prefix_name=False)] = dataclasses.field(
+        default_factory=DeviceOptions
     )
+
+    def check(self) -> None:
+        """Raises `UsageError` where options are wrong or exclude each other; called once they are all read."""
+        self.device.check()
+        check_count("--seed", self.seed, minimum=0, maximum=2**32 - 1)
+        for name in ("steps", "starts", "checkpoint_every"):
+            check_count(flag(name), getattr(self, name))
+        _check_optional(self, "lr", "clip", "max_minutes", "checkpoint_minutes")
+        check_choice("--optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("--schedule", self.schedule, SCHEDULES)
+        # What the optimiser has no use for is refused here, before --overwrite removes anything.
+        self.make_optimizer(self.lr)
+
+    def make_optimizer(self, lr: float | None) -> Any:
+        """The optimiser, with a learning rate."""
+        return make_optimizer(self.optimizer, lr, steps=self.steps, schedule=self.schedule, clip=self.clip)
+
+    @property
+    def dtype(self) -> type[np.floating]:
+        """The real working precision that `precision` names."""
+        return np.float64 if self.precision == "double" else np.float32
+
+    @property
+    def key(self) -> PRNGKey:
+        """The key that the seed stands for."""
+        return jax.random.key(self.seed)
+
+    def mesh(self, problem: Problem, held: Scene | None = None) -> Mesh | None:
+        """The mesh asked for, over what of the problem can be split; None for one device."""
+        text = self.device.mesh
+        if text is None:
+            return None
+        scene = problem.scene
+        if problem.trajectory is None:
+            assert scene.ensemble is not None
+            return device_mesh(text, {"tissues": int(scene.ensemble.shape[-1])})
+        assert scene.maps is not None
+        anatomies = scene.maps.shape[1]
+        if held is not None and held.maps is not None:
+            # What is held out is split as what is learned on.
+            anatomies = math.gcd(anatomies, held.maps.shape[1])
+        lengths = {"anatomies": anatomies, "coils": 1 if scene.smaps is None else len(scene.smaps)}
+        if problem.trajectory.planes_apart(scene):
+            lengths["planes"] = scene.shape[0]
+        elif "planes" in text:
+            samples = getattr(problem.trajectory, "samples", None)
+            remedy = f"--samples {samples} mix the {scene.shape[0]} planes across a readout"
+            remedy += f"; --samples {scene.shape[0]} would not."
+            raise usage_error("--mesh", text, "no planes", remedy)
+        return device_mesh(text, lengths)
+
+    def refuse_lbfgs(self, scene: SceneOptions) -> None:
+        """Raises where a loss that changes from step to step is given to L-BFGS."""
+        if self.optimizer == "lbfgs" and (scene.augment or scene.noise):
+            remedy = "It needs a loss that is the same at every step."
+            raise usage_error("--optimizer", "lbfgs with --augment or --noise", "another optimiser", remedy)
