@@ -1,5 +1,9 @@
-"""Documentation is true: its figures were measured, its API page is whole, its links lead on."""
+"""Documentation is true: its command lines are read, its API page is whole, its figures were measured."""
 
+import argparse
+import importlib
+import inspect
+import pkgutil
 import re
 import shlex
 import sys
@@ -7,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+import acqdesign
 from acqdesign import learn_flips, learn_joint, learn_traj
+from acqdesign.commands import doctor, merge
 from acqdesign.commands.export import ExportOptions
 from acqdesign.commands.flags import read_flags
 
@@ -16,47 +22,84 @@ sys.path.insert(0, str(ROOT / "docs" / "_ext"))
 from links import dead_links  # noqa: E402
 from measured import measured, quoted, readme  # noqa: E402
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMANDS = {
     "learn_traj": learn_traj.TrajOptions,
     "learn_flips": learn_flips.FlipOptions,
     "learn_joint": learn_joint.JointOptions,
     "export": ExportOptions,
+    "merge": merge.main,
+    "doctor": doctor.main,
 }
-COMMAND_FILES = [*ROOT.glob("acqdesign/learn_*.py"), ROOT / "acqdesign" / "export" / "__main__.py"]
-TEXTS = {
-    page: page.read_text()
-    for page in [
-        *PAGES, ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md", *ROOT.glob("examples/*.py"), *COMMAND_FILES
+ROOMS = [room.name for room in pkgutil.iter_modules(acqdesign.__path__) if room.ispkg]
+
+
+class Read(Exception):  # noqa: N818
+    """Raised once a command has read its arguments."""
+
+
+def read(name, arguments, monkeypatch):
+    """Reads a command's arguments as it does, and no more."""
+    command = COMMANDS[name]
+    if inspect.isclass(command):
+        options = read_flags(command, arguments, name)
+        for part in [options, *vars(options).values()]:
+            getattr(part, "check", lambda: None)()
+        return
+    parse = argparse.ArgumentParser.parse_args
+
+    def stop(*given):
+        parse(*given)
+        raise Read
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
+    with pytest.raises(Read):
+        command(arguments)
+
+
+def command_lines():
+    """What follows `python -m acqdesign.` on pages, in examples and in the commands' own help."""
+    texts = [
+        path.read_text()
+        for path in [
+            *PAGES,
+            *ROOT.glob("*.md"),
+            *ROOT.glob("examples/*.py"),
+            *ROOT.glob("acqdesign/learn_*.py"),
+            *ROOT.glob("acqdesign/commands/*.py"),
+        ]
     ]
-}  # fmt: skip
-LINES = sorted(
-    {
-        line.split("#")[0].strip().rstrip(".")
-        for text in TEXTS.values()
-        for line in re.findall(r"python -m acqdesign\.(\w+ [^`\"\n]*)", text)
-        if re.match(r"\w+", line)[0] in COMMANDS
-    }
-)
+    found = {line for text in texts for line in re.findall(r"python -m acqdesign\.(\w+ [^`\"\n#]*)", text)}
+    return sorted({line.strip(" .;") for line in found})
 
 
-@pytest.mark.parametrize("line", LINES)
-def test_command_line_is_read(line):
+@pytest.mark.parametrize("line", command_lines())
+def test_command_line_is_read(line, monkeypatch):
     name, *arguments = shlex.split(line)
-    read_flags(COMMANDS[name], arguments, name)
+    read(name, arguments, monkeypatch)
 
 
-def test_sessions_that_are_named_exist():
-    there = set(re.findall(r"@nox\.session.*\ndef (\w+)", (ROOT / "noxfile.py").read_text()))
-    named = {
-        name
-        for text in TEXTS.values()
-        for found in re.findall(r"nox -s ([\w ]+)", text)
-        for name in found.split()
-    }
-    assert named
-    assert named <= there
+@pytest.mark.parametrize("line", ["learn_traj --objective nrmse", "export runs/a --too seq", "merge --no-such a"])
+def test_command_line_with_an_unknown_flag_is_refused(line, monkeypatch):
+    name, *arguments = shlex.split(line)
+    with pytest.raises((ValueError, SystemExit)):
+        read(name, arguments, monkeypatch)
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if room not in ("base", "commands")])
+def test_api_page_has_every_public_name(room):
+    """A room's classes and functions come with it; other names are listed."""
+    page = (ROOT / "docs" / "api.rst").read_text()
+    assert f".. automodule:: acqdesign.{room}\n   :imported-members:\n" in page
+    left_out = re.search(rf"acqdesign\.{room}\n   :imported-members:\n   :exclude-members: (.*)", page)
+    source = inspect.getsource(importlib.import_module(f"acqdesign.{room}"))
+    shown = re.findall(r"(?m)^from \S+ import (\w+) as \1$", source)
+    for name in shown:
+        value = getattr(importlib.import_module(f"acqdesign.{room}"), name)
+        if not (inspect.isclass(value) or inspect.isroutine(value)):
+            assert f".. py:data:: {name}\n   :module: acqdesign.{room}" in page
+        elif left_out and name in left_out[1].split(", "):
+            assert f".. automodule:: {value.__module__}\n" in page
 
 
 def test_figures_in_the_readme_are_those_of_the_results():
@@ -78,9 +121,7 @@ def test_a_figure_that_was_not_measured_is_refused(spec):
 
 
 def test_link_check_sees_dead_links_and_anchors(tmp_path):
-    (tmp_path / "a.html").write_text(
-        '<a id="here" href="b.html#there">b</a><img src="no.png"><a href="#here">'
-    )
+    (tmp_path / "a.html").write_text('<a id="here" href="b.html#there">b</a><img src="no.png"><a href="#here">')
     (tmp_path / "b.html").write_text('<a href="a.html#gone"></a><a href="https://example.org/x">out</a>')
     assert dead_links(tmp_path) == [
         "a.html: a link to b.html#there, a place that is not on that page.",

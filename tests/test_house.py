@@ -57,7 +57,5 @@ def test_imports_point_one_way_and_no_module_stands_outside_a_room(path):
 @pytest.mark.parametrize("room", ["base.units", *(r for rooms in FLOORS[1:6] for r in sorted(rooms))])
 def test_what_a_room_shows_has_a_docstring(room):
     shown = {n: v for n, v in vars(importlib.import_module(f"acqdesign.{room}")).items() if n[0] != "_"}
-    bare = [
-        n for n, v in shown.items() if (inspect.isclass(v) or inspect.isroutine(v)) and not inspect.getdoc(v)
-    ]
+    bare = [n for n, v in shown.items() if (inspect.isclass(v) or inspect.isroutine(v)) and not inspect.getdoc(v)]
     assert bare == []

@@ -2,27 +2,20 @@
 
 import dataclasses
 import errno
-import importlib
 import os
 import shutil
 import subprocess
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
-from acqdesign.base.files import write_history
-from acqdesign.commands.run import (
-    RunOptions,
-    exit_code,
-    fit_arguments,
-    parse_options,
-    run_command,
-    run_directory,
-)
-from acqdesign.export import write_design
-from acqdesign.optim import fit, load_checkpoint
+from acqdesign.commands.options import RunOptions
+from acqdesign.commands.run import parse_options, run_and_report, run_command
+from acqdesign.design import Problem, term
+from acqdesign.optim import callbacks, load_checkpoint
+from acqdesign.scene import Tissue
+from acqdesign.signal import Sequence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,23 +25,25 @@ class Options:
     run: RunOptions = dataclasses.field(default_factory=lambda: RunOptions(steps=12, checkpoint_every=2))
 
 
+class Pulses(Sequence):
+    """Whose signal costs nothing to compile."""
+
+    flips: jax.Array
+
+    def signal(self, tissue):
+        return jnp.sin(self.flips) * jnp.ones((*tissue.shape, 1), self.flips.dtype)
+
+
 def learn(argv):
     options = parse_options(Options, argv, prog="learn")
-    with run_directory("learn", options) as out:
-        result = fit(
-            lambda p, key: (jnp.sum((p - 1) ** 2) + jax.random.normal(key) * p[0, 0], {}),
-            jnp.zeros((64, 2), options.run.dtype),
-            key=jax.random.key(options.run.seed),
-            progress=False,
-            **fit_arguments(options.run, out, {}),
-        )
-        write_history(out / "history.csv", result.history)
-        write_design(out / "design.npz", {"points": np.asarray(result.params)})
-    return exit_code(result)
+    away = term(lambda scan: jnp.sum((scan.sequence.flips - 1) ** 2), "away")
+    problem = Problem(Tissue(jnp.ones(1), jnp.full(1, 0.1)), sequence=Pulses(jnp.zeros(128)), terms=away)
+    optimizer = options.run.make_optimizer(options.run.lr)  # of a constant rate, whatever the steps
+    return run_and_report("learn", options, problem, optimizer=optimizer, progress=False)
 
 
 def command(*argv):
-    return run_command(learn, [str(a) for a in argv], prog="learn")
+    return run_command(learn, [*map(str, argv), "--no-figures"], prog="learn")
 
 
 @pytest.fixture(scope="module")
@@ -132,15 +127,14 @@ def test_a_write_that_fails_anywhere_is_4_and_the_run_can_be_resumed(
 
 
 def test_a_folder_that_vanishes_is_4_and_is_not_made_again(tmp_path, monkeypatch, capsys):
-    module = importlib.import_module("acqdesign.optim.fit")
-    save = module.save_checkpoint
+    save = callbacks.save_checkpoint
 
     def vanish(directory, step, *args, **options):
         if step == 4:
             shutil.rmtree(tmp_path / "run")
         return save(directory, step, *args, **options)
 
-    monkeypatch.setattr(module, "save_checkpoint", vanish)
+    monkeypatch.setattr(callbacks, "save_checkpoint", vanish)
     assert command("--out", tmp_path / "run") == 4
     assert f"No such file or directory: '{tmp_path / 'run' / 'checkpoint'}'" in one_line(capsys)
     assert not (tmp_path / "run").exists()

@@ -15,14 +15,14 @@ from importlib import metadata
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import monitoring
 
-from acqdesign.design.line_objectives import IterativeObjective
-from acqdesign.encoding import StraightLineEncoding, initial_lines
-from acqdesign.optim import CheckpointPolicy, fit, make_optimizer
-from acqdesign.scene import load_brain
+from acqdesign.design import Problem, learn
+from acqdesign.encoding import Lines
+from acqdesign.optim import Between, Checkpoints, Snapshots, make_optimizer
+from acqdesign.recon import CG
+from acqdesign.scene import brain
 
 EVERY = 100
 
@@ -43,11 +43,9 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--json", type=Path, help="where to write the result")
     options = parser.parse_args()
-    shape = (8, 12, 10)
-    image = load_brain(shape=shape)[None]
-    lines = initial_lines("poisson", shape, key=jax.random.key(0), lines=40, calibration=4)
-    encoding = StraightLineEncoding(jnp.zeros((1, 2)), shape, samples_per_line=16, backend="dft")
-    objective = IterativeObjective(encoding, image, ridge=1e-3, iterations=5, noise=0.01, held_out=image)
+    scene = brain((8, 12, 10))
+    lines = Lines.poisson(scene, lines=40, calibration=4, samples=16, backend="dft")
+    problem = Problem(scene, lines, reconstruction=CG(1e-3, 5), noise=0.01)
     compiled: list[float] = []
     marks: list[tuple[int, float, int, int]] = []
 
@@ -61,20 +59,15 @@ def main() -> int:
 
     monitoring.register_event_duration_secs_listener(note)
     with tempfile.TemporaryDirectory() as folder:
-        result = fit(
-            objective,
-            {"points": lines.points.astype(jnp.float32)},
+        result, _, _ = learn(
+            problem,
+            options.steps,
             optimizer=make_optimizer("adam", 1e-3, steps=options.steps),
-            steps=options.steps,
             key=jax.random.key(1),
-            project=lambda p: {"points": jnp.clip(p["points"], -0.5, 0.5)},
-            learned={"points": lines.learned[:, None]},
-            snapshot_every=max(1, options.steps // 50),
-            between=look,
-            between_every=EVERY,
-            checkpoint=CheckpointPolicy(Path(folder), every=1000),
-            progress=False,
-        )
+            callbacks=[
+                Between(look, EVERY), Snapshots(max(1, options.steps // 50)), Checkpoints(Path(folder), 1000)
+            ],
+        )  # fmt: skip
     times = np.diff([mark[1] for mark in marks]) / EVERY * 1e3
     after, last = marks[0], marks[-1]
     early, late = float(np.median(times[:10])), float(np.median(times[-10:]))

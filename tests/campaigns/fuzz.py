@@ -1,7 +1,7 @@
 """Mutated files for every reader: `nox -s fuzz`, or `python tests/campaigns/fuzz.py --files 2000 --only mrd`.
 
 Each file is a sound one with bytes flipped, numbers replaced, ranges cut, doubled or exchanged, also inside its own
-compression, signature or checksum. A reader may accept it or refuse it by a `ValueError` that names the file and that
+compression, signature or checksum. A reader may accept it or refuse it by a `UsageError` that names the file and that
 a terminal can show; it may not crash, hang over 5 s, take more memory than 4 times the file and 256 MiB, or return what
 is not finite. Readers run in processes that are forked after the imports and started again where they die. Files that
 break a reader are kept; file N of a seed is always the same.
@@ -33,22 +33,9 @@ from pathlib import Path
 
 import numpy as np
 
+from acqdesign.base.checks import UsageError
 from acqdesign.commands.config import read_config
-from acqdesign.export import (
-    pns,
-    read_bart,
-    read_design,
-    read_mat,
-    read_mrd,
-    read_pulseq,
-    read_sparkling,
-    write_bart,
-    write_design,
-    write_mat,
-    write_mrd,
-    write_pulseq,
-    write_sparkling,
-)
+from acqdesign.export import pns, read_design, write_design
 from acqdesign.learn_joint import JointOptions
 from acqdesign.optim.checkpoint import load_checkpoint, save_checkpoint
 from acqdesign.scene.files import read_nifti, read_npy, read_npz
@@ -104,15 +91,13 @@ def sound_files(folder: Path) -> dict[str, list[Path]]:
     """By reader: files that it reads, written by the package where it writes that format."""
     rng, found = np.random.default_rng(0), design()
     single = {name: found[name] for name in ("points", "shape", "fov_m", "samples_per_line")}
-    write_design(folder / "a.npz", found)
+    own = {"coordinates": rng.uniform(-0.5, 0.5, (4, 8, 2)).astype(np.float32), "trajectory.angles": np.ones(4)}
+    for ending in ("npz", "seq", "bin", "cfl", "mrd", "mat"):
+        write_design(folder / f"a.{ending}", found)
     np.savez(folder / "b.npz", **single)
-    write_pulseq(folder / "a.seq", found)
-    write_pulseq(folder / "b.seq", single)
-    write_sparkling(folder / "a.bin", found)
-    write_bart(folder / "a.cfl", found)
-    write_mrd(folder / "a.mrd", found)
-    write_mrd(folder / "b.mrd", single)
-    write_mat(folder / "a.mat", found)
+    write_design(folder / "own.npz", own)
+    for ending in ("seq", "mrd"):
+        write_design(folder / f"b.{ending}", single)
     import scipy.io
 
     scipy.io.savemat(folder / "b.mat", single | {"name": "text", "more": {"x": np.ones(3)}})
@@ -122,11 +107,11 @@ def sound_files(folder: Path) -> dict[str, list[Path]]:
     np.savez_compressed(folder / "c.npz", gm=image / 3, wm=image / 3, csf=image / 3)
     np.savez(folder / "d.npz", image=image)
     (folder / "a.json").write_text(json.dumps({"options": {"steps": 4, "lr": 0.1, "shape": [4, 5, 6],
-        "phantom": ["brain"], "field": "3T", "tissue": ["wm"], "noise": "inf", "no_figures": True}}))  # fmt: skip
+        "phantom": ["brain"], "field": "3T", "tissue": "wm,gm,csf", "noise": "inf", "no_figures": True}}))  # fmt: skip
     state = {"state.params.x": image, "state.step": np.array(3), "history.loss": np.ones(3)}
     save_checkpoint(folder / "checkpoint", 3, state, meta={"key": {"key": [0, 7]}, "config": {"steps": 4}})
     return {
-        "design npz": [folder / "a.npz", folder / "b.npz"],
+        "design npz": [folder / "a.npz", folder / "b.npz", folder / "own.npz"],
         "seq": [folder / "a.seq", folder / "b.seq"],
         "bin": [folder / "a.bin"],
         "cfl": [folder / "a.cfl"],
@@ -233,10 +218,7 @@ def inside_zip(rng: random.Random, data: bytes) -> bytes:
         mutate = bytes_mutated if rng.random() < 0.5 else lambda r, d: text_mutated(r, d[:128]) + d[128:]
         members[at] = (name, mutate(rng, content))
     elif kind < 0.7:
-        members[at] = (
-            rng.choice(("../../x.npy", "\x1b[31m.npy", "points.npy", "image.npy", "a", "")),
-            content,
-        )
+        members[at] = (rng.choice(("../../x.npy", "\x1b[31m.npy", "points.npy", "image.npy", "a", "")), content)
     elif kind < 0.8:
         members.append(members[at])
     elif kind < 0.9:
@@ -301,12 +283,12 @@ MUTATIONS: dict[str, Mutate] = {
 
 READERS: dict[str, Callable[[Path], object]] = {
     "design npz": read_design,
-    "seq": read_pulseq,
-    "bin": read_sparkling,
-    "cfl": read_bart,
-    "hdr": read_bart,
-    "mrd": read_mrd,
-    "mat": read_mat,
+    "seq": read_design,
+    "bin": read_design,
+    "cfl": read_design,
+    "hdr": lambda path: read_design(path.with_suffix(".cfl")),
+    "mrd": read_design,
+    "mat": read_design,
     "npy": read_npy,
     "phantom npz": read_npz,
     "nii": read_nifti,
@@ -373,9 +355,7 @@ def judge(name: str, path: Path) -> tuple[str, str]:
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
     before = resident("VmRSS")
     # More than a reader may take, so that what it asks for too much is seen, and the machine is safe.
-    resource.setrlimit(
-        resource.RLIMIT_AS, (resident("VmSize") + 8 * size + 8 * SLACK, resource.RLIM_INFINITY)
-    )
+    resource.setrlimit(resource.RLIMIT_AS, (resident("VmSize") + 8 * size + 8 * SLACK, resource.RLIM_INFINITY))
     signal.setitimer(signal.ITIMER_REAL, HANG_S)
     verdict, text = "accepted", ""
     try:
@@ -386,7 +366,7 @@ def judge(name: str, path: Path) -> tuple[str, str]:
             for array in arrays_of(found):
                 if array.dtype.hasobject or not np.isfinite(array).all():
                     verdict, text = "not finite", f"{array.dtype} {array.shape}"
-    except ValueError as error:
+    except UsageError as error:
         text, verdict = str(error), "refused"
         chain, seen = error, []
         while chain is not None and len(seen) < 20:
@@ -418,12 +398,7 @@ def work(first: int, count: int, seed: int, sound: dict[str, list[Path]], result
             log.flush()
             begun = time.perf_counter()
             verdict, text = judge(reader, path)
-            line = {
-                "i": index,
-                "reader": reader,
-                "verdict": verdict,
-                "s": round(time.perf_counter() - begun, 4),
-            }
+            line = {"i": index, "reader": reader, "verdict": verdict, "s": round(time.perf_counter() - begun, 4)}
             if verdict not in ("accepted", "refused"):
                 line["text"] = text[:300]
             log.write(json.dumps(line) + "\n")
@@ -497,9 +472,7 @@ def main() -> int:
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=[], help="readers, by the names in READERS")
-    parser.add_argument(
-        "--kept", type=Path, default=Path("fuzz-faults"), help="where files that break a reader go"
-    )
+    parser.add_argument("--kept", type=Path, default=Path("fuzz-faults"), help="where files that break a reader go")
     parser.add_argument("--json", type=Path, help="where to write the result")
     options = parser.parse_args()
     result = campaign(options.files, options.seed, options.only, options.kept)

@@ -49,19 +49,7 @@ JOBS: dict[str, tuple[Main, list[str]]] = {
     "learn_traj": (learn_traj.main, ["--steps", "40", "--checkpoint-every", "4", *LINES, *COMMON]),
     "learn_flips": (
         learn_flips.main,
-        [
-            "--steps",
-            "60",
-            "--checkpoint-every",
-            "5",
-            "--echoes",
-            "12",
-            "--optimizer",
-            "adam",
-            "--starts",
-            "1",
-            *COMMON,
-        ],
+        ["--steps", "60", "--checkpoint-every", "5", "--echoes", "12", "--optimizer", "adam", "--starts", "1", *COMMON],
     ),
     "learn_joint": (learn_joint.main, ["--steps", "30", "--checkpoint-every", "3", *TRAINS, *COMMON]),
 }
@@ -114,12 +102,7 @@ class Watch:
                 else fdopen(descriptor, *args, **options)
             )
 
-        os.replace, os.fsync, os.unlink, os.fdopen = (
-            watched_replace,
-            watched_fsync,
-            watched_unlink,
-            watched_fdopen,
-        )
+        os.replace, os.fsync, os.unlink, os.fdopen = (watched_replace, watched_fsync, watched_unlink, watched_fdopen)
 
 
 class File:
@@ -150,9 +133,7 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run(
-    main: Main, argv: list[str], log: Path, *, point: int | None = None, after_s: float | None = None
-) -> int:
+def run(main: Main, argv: list[str], log: Path, *, point: int | None = None, after_s: float | None = None) -> int:
     """Exit status of `main(argv)` in a process of its own: negative where a signal ended it."""
     log.unlink(missing_ok=True)
     child = os.fork()

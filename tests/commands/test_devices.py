@@ -34,9 +34,7 @@ def start(command, out, *more, devices=8):
     call = [sys.executable, "-m", f"acqdesign.{name}", *flags, "--out", str(out), *map(str, more)]
     if "--resume" in more:
         call = [sys.executable, "-m", f"acqdesign.{name}", *map(str, more)]
-    return subprocess.Popen(
-        call, env=os.environ | env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    return subprocess.Popen(call, env=os.environ | env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def run(*args, **more):
@@ -59,14 +57,14 @@ def check_equal(found, wanted):
 @pytest.mark.parametrize(
     ("command", "mesh"),
     [
-        (f"learn_joint --starts 2 --exchange-every 5 {JOINT[11:]}", "coils=2,lines=4"),
+        (f"learn_joint --starts 2 --exchange-every 5 {JOINT[11:]}", "coils=2,planes=2"),
         (
             f"learn_traj --shape 4 10 10 --phantom brain brain --coils 2 --lines 40 --noise 0.02 {SMALL}",
-            "anatomies=2,coils=2,lines=2",
+            "anatomies=2,coils=2,planes=2",
         ),
         (
             f"learn_traj --shape 4 10 10 --phantom brain brain --coils 2 --lines 40 --recipe reference {SMALL}",
-            "anatomies=2,coils=2,lines=2",
+            "anatomies=2,coils=2",
         ),
         (f"learn_flips --tissue wm,gm --echoes 12 --starts 2 {SMALL}", "tissues=2"),
     ],
@@ -81,7 +79,7 @@ def test_commands_on_a_mesh_equal_one_device(tmp_path, command, mesh):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("first", "then"), [("lines=8", None), (None, "coils=2,lines=4")])
+@pytest.mark.parametrize(("first", "then"), [("planes=2", None), (None, "coils=2,planes=2")])
 def test_a_checkpoint_of_one_mesh_goes_on_on_another(tmp_path, first, then):
     run(JOINT, tmp_path / "whole", "--steps", 20)
     run(JOINT, tmp_path / "cut", "--steps", 10, *(["--mesh", first] if first else []))
@@ -97,7 +95,7 @@ def free_port():
 
 def both(out, steps):
     """Two processes of one device each."""
-    shared = ["--mesh", "lines=2", "--coordinator", f"localhost:{free_port()}", "--num-processes", 2]
+    shared = ["--mesh", "coils=2", "--coordinator", f"localhost:{free_port()}", "--num-processes", 2]
     return [start(JOINT, out, "--steps", steps, *shared, "--process-id", n, devices=1) for n in (0, 1)]
 
 
@@ -135,9 +133,7 @@ def test_a_lost_process_ends_the_other_within_a_minute(tmp_path, lost, how):
         for process in processes:
             process.kill()
             process.communicate()
-    print(
-        f"ended after {time.monotonic() - begun:.1f} s, code {processes[1 - lost].returncode}: {error[-600:]}"
-    )
+    print(f"ended after {time.monotonic() - begun:.1f} s, code {processes[1 - lost].returncode}: {error[-600:]}")
     assert processes[1 - lost].returncode != 0
     assert any(word in error for word in ("process was lost", "another task died", "heartbeat"))
     done = max(int(path.stem[5:]) for path in checkpoints.glob("step-*.json"))
@@ -149,9 +145,10 @@ def test_a_lost_process_ends_the_other_within_a_minute(tmp_path, lost, how):
     [
         ({"coordinator": "a:1"}, "--coordinator: got nothing beside it, expected all of"),
         ({"coordinator": "a:1", "num_processes": 2, "process_id": 0}, "no --mesh beside it"),
-        ({"coordinator": "a", "num_processes": 2, "process_id": 0, "mesh": "lines=2"}, "expected HOST:PORT"),
-        ({"coordinator": "a:1", "num_processes": 2, "process_id": 2, "mesh": "lines=2"}, "expected 0 to 1"),
-        ({"mesh": "lines"}, "expected AXIS=N"),
+        ({"coordinator": "a", "num_processes": 2, "process_id": 0, "mesh": "coils=2"}, "expected HOST:PORT"),
+        ({"coordinator": "a:1", "num_processes": 2, "process_id": 2, "mesh": "coils=2"}, "expected 0 to 1"),
+        ({"mesh": "coils"}, "expected AXIS=N"),
+        ({"mesh": "lines=2"}, "--mesh: got 'lines', expected one of anatomies, tissues, coils, planes"),
     ],
 )
 def test_wrong_options_are_named(options, message):

@@ -73,9 +73,7 @@ def test_the_cuda_build_uses_the_compiler_and_libraries_that_came_with_jax(monke
 
 def test_the_cuda_build_ends_clearly_without_a_gpu():
     """Nothing is downloaded or compiled; the way out is named."""
-    done = subprocess.run(
-        [sys.executable, str(BUILD)], capture_output=True, text=True, env={**os.environ, "PATH": ""}
-    )
+    done = subprocess.run([sys.executable, str(BUILD)], capture_output=True, text=True, env={**os.environ, "PATH": ""})
     assert done.returncode == 1
     assert "No NVIDIA GPU here" in done.stderr
     assert "--arch 90" in done.stderr

@@ -1,12 +1,13 @@
 """`python -m acqdesign.export`: a file beside the design in every format, and one line for whatever goes wrong."""
 
+import dataclasses
 import os
 
 import numpy as np
 import pytest
 
-from acqdesign.commands.export import FORMATS, main
-from acqdesign.export import read_mat, read_positions, write_design
+from acqdesign.commands.export import ExportOptions, main
+from acqdesign.export import FORMATS, read_design, read_positions, write_design
 
 RNG = np.random.default_rng(3)
 JOINT = {
@@ -28,7 +29,7 @@ def run(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("ending", FORMATS)
+@pytest.mark.parametrize("ending", [ending for ending in FORMATS if ending != "npz"])
 def test_every_format_lands_beside_the_design(run, capsys, ending):
     pytest.importorskip({"seq": "pypulseq", "mrd": "ismrmrd"}.get(ending, "numpy"))
     assert main([str(run), "--to", ending]) == 0
@@ -55,8 +56,7 @@ def test_lines_without_trains_become_gradient_echoes(tmp_path, capsys):
 
 def test_planes_are_exported_with_samples(tmp_path, capsys):
     write_design(
-        tmp_path / "design.npz",
-        {**LINES, "shape": (1, 20, 15), "fov_m": (0.01, 0.22, 0.18), "samples_per_line": 1},
+        tmp_path / "design.npz", {**LINES, "shape": (1, 20, 15), "fov_m": (0.01, 0.22, 0.18), "samples_per_line": 1}
     )
     assert main([str(tmp_path), "--to", "bin"]) == 2
     assert "Learn with --samples" in capsys.readouterr().err
@@ -70,13 +70,18 @@ def test_planes_are_exported_with_samples(tmp_path, capsys):
         (
             ["--to", "sec"],
             JOINT,
-            "--to: got 'sec', expected one of seq, bin, cfl, mrd, mat. Did you mean 'seq'?",
+            "--to: got 'sec', expected one of npz, seq, bin, cfl, mrd, mat, FILE.py:NAME. Did you mean 'seq'?",
         ),
         (["--to", "cfl", "--samples", "0"], JOINT, "--samples: got 0"),
         (["--to", "seq", "--tr-ms", "-1"], JOINT, "--tr-ms: got -1.0"),
         (["--to", "seq", "--system", "prizma"], JOINT, "Did you mean 'prisma'?"),
         (["--to", "cfl"], {"flips_rad": [1.0]}, "Designs of learn_flips have nothing to acquire"),
         (["--to", "mrd"], {**LINES, "fov_m": None}, "none of fov_m"),
+        (["--to", "npz"], JOINT, "--to: got npz, expected another format"),
+        (["--to", "bin", "--tr-ms", "9"], JOINT, "--tr-ms: got 9.0, for which bin has no use"),
+        (["--to", "cfl", "--system", "prisma"], JOINT, "--system: got prisma, for which cfl has no use"),
+        (["--to", "mat", "--too"], JOINT, "Unrecognized options: --too"),
+        (["--to", "mine.py:Csv"], JOINT, "--to: got mine.py:Csv, whose file mine.py is not there"),
     ],
 )
 def test_wrong_use_ends_with_code_2_and_one_line(tmp_path, capsys, arguments, design, message):
@@ -128,7 +133,63 @@ def test_flips_alone_go_to_matlab(tmp_path, capsys):
     write_design(tmp_path / "design.npz", {"flips_rad": [1.0, 2.0]})
     assert main([str(tmp_path), "--to", "mat"]) == 0
     assert "wrote" in capsys.readouterr().out
-    np.testing.assert_array_equal(read_mat(tmp_path / "design.mat")["flips_rad"], np.float32([1, 2]))
+    np.testing.assert_array_equal(read_design(tmp_path / "design.mat")["flips_rad"], np.float32([1, 2]))
+
+
+def test_every_flag_changes_the_sequence_or_is_refused(tmp_path, capsys):
+    """Of trains, or of single lines; by what is written or by what is said of it."""
+    pytest.importorskip("pypulseq")
+    (tmp_path / "own.asc").write_text("")
+    changes = {
+        "samples": 16, "system": "prisma", "dwell_ms": 0.01, "tr_ms": 900, "te_ms": 5, "flip_deg": 20, "dummies": 3,
+        "refocusing_ms": 1.5, "excitation_ms": 1.5, "slab_mm": 150, "crusher": 2, "no_noise_scan": None,
+        "pns_asc": tmp_path / "own.asc",
+    }  # fmt: skip
+    assert set(changes) == {field.name for field in dataclasses.fields(ExportOptions)} - {"run_dir", "to"}
+
+    def written(name, *more):
+        code = main([str(tmp_path / f"{name}.npz"), "--to", "seq", *map(str, more)])
+        return code, capsys.readouterr().out, code == 0 and (tmp_path / "design.seq").read_bytes()
+
+    write_design(tmp_path / "trains.npz", JOINT)
+    write_design(tmp_path / "lines.npz", LINES)
+    plain = {name: written(name) for name in ("trains", "lines")}
+    for name, value in changes.items():
+        design = "lines" if name in ("te_ms", "flip_deg") else "trains"
+        flag = "--" + name.replace("_", "-")
+        assert written(design, flag, *([] if value is None else [value])) != plain[design], name
+
+
+OWN = """
+import numpy as np
+from acqdesign.export import Format
+
+class Csv(Format):
+    ending, about = "csv", "positions, a line each"
+
+    def write(self, design, path):
+        np.savetxt(path, design["points"], delimiter=",")
+
+    def read(self, path):
+        return {"points": np.loadtxt(path, delimiter=",")}
+
+class Late:
+    ending = "late"
+"""
+
+
+def test_a_format_of_ones_own_is_written(run, capsys):
+    """And what is none is refused by the flag."""
+    (run / "mine.py").write_text(OWN)
+    assert main([str(run), "--to", f"{run / 'mine.py'}:Csv"]) == 0
+    assert f"wrote {run / 'design.csv'}" in capsys.readouterr().out
+    np.testing.assert_allclose(np.loadtxt(run / "design.csv", delimiter=","), JOINT["points"], atol=1e-6)
+    for name, message in (("Late", "expected a class derived from Format"), ("Cvs", "expected one of Csv, Late")):
+        assert main([str(run), "--to", f"{run / 'mine.py'}:{name}"]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert error.startswith("export: --to: got")
+        assert message in error
 
 
 def test_help_teaches(capsys):

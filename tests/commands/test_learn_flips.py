@@ -7,22 +7,19 @@ import jax
 import numpy as np
 import pytest
 
-from acqdesign.commands.flip_options import STARTS, LimitOptions, TrainOptions, flip_limits, start_flips
+from acqdesign.commands.options import LimitOptions, SequenceOptions
 from acqdesign.export import read_design
 from acqdesign.learn_flips import main
-from acqdesign.optim import ScheduleLimits, schedule_projection
-from acqdesign.signal.fse import fse
+from acqdesign.scene import Tissue
+from acqdesign.signal import FSE
+from acqdesign.signal.starts import STARTS
+
+from ._lines import asked
 
 # Adam in place of L-BFGS, whose line search is half of what there is to compile.
 ADAM = ["--optimizer", "adam", "--lr", "0.05"]
 SMALL = [*ADAM, "--echoes", "4", "--steps", "4", "--no-figures"]
 FIGURES = {"flips", "power", "bounds", "echoes", "bound_map", "loss"}
-T1_T2 = (1.0, 0.1)
-POWER = ScheduleLimits(0.0, np.pi, rms=np.pi / 3)
-
-
-def started(kind, *, seed=0, echoes=32, limits=POWER, **train):
-    return start_flips(kind, TrainOptions(echoes=echoes, **train), T1_T2, limits, jax.random.key(seed))
 
 
 def rms(flips):
@@ -52,7 +49,7 @@ def test_an_echo_train_is_learned_and_reported(tmp_path):
     assert len(rows) == 61
     assert float(rows[-1]["loss"]) == pytest.approx(summary["final_loss"])
     assert {path.stem for path in out.glob("*.png")} == FIGURES
-    assert json.loads((out / "config.json").read_text())["options"]["esp_ms"] == 10.0
+    assert json.loads((out / "config.json").read_text())["options"]["echoes"] == 12
 
 
 @pytest.mark.slow
@@ -104,40 +101,17 @@ def test_a_config_repeats_a_run_and_a_resumed_one_ends_as_the_whole(tmp_path):
         assert (parts / name).read_bytes() == (whole / name).read_bytes()
 
 
-def test_constant_pss_and_exponential_starts_use_the_power_that_is_allowed():
-    """To the steps their level is tried in, and with the echoes they stand for."""
-    np.testing.assert_allclose(started("constant"), np.pi / 3)
-    esp, (t1, t2) = 0.01, T1_T2
-    steady, falling = started("pss"), started("exponential", esp_ms=10.0)
-    assert rms(steady) == pytest.approx(np.pi / 3, rel=5e-3)
-    assert rms(falling) == pytest.approx(np.pi / 3, rel=5e-3)
-    np.testing.assert_allclose(np.diff(fse(steady, esp, np.inf, np.inf))[10:], 0, atol=1e-3)
-    echoes = np.asarray(fse(falling, esp, t1, t2))
-    np.testing.assert_allclose(echoes[1:] / echoes[:-1], np.exp(-esp / (2 * t2)), rtol=1e-4)
-
-
-def test_combs_have_strong_pulses_among_weak_ones_of_the_power_that_is_allowed():
-    """One every 2 to 6, drawn by the key alone."""
-    periods = set()
-    for seed in range(12):
-        comb = started("comb", seed=seed, echoes=60)
-        assert rms(comb) == pytest.approx(np.pi / 3, rel=1e-6)
-        strong = np.flatnonzero(comb > np.pi / 3)
-        periods |= set(np.diff(strong))
-        assert np.ptp(np.diff(strong)) == 0
-        np.testing.assert_array_equal(comb, started("comb", seed=seed, echoes=60))
-    assert periods == {2, 3, 4, 5, 6}
-
-
-@pytest.mark.parametrize("kind", STARTS)
-def test_every_start_is_brought_within_the_limits(kind):
+@pytest.mark.parametrize("start", STARTS)
+def test_every_start_is_brought_within_the_limits(start):
     given = LimitOptions(
         max_step_deg=30.0, max_flip_deg=150.0, min_flip_deg=20.0, rising=((1, 4),), falling=((20, 32),)
     )
-    limits = flip_limits(given, "fse", 32)
-    flips = started(kind, limits=limits)
-    assert np.isfinite(flips).all()
-    held = np.degrees(schedule_projection(limits, 32)(jax.numpy.asarray(flips)))
+    limits = given.make(FSE.usual_limits(), 32, 10.0)
+    train = SequenceOptions().make(Tissue(1.0, 0.1), jax.random.key(0), limits, start)
+    assert np.isfinite(train.flips).all()
+    if start in ("constant", "pss", "exponential"):
+        assert rms(train.flips) == pytest.approx(np.pi / 3, rel=5e-3)
+    held = np.degrees(limits.project(train.flips))
     assert held.min() >= 20 - 1e-4
     assert held.max() <= 150 + 1e-4
     assert rms(held) <= 60 * (1 + 1e-6)
@@ -147,47 +121,62 @@ def test_every_start_is_brought_within_the_limits(kind):
 
 
 @pytest.mark.parametrize(
+    ("flags", "spacing"),
+    [(["--sequence", "mrf"], 10), (["--sequence", "mrf", "--tr-ms", "7"], 7), ([], 10), (["--esp-ms", "8"], 8)],
+)
+def test_the_power_of_b1_is_that_over_the_time_between_pulses(flags, spacing, monkeypatch):
+    """180° for 0.6 ms is 19.57 µT."""
+    small = ["--echoes", "4", "--starts", "1", "--max-flip-deg", "90", "--b1rms-ut", "1"]
+    limits = asked(monkeypatch, "learn_flips", *small, *flags)["problem"].constraints[0]
+    assert limits.rms == pytest.approx(np.pi / 19.5723 * np.sqrt(spacing / 0.6), rel=1e-4)
+
+
+@pytest.mark.parametrize(
     ("flags", "message"),
     [
         (
             ["--sequence", "sse"],
-            "--sequence: got 'sse', expected one of fse, mrf, bssfp. Did you mean 'fse'?",
+            "--sequence: got 'sse', expected one of fse, mrf, spgr, bssfp, mprage, FILE.py:NAME. Did you mean 'fse'?",
         ),
         (["--tissue", "wm,fat"], "tissue: got 'fat', expected one of gm, wm, csf"),
         (["--tissue", ""], "tissue: got"),
-        (
-            ["--t1-ms", "100", "--t2-ms", "300"],
-            "--t2-ms: got '300 with T1 100 ms', expected at most 2 T1, 200 ms",
-        ),
-        (
-            ["--t1-ms", "1000", "900", "--t2-ms", "100"],
-            "--t2-ms: got 1 values, expected one for each of the 2",
-        ),
+        (["--t1-ms", "100", "--t2-ms", "300"], "--t2-ms: got '300 with T1 100 ms', expected at most 2 T1, 200 ms"),
+        (["--t1-ms", "1000", "900", "--t2-ms", "100"], "--t2-ms: got 1 values, expected one for each of the 2"),
         (["--tissue", "wm", "--t1-ms", "1000", "--t2-ms", "100"], "--tissue: got"),
-        (
-            ["--esp-ms", "40"],
-            "--esp-ms: got '40 with 32 echoes in a TR of 1000 ms', expected at most 31.25 ms",
-        ),
+        (["--esp-ms", "40"], "--tr-ms: got 1 s, expected at least the train's 32 x esp = 1.28 s"),
         (["--esp-ms", "-1"], "--esp-ms: got -1.0"),
         (["--tr-ms", "0"], "--tr-ms: got 0"),
         (["--t1-ms", "nan", "--t2-ms", "100"], "--t1-ms: got nan"),
-        (["--rms-flip-deg", "20", "--min-flip-deg", "30"], "--rms-flip-deg: got 20.0, expected at least 30"),
+        (["--rms-flip-deg", "20", "--min-flip-deg", "30"], "--rms-flip-deg: got 20, expected at least 30"),
         (["--min-flip-deg", "90", "--max-flip-deg", "60"], "--min-flip-deg: got 90.0, expected at most"),
         (["--max-flip-deg", "200"], "--max-flip-deg: got 200.0, expected at most 180 degrees"),
         (["--max-step-deg", "0"], "--max-step-deg: got 0.0"),
         (["--spline", "40"], "--spline: got 40, expected 2 to 32 control points"),
-        (["--start", "pss", "--sequence", "mrf"], "--start: got pss with --sequence mrf, expected one of"),
+        (
+            ["--start", "pss", "--sequence", "mrf"],
+            "--start: got 'pss', expected one of constant, sinusoid, random, comb.",
+        ),
         (["--rising", "4", "40"], "--rising: got 4 40, expected 1 <= first < last <= 32"),
         (["--symmetric", "--spline", "5"], "--symmetric: got it with --spline"),
         (["--start", "flat"], "--start: got 'flat'"),
-        (["--objective", "m0"], "--objective: got 'm0'"),
+        (["--objective", "m0"], "invalid choice 'm0' for argument '--objective'"),
         (["--b1", "0"], "--b1: got 0"),
         (["--learn-tr-ms", "5", "20"], "--learn-tr-ms: got"),
         (["--sequence", "mrf", "--learn-tr-ms", "12", "20"], "a range that holds 10 ms"),
         (
             ["--sequence", "mrf", "--te-ms", "12"],
-            "--te-ms: got '12 with a TR of 10 ms', expected at most 10 ms",
+            "--te-ms: got 0.012 s with tr = 0.01 s, expected an echo time within tr. Use te <= 0.01 s.",
         ),
+        (
+            ["--sequence", "mrf", "--learn-tr-ms", "8", "14", "--te-ms", "9"],
+            "--learn-tr-ms: got 8 14, expected at least 9 ms",
+        ),
+        (["--te-ms", "9"], "--te-ms: got 9 with --sequence fse"),
+        (["--ti-ms", "9"], "--ti-ms: got 9.0, for which FSE has no use"),
+        (["--objective", "t1", "--term", "bound_t2"], "--objective: got it with --term"),
+        (["--ensemble", "worst", "--term", "bound_t2"], "--ensemble: got it with --term"),
+        (["--term", "bound_t2=0"], "--term: got bound_t2=0, expected a weight above 0"),
+        (["--term", "bound_t2", "bound_t2"], "terms: got bound_t2 twice"),
         (["--echoes", "1"], "--echoes: got 1"),
     ],
 )

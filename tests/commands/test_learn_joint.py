@@ -7,59 +7,104 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acqdesign.commands.joint_options import JointOptions, TrainOptions
+from acqdesign.commands.options import LimitOptions
 from acqdesign.commands.run import parse_options
-from acqdesign.design.joint_objective import TERMS
-from acqdesign.learn_joint import DESIGNS, build, main
+from acqdesign.learn_joint import HALVES, RMS_DEG, JointOptions, build, main
+from acqdesign.optim import Limits
 from acqdesign.scene.scanner import EchoShape, max_phase_encode, system_limits
 
-SMALL = "--shape 1 12 12 --lines 24 --echoes 6 --te-eff-ms 15 --steps 2 --calibration 3".split()  # noqa: SIM905
+from ._lines import TRAINS
+
+SMALL = [*TRAINS, "--steps", "2"]
+TERMS = ("nrmse", "psnr", "ssim", "noise", "width", "side_lobes", "deviation_t1", "deviation_t2")
+KEYS = {"points", "learned", "samples_per_line", "readout", "shape", "fov_m", "train", "echo"}
+KEYS |= {"flips_rad", "phases_rad", "te_s", "excitation_rad", "esp_s"}
+
+
+def built(*flags):
+    return build(parse_options(JointOptions, [*SMALL, *flags], prog="test"))
 
 
 def check_outputs(out):
     summary = json.loads((out / "summary.json").read_text())
     for key in ("initial_loss", "final_loss", "gap", "seconds_per_step", "compile_seconds", *TERMS):
         assert np.isfinite(summary[key])
-    with np.load(out / "design.npz", allow_pickle=False) as design:
-        assert np.abs(design["points"]).max() <= 0.5
-        assert sorted(np.bincount(design["echo"])) == [4] * 6
-        assert len(set(zip(design["train"].tolist(), design["echo"].tolist(), strict=True))) == 24
-        assert np.sqrt(np.mean(design["flips_rad"] ** 2)) <= np.pi / 4 + 1e-6
-        return summary, dict(design)
+        assert key not in TERMS or {f"initial_{key}", f"{key}_held_out"} <= set(summary)
+    with np.load(out / "design.npz", allow_pickle=False) as held:
+        design = dict(held)
+    assert np.abs(design["points"]).max() <= 0.5
+    assert sorted(np.bincount(design["echo"])) == [4] * 6
+    assert len(set(zip(design["train"].tolist(), design["echo"].tolist(), strict=True))) == 24
+    assert np.sqrt(np.mean(design["flips_rad"] ** 2)) <= np.pi / 4 + 1e-6
+    return summary, design
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run with everything it writes."""
+    out = tmp_path_factory.mktemp("joint") / "whole"
+    assert main([*SMALL, "--deterministic", "--out", str(out)]) == 0
+    return out
+
+
+def test_a_run_leaves_its_design_its_numbers_and_figures(whole):
+    """Learned together; the lines of the calibration block stay, at the echoes that they were given."""
+    summary, design = check_outputs(whole)
+    assert set(design) == KEYS
+    assert design["samples_per_line"] == design["shape"][0] == 1
+    np.testing.assert_allclose(design["te_s"], 5e-3 * np.arange(1, 7), rtol=1e-6)
+    assert {"peak_memory_bytes", "rms_flip_deg", "relative_power", "scan_s", "stopped"} <= set(summary)
+    assert (whole / "history.csv").read_text().splitlines()[0] == "step,loss,nrmse,nrmse_held_out"
+    names = ("trajectory", "reconstruction", "flips", "power", "echoes", "psf", "loss")
+    assert {path.stem for path in whole.glob("*.png")} == set(names)
+    assert all((whole / f"{name}.png").stat().st_size > 5000 for name in names)
+    assert (whole / "learning.gif").stat().st_size > 5000
+    start = built("--deterministic")["problem"].design
+    fixed = ~design["learned"]
+    assert fixed.sum() == 9
+    np.testing.assert_array_equal(design["points"][fixed], np.asarray(start.trajectory.points)[fixed])
+    assert np.abs(design["points"] - start.trajectory.points)[~fixed].max(axis=1).min() > 0
+    assert np.abs(design["flips_rad"] - start.sequence.flips).max() > 1e-3
+
+
+def test_a_resumed_run_ends_as_the_whole(whole, tmp_path):
+    """Byte for byte; a schedule that spans the run is that of the whole one."""
+    parts = tmp_path / "parts"
+    flags = ["--deterministic", "--no-figures", "--checkpoint-every", "1", "--max-minutes", "1e-9"]
+    assert main([*SMALL, *flags, "--out", str(parts)]) == 0
+    assert json.loads((parts / "summary.json").read_text())["stopped"] == "time"
+    assert main(["--resume", str(parts), "--max-minutes", "9"]) == 0
+    for name in ("design.npz", "history.csv"):
+        assert (parts / name).read_bytes() == (whole / name).read_bytes()
 
 
 @pytest.mark.slow
 def test_lines_alone_hold_the_flips_in_a_rich_scene(tmp_path, capsys):
     """Three dimensions, coils, new poses at every step, two starts."""
     out = tmp_path / "run"
-    flags = [*SMALL, *"--shape 4 8 8 --coils 2 --augment --starts 2 --learn lines".split()]  # noqa: SIM905
-    assert main([*flags, "--out", str(out)]) == 0
+    flags = "--shape 4 8 8 --coils 2 --augment --starts 2 --learn lines".split()  # noqa: SIM905
+    assert main([*SMALL, *flags, "--out", str(out)]) == 0
     summary, design = check_outputs(out)
     assert len(summary["start_losses"]) == 2
-    assert (out / "history.csv").read_text().splitlines()[0] == "step,loss,nrmse"
     assert design["samples_per_line"] == 4
-    problem = build(parse_options(JointOptions, flags, prog="test"), 0)
-    np.testing.assert_array_equal(design["flips_rad"], problem.first()["flips"])
-    begun = problem.start["points"][summary["start"]]
-    assert 0 < np.abs(design["points"] - begun).max() < 0.1
-    for name in ("trajectory", "reconstruction", "flips", "echoes", "psf", "loss"):
-        assert (out / f"{name}.png").stat().st_size > 5000
-    assert (out / "learning.gif").stat().st_size > 5000
+    begun = built(*flags)["starts"][summary["start"]]
+    np.testing.assert_array_equal(design["flips_rad"], begun.sequence.flips)
+    assert 0 < np.abs(design["points"] - begun.trajectory.points).max() < 0.1
     assert "held out" in capsys.readouterr().out
 
 
 @pytest.mark.slow
 def test_ensembles_are_classes_of_the_scene():
     """Five fields times three T2 a tissue, about the nominal ones; poses spread over the same classes."""
-    flags = [*SMALL, *"--b1-spread 0.2 --t2-spread 0.1 --augment".split()]  # noqa: SIM905
-    problem = build(parse_options(JointOptions, flags, prog="test"), 0)
-    for objective, longer in ((problem.objective, 1.0), (problem.held_out, 1.1)):
-        b1, t2 = (np.asarray(a).reshape(3, 3, 5) for a in (objective.scene.b1, objective.scene.t2))
+    found = built("--b1-spread", "0.2", "--t2-spread", "0.1", "--augment")
+    for scene, longer in ((found["problem"].scene, 1.0), (found["held"].scene, 1.1)):
+        b1, t2 = (np.asarray(a).reshape(3, 3, 5) for a in (scene.tissue.b1, scene.tissue.t2))
         assert 0.8 <= b1.min() < 0.85
         assert 1.15 < b1.max() <= 1.2
         np.testing.assert_allclose(t2[:, 1, 0], np.array([0.083, 0.075, 1.65]) * longer, rtol=1e-6)
         np.testing.assert_allclose(np.log(t2[:, 2] / t2[:, 1]), 0.1 * np.sqrt(3), rtol=1e-4)
-    assert problem.objective.poses(jax.random.key(0)).shape == problem.objective.maps.shape
+    scene = found["problem"].scene
+    assert scene.sample(jax.random.key(0)).maps.shape == scene.maps.shape
 
 
 @pytest.mark.slow
@@ -67,7 +112,8 @@ def test_compare_learns_every_design_and_resumes(tmp_path):
     out = tmp_path / "run"
     assert main([*SMALL, "--compare", "--exchange-every", "1", "--no-figures", "--out", str(out)]) == 0
     summary, design = check_outputs(out)
-    assert set(summary["compare"]) == set(DESIGNS)
+    assert set(summary["compare"]) == {"none", *HALVES}
+    assert json.loads((out / "compare.json").read_text()) == summary["compare"]
     for found in summary["compare"].values():
         assert set(found) == {"loss", "gap", *TERMS, *(f"{name}_held_out" for name in TERMS)}
     assert len({found["nrmse"] for found in summary["compare"].values()}) == 4
@@ -87,22 +133,20 @@ def test_every_step_is_within_every_limit():
         "--system generic --esp-ms 3.75 --dwell-us 200 --sar-fraction 0.1 --min-flip-deg 20 --max-flip-deg 150 "
         "--max-step-deg 15 --max-bend-deg 4 --shape 4 48 48 --fov-mm 8 24 24 --lines 96 --te-eff-ms 30 --echoes 24"
     )
-    problem = build(parse_options(JointOptions, flags.split(), prog="test"), 0)
+    problem = built(*flags.split())["problem"]
     # The scanner's own limit, from lines of 4 samples and voxels that are fine in the plane.
     echo = EchoShape(4, 200e-6, (2e-3, 0.5e-3, 0.5e-3), refocusing_s=0.6e-3)
     half = max_phase_encode(system_limits("generic"), echo, 3.75e-3)
     assert 0.2 < half < 0.5
     project = jax.jit(problem.project)
-    params = problem.first()
+    learned = problem.split()[0]
     for seed in range(4):
-        keys = jax.random.split(jax.random.key(seed), 2)
-        far = {
-            "points": params["points"] + jax.random.normal(keys[0], params["points"].shape),
-            "flips": params["flips"] + 3 * jax.random.normal(keys[1], params["flips"].shape),
-        }
-        params = project(far)
-        assert float(jnp.abs(params["points"]).max()) <= half + 1e-6
-        degrees = np.degrees(np.asarray(params["flips"], np.float64))
+        leaves, tree = jax.tree.flatten(learned)
+        keys = jax.random.split(jax.random.key(seed), len(leaves))
+        far = [leaf + 2 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
+        learned = project(jax.tree.unflatten(tree, far))
+        assert float(jnp.abs(learned.trajectory.points).max()) <= half + 1e-6
+        degrees = np.degrees(np.asarray(learned.sequence.flips, np.float64))
         assert degrees.min() >= 20 - 1e-4
         assert degrees.max() <= 150 + 1e-4
         assert np.sqrt(np.mean(degrees**2)) <= 180 * np.sqrt(0.1) * (1 + 1e-6)
@@ -112,7 +156,8 @@ def test_every_step_is_within_every_limit():
 
 def test_sar_by_any_name_is_one_limit():
     """180° for 0.6 ms is 19.57 µT; its share of the spacing makes the root mean square of B1."""
-    of = lambda **given: TrainOptions(**given).limits().rms  # noqa: E731
+    of = lambda **given: LimitOptions(**given).make(Limits(0.0, np.pi, rms=np.pi / 4), 96, 5.0).rms  # noqa: E731
+    assert RMS_DEG == 45
     assert of(rms_flip_deg=45.0) == pytest.approx(np.pi / 4)
     assert of() == pytest.approx(np.pi / 4)
     assert of(sar_fraction=1 / 16) == pytest.approx(np.pi / 4)
@@ -124,32 +169,26 @@ def test_sar_by_any_name_is_one_limit():
     ("change", "message"),
     [
         (["--lines", "25"], "lines: got 25, expected a multiple of the 6 echoes"),
-        (["--te-eff-ms", "40"], "te_eff: got 40 ms, expected a time inside the train, 5 to 30 ms"),
+        (["--te-eff-ms", "40"], "te: got 40 ms, expected a time inside the train, 5 to 30 ms"),
         (["--tissue", "gm,wm"], "tissues: got 2, expected 3"),
         (["--tissue", "gm,wm,bone"], "bone"),
         (["--min-flip-deg", "60"], "--rms-flip-deg: got 45, expected at least 60"),
-        (
-            ["--min-flip-deg", "60", "--sar-fraction", "0.1"],
-            "--sar-fraction: got 0.1, expected at least 0.1111",
-        ),
+        (["--min-flip-deg", "60", "--sar-fraction", "0.1"], "--sar-fraction: got 0.1, expected at least 0.1111"),
         (["--min-flip-deg", "60", "--b1rms-ut", "1"], "--b1rms-ut: got 1, expected at least 2.26"),
-        (
-            ["--esp-ms", "1", "--te-eff-ms", "3", "--system", "generic"],
-            "ms too short for 12 samples on generic",
-        ),
-        (
-            ["--pulse-ms", "0.1", "--min-flip-deg", "40", "--system", "generic"],
-            "--pulse-ms: got 0.1, too short",
-        ),
-        (
-            ["--optimizer", "lbfgs", "--schedule", "constant"],
-            "--optimizer: got lbfgs with --augment or --noise",
-        ),
-        (["--noise", "0", "--weight-noise", "1"], "weight_noise: got 1.0, expected 0 without noise"),
-        (["--reconstruction", "subspace", "--rank", "4"], "rank: got 4, expected at most 3"),
+        (["--esp-ms", "1", "--te-eff-ms", "3", "--system", "generic"], "ms too short for 12 samples on generic"),
+        (["--pulse-ms", "0.1", "--min-flip-deg", "40", "--system", "generic"], "--pulse-ms: got 0.1, too short"),
+        (["--optimizer", "lbfgs", "--schedule", "constant"], "--optimizer: got lbfgs with --augment or --noise"),
+        (["--noise", "0", "--term", "noise"], "--term: got noise with --noise 0, expected a noise above 0"),
+        (["--term", "nrmse", "blur"], "--term: got 'blur', expected one of nrmse, dissimilarity"),
+        (["--exchange-every", "1", "--learn", "flips"], "--exchange-every: got 1 with --learn flips"),
+        (["--lr-flips", "1", "--learn", "lines"], "--lr-flips: got 1 with --learn lines"),
+        (["--lr-flips", "1", "--optimizer", "lbfgs", "--schedule", "constant", "--noise", "0"], "--lr-flips: got 1"),
+        (["--trajectory", "radial"], "--calibration: got 3, for which Radial has no use"),
+        (["--sequence", "spgr"], "--te-eff-ms: got 15 with --sequence spgr, expected fse"),
+        (["--reconstruction", "subspace", "--rank", "4"], "--rank: got 4, expected at most 3"),
         (
             ["--shape", "4", "8", "8", "--samples", "3", "--mesh", "planes=2"],
-            "expected no planes. --samples 3 mix the 4 planes across a line; --samples 4 would not.",
+            "expected no planes. --samples 3 mix the 4 planes across a readout; --samples 4 would not.",
         ),
     ],
 )

@@ -13,35 +13,25 @@ import optax
 import pytest
 from PIL import Image
 
-from acqdesign import learn_traj
-from acqdesign.design.line_objectives import AdjointObjective, IterativeObjective, line_density
-from acqdesign.encoding import StraightLineEncoding, _backends, pipe_density
+from acqdesign.encoding import StraightLineEncoding, _backends, density_weights, pipe_density
+from acqdesign.encoding.lines import LineWeights
 from acqdesign.export import read_design, write_design
-from acqdesign.recon import cg_sense, nrmse, psnr, ssim
-from acqdesign.scene import FOV_M, load_brain
+from acqdesign.recon import CG, DensityAdjoint, cg_sense, nrmse, psnr, ssim
+from acqdesign.scene import FOV, load_brain
+
+from . import _lines
+from ._lines import LINES as SMALL
 
 SHAPE = (6, 8, 7)
-SMALL = ["--shape", "6", "8", "7", "--lines", "20", "--samples", "8"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def keep_precision():
-    """Parsing sets JAX's precision for the process; the other tests want theirs back."""
-    before = jax.config.jax_enable_x64
-    yield
-    jax.config.update("jax_enable_x64", before)
 
 
 def main(*argv):
     """The exit code."""
-    try:
-        return learn_traj.main([str(a) for a in argv])
-    except SystemExit as stop:
-        return stop.code
+    return _lines.main("learn_traj", *argv)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, keep_precision):
+def whole(tmp_path_factory):
     """A run of five steps with everything it writes."""
     out = tmp_path_factory.mktemp("traj") / "whole"
     flags = ["--steps", 5, "--checkpoint-every", 2, "--seed", 3, "--lr", 0.05, "--deterministic"]
@@ -52,7 +42,7 @@ def whole(tmp_path_factory, keep_precision):
 def start_of(run):
     """The points that a run of `whole`'s length started from."""
     with np.load(run / "checkpoint" / "step-00000005.npz", allow_pickle=False) as held:
-        return held["snapshot.0.points"]
+        return held["snapshot.0.trajectory.points"]
 
 
 def test_design_holds_what_other_programs_need(whole):
@@ -63,7 +53,7 @@ def test_design_holds_what_other_programs_need(whole):
     assert design["samples_per_line"] == 8
     np.testing.assert_allclose(design["readout"], (np.arange(8) - 4) / 8)
     np.testing.assert_array_equal(design["shape"], SHAPE)
-    np.testing.assert_allclose(design["fov_m"], FOV_M, rtol=1e-6)
+    np.testing.assert_allclose(design["fov_m"], FOV, rtol=1e-6)
 
 
 def test_frozen_lines_stay_bit_for_bit_and_the_others_move_inside_the_box(whole):
@@ -126,9 +116,7 @@ def test_config_alone_repeats_a_deterministic_run_byte_for_byte(whole, tmp_path)
     for name in ("design.npz", "history.csv"):
         assert (tmp_path / "again" / name).read_bytes() == (whole / name).read_bytes()
     assert not list((tmp_path / "again").glob("*.png"))
-    first, again = (
-        json.loads((run / "config.json").read_text())["options"] for run in (whole, tmp_path / "again")
-    )
+    first, again = (json.loads((run / "config.json").read_text())["options"] for run in (whole, tmp_path / "again"))
     changed = {key for key in first if first[key] != again[key]}
     assert changed == {"out", "config", "no_figures"}
 
@@ -155,14 +143,14 @@ def test_several_starts_in_double_precision_with_everything_on(tmp_path, rng):
     """A complex image and the brain, in new poses at every step, with coils and noise, learned for SSIM."""
     np.save(tmp_path / "image.npy", rng.random((9, 10, 8)) * np.exp(1j * rng.random((9, 10, 8))))
     flags = ["--starts", 2, "--precision", "double", "--coils", 2, "--noise", 0.02, "--augment"]
-    flags += ["--objective", "ssim", "--holdout", "brain", "--phantom", tmp_path / "image.npy", "brain"]
+    flags += ["--term", "dissimilarity", "--holdout", "brain", "--phantom", tmp_path / "image.npy", "brain"]
     assert main("--out", tmp_path / "run", *SMALL, *flags, "--steps", 2, "--no-figures") == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     losses = summary["start_losses"]
     assert len(losses) == 2
     assert summary["final_loss"] == min(losses) == losses[summary["start"]]
     with np.load(tmp_path / "run" / "checkpoint" / "step-00000002.npz", allow_pickle=False) as held:
-        states = held["state.params.points"]
+        states = held["state.params.trajectory.points"]
     assert (states.shape, states.dtype) == ((2, 20, 2), np.float64)
     design = read_design(tmp_path / "run" / "design.npz")
     np.testing.assert_array_equal(design["points"], states[summary["start"]].astype(np.float32))
@@ -188,8 +176,8 @@ def test_reference_recipe_is_adam_on_the_plain_loss(tmp_path, rng):
     @jax.value_and_grad
     def loss(points):
         encoding = StraightLineEncoding(points, SHAPE, readout=readout, backend="dft")
-        weights = line_density("pipe", points, SHAPE, 10)
-        found = jnp.abs(encoding.adjoint(encoding.forward(image), weights, along))
+        weights = LineWeights(density_weights("pipe", points, SHAPE[1:], 10), along)
+        found = jnp.abs(encoding.adjoint(encoding.forward(image), weights))
         return jnp.mean((found / found.mean() - image / image.mean()) ** 2)
 
     x, losses = jnp.asarray(points, jnp.float64), []
@@ -208,92 +196,84 @@ def test_reference_recipe_is_adam_on_the_plain_loss(tmp_path, rng):
     np.testing.assert_allclose(read_design(tmp_path / "run" / "design.npz")["points"], x, atol=1e-6)
 
 
-class Stop(Exception):  # noqa: N818
-    """Raised in place of learning."""
-
-
 @pytest.fixture
-def arguments(monkeypatch, tmp_path):
-    """What a command line hands to `fit`."""
-    seen = {}
-
-    def fit(loss, params, **more):
-        seen.update(more, loss=loss, points=params["points"])
-        raise Stop
-
-    monkeypatch.setattr(learn_traj, "fit", fit)
-
-    def run(*argv):
-        seen.clear()
-        with pytest.raises(Stop):
-            main("--out", tmp_path / f"run{len(list(tmp_path.iterdir()))}", *argv)
-        return seen
-
-    return run
+def asked(monkeypatch, tmp_path):
+    """What a command line hands to `design.run`."""
+    return lambda *argv: _lines.asked(monkeypatch, "learn_traj", "--out", tmp_path / "never", *argv)
 
 
-def test_reference_recipe_by_default_is_the_published_one(arguments):
-    seen = arguments("--recipe", "reference")
-    loss, points, learned = seen["loss"], seen["points"], np.asarray(seen["learned"]["points"])
-    assert isinstance(loss, AdjointObjective)
-    assert (loss.density, loss.density_iterations, loss.augmented) == ("pipe", 10, False)
-    assert loss.encoding.shape == (23, 28, 23)
-    np.testing.assert_allclose(loss.encoding.readout, np.linspace(-0.5, 0.5, 128), atol=1e-7)
-    np.testing.assert_allclose(loss.images, load_brain(shape=(23, 28, 23), contrast="T1w")[None])
-    assert points.shape == (253, 2)
-    assert (seen["steps"], seen["starts"]) == (40, None)
-    fixed = points[~learned[:, 0]]
-    grid = np.linspace(-9 / 2 / 23, 9 / 2 / 23, 9)
-    np.testing.assert_allclose(np.unique(fixed[:, 0]), grid, atol=1e-6)
-    assert len(fixed) == 81
+def image_of(scene):
+    return scene.image(scene.contrast)
+
+
+def check_starts(seen, count, fixed):
+    """All of them have the same held lines, and differ in the others."""
+    points = np.stack([start.trajectory.points for start in seen["starts"]])
+    moves = np.asarray(seen["starts"][0].trajectory.moves)
+    assert points.shape == (count, len(moves), 2)
+    assert (~moves).sum() == fixed
+    assert (np.ptp(points, axis=0)[~moves] == 0).all()
+    assert (np.ptp(points, axis=0)[moves] > 0).all() or count == 1
+
+
+def test_reference_recipe_by_default_is_the_published_one(asked):
+    seen = asked("--recipe", "reference")
+    problem, (start,) = seen["problem"], seen["starts"]
+    assert problem.terms.names == ("scaled_error",)
+    assert problem.reconstruction == DensityAdjoint("pipe", 10)
+    assert (problem.noisy, problem.free_scale, problem.scene.poses) == (False, False, None)
+    np.testing.assert_allclose(start.trajectory.readout, np.linspace(-0.5, 0.5, 128), atol=1e-7)
+    np.testing.assert_allclose(image_of(problem.scene), load_brain(shape=(23, 28, 23), contrast="T1w")[None])
+    assert seen["steps"] == 40
+    check_starts(seen, 1, 81)
+    fixed = start.trajectory.points[~np.asarray(start.trajectory.moves)]
+    assert len(start.trajectory.points) == 253
+    np.testing.assert_allclose(np.unique(fixed[:, 0]), np.linspace(-9 / 2 / 23, 9 / 2 / 23, 9), atol=1e-6)
     # Adam at 1e-2, constantly: equal gradients move every entry by as much at every step.
     state = seen["optimizer"].init(jnp.zeros(3))
     for _ in range(4):
         updates, state = seen["optimizer"].update(jnp.array([1.0, -2.0, 3.0]), state)
         np.testing.assert_allclose(updates, [-1e-2, 1e-2, -1e-2], rtol=1e-4)
-    clipped = seen["project"]({"points": jnp.array([[-0.6, 0.25], [0.5, 0.7]])})["points"]
+    (box,) = problem.constraints
+    clipped = box.project(jnp.array([[-0.6, 0.25], [0.5, 0.7]]))
     np.testing.assert_array_equal(clipped, [[-0.5, 0.25], [0.5, 0.5]])
+    assert seen["judged_by"] == CG()
 
 
-def test_default_recipe(arguments):
+def test_default_recipe(asked):
     """Poisson-disc start, error of the image from conjugate gradients, two held-out poses, uniform readout."""
-    seen = arguments()
-    loss = seen["loss"]
-    assert isinstance(loss, IterativeObjective)
-    assert (loss.metric, loss.ridge, loss.iterations, loss.noise) == ("nrmse", 1e-3, 10, 0.0)
-    assert loss.images.shape == (1, 23, 28, 23)
-    assert loss.held_out.shape == (2, 23, 28, 23)
-    np.testing.assert_allclose(loss.encoding.readout, (np.arange(128) - 64) / 128)
-    assert seen["points"].shape == (253, 2)
-    assert int((~np.asarray(seen["learned"]["points"])).sum()) == 81
+    seen = asked()
+    problem = seen["problem"]
+    assert problem.terms.names == ("nrmse",)
+    assert (problem.reconstruction, problem.noisy, seen["judged_by"]) == (CG(1e-3, 10), False, None)
+    assert problem.scene.maps.shape == (1, 1, 23, 28, 23)
+    assert seen["held"].scene.maps.shape == (1, 2, 23, 28, 23)
+    assert (problem.trajectory.samples, problem.trajectory.readout) == (128, None)
+    check_starts(seen, 1, 81)
 
 
-def test_flags_override_the_recipe(arguments, tmp_path, rng):
+def test_flags_override_the_recipe(asked, tmp_path, rng):
     np.save(tmp_path / "image.npy", rng.random(SHAPE))
-    seen = arguments(
-        *SMALL, "--recipe", "reference", "--objective", "ssim", "--init", "poisson", "--starts", 3, "--augment",
-        "--phantom", tmp_path / "image.npy", "--holdout", tmp_path / "image.npy", "--ridge", 0.1, "--iterations", 4,
+    seen = asked(
+        *SMALL, "--recipe", "reference", "--term", "nrmse", "dissimilarity=2", "--init", "poisson", "--starts", 3,
+        "--augment", "--phantom", tmp_path / "image.npy", "--holdout", tmp_path / "image.npy",
+        "--reconstruction", "cg", "--ridge", 0.1, "--iterations", 4,
     )  # fmt: skip
-    loss = seen["loss"]
-    assert isinstance(loss, IterativeObjective)
-    assert (loss.metric, loss.ridge, loss.iterations, loss.augmented) == ("ssim", 0.1, 4, True)
-    assert loss.images.shape == (1, 12, 16, 14)
+    problem = seen["problem"]
+    assert [part[:2] for part in problem.terms.parts] == [(1.0, "nrmse"), (2.0, "dissimilarity")]
+    assert (problem.reconstruction, seen["judged_by"]) == (CG(0.1, 4), None)
+    assert problem.scene.poses.fine.shape == (1, 1, 12, 16, 14)
     image = np.load(tmp_path / "image.npy")
-    np.testing.assert_allclose(loss.held_out[0], image / image.max(), rtol=1e-5)
-    assert seen["points"].shape == (3, 20, 2)
-    assert seen["starts"] == 3
+    np.testing.assert_allclose(image_of(seen["held"].scene)[0], image / image.max(), rtol=1e-5)
     # The calibration lines are the same in every start, the others not.
-    moves = np.asarray(seen["learned"]["points"])[:, 0]
-    assert (np.ptp(np.asarray(seen["points"]), axis=0)[~moves] == 0).all()
-    assert (np.ptp(np.asarray(seen["points"]), axis=0)[moves] > 0).all()
+    check_starts(seen, 3, 4)
 
 
-def test_seeds_give_other_starts_and_other_poses(arguments):
-    first, again, other = (dict(arguments(*SMALL, "--seed", seed)) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(first["points"], again["points"])
-    np.testing.assert_array_equal(first["loss"].held_out, again["loss"].held_out)
-    assert (first["points"] != other["points"]).any()
-    assert (first["loss"].held_out != other["loss"].held_out).any()
+def test_seeds_give_other_starts_and_other_poses(asked):
+    first, again, other = (asked(*SMALL, "--seed", seed) for seed in (1, 1, 2))
+    for part in (lambda seen: seen["starts"][0].trajectory.points, lambda seen: image_of(seen["held"].scene)):
+        np.testing.assert_array_equal(part(first), part(again))
+        assert (part(first) != part(other)).any()
 
 
 BAD = {
@@ -303,7 +283,7 @@ BAD = {
     "flat phantom": (["--phantom", "flat.npy"], "flat.npy, which holds 2 axes (5, 6), expected three"),
     "broken phantom": (["--phantom", "nan.npy"], "nan.npy, which holds 60 values that are NaN"),
     "broken image to hold out": (["--holdout", "nan.npy"], "nan.npy, which holds 60 values"),
-    "too much centre": (["--calibration", "5"], "calibration: got (5, 5), expected at most lines = 20"),
+    "too much centre": (["--calibration", "5"], "--calibration: got (5, 5), expected at most lines = 20"),
     "no steps": (["--steps", "0"], "--steps: got 0, expected an integer >= 1"),
     "negative lines": (["--lines", "-3"], "--lines: got -3, expected an integer >= 1"),
     "no samples": (["--samples", "0"], "--samples: got 0, expected an integer >= 1"),
@@ -311,13 +291,19 @@ BAD = {
     "negative learning rate": (["--lr", "-0.1"], "--lr: got -0.1, expected values > 0"),
     "unknown optimiser": (["--optimizer", "adm"], "one of adam, adamw, nadam, amsgrad, radam, adabelief, lion"),
     "unknown backend": (["--backend", "cufinufft"], "invalid choice 'cufinufft' for argument '--backend'"),
-    "unknown density": (["--density", "voronoi"], "--density: got 'voronoi', expected one of pipe"),
-    "unknown objective": (["--objective", "mse"], "--objective: got 'mse', expected one of nrmse, ssim, adjoint"),
+    "unknown density": (
+        ["--reconstruction", "adjoint", "--density", "voronoi"], "--density: got 'voronoi', expected one of pipe",
+    ),
+    "density of nothing": (["--density", "pipe"], "--density: got 'pipe', for which CG has no use"),
+    "iterations of which": (["--density-iterations", "3"], "--density-iterations: got 3, for which cg has no use"),
+    "unknown term": (["--term", "mse"], "--term: got 'mse', expected one of nrmse, dissimilarity"),
+    "weightless term": (["--term", "nrmse=0"], "--term: got nrmse=0, expected a weight above 0"),
+    "unknown reconstruction": (["--reconstruction", "sense"], "--reconstruction: got 'sense', expected one of cg"),
     "unknown start": (["--init", "radial"], "--init: got 'radial', expected one of reference, poisson"),
-    "absent start": (["--init", "absent.npz"], "--init: got absent.npz with a number of lines"),
+    "absent start": (["--init", "absent.npz"], "--init: got absent.npz with --lines, expected one of the two"),
     "negative ridge": (["--ridge", "-1"], "--ridge: got -1.0, expected a finite number >= 0"),
     "no iterations": (["--iterations", "0"], "--iterations: got 0"),
-    "noise in the adjoint": (["--objective", "adjoint", "--noise", "0.1"], "--noise: got 0.1 with --objective"),
+    "noise of what": (["--term", "noise"], "--term: got noise with --noise 0"),
     "equal starts": (["--starts", "2", "--init", "spiral"], "--starts: got 2 with --init spiral, expected 1"),
     "lbfgs on a moving loss": (["--optimizer", "lbfgs", "--augment"], "--optimizer: got lbfgs with --augment"),
     "threads in order": (["--deterministic", "--backend", "finufft"], "--backend: got finufft with --determ"),
@@ -342,7 +328,8 @@ def test_bad_input_is_refused_by_name_before_anything_is_written(case, tmp_path,
 def test_nothing_to_learn_is_refused(tmp_path, capfd):
     write_design(tmp_path / "a.npz", {"points": np.zeros((4, 2)), "learned": np.zeros(4, bool)})
     assert main("--out", tmp_path / "never", "--shape", 6, 8, 7, "--init", tmp_path / "a.npz") == 2
-    assert "expected at least one line that learning may move" in capfd.readouterr().err
+    assert "problem: got nothing to learn, expected an array, or an entry of one" in capfd.readouterr().err
+    assert not (tmp_path / "never").exists()
 
 
 def test_a_backend_without_kernels_for_the_device_is_refused(tmp_path, monkeypatch, capfd):
@@ -360,12 +347,7 @@ def test_the_module_is_a_command(tmp_path):
     """As a process of its own, bad input is one line on standard error and code 2."""
     command = [sys.executable, "-m", "acqdesign.learn_traj", "--phantom", "absent.nii", "--out", "never"]
     done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": ""},
-        capture_output=True,
-        text=True,
-        check=False,
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": ""}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1

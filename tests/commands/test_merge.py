@@ -24,9 +24,7 @@ def test_a_table_has_what_differs_and_what_came_of_it(tmp_path, capsys):
     """The same options have no column, unfinished runs no numbers; nested numbers get names with dots."""
     shared = {"steps": 5, "out": "somewhere"}
     write_run(
-        tmp_path / "b" / "deep",
-        shared | {"seed": 1, "lines": 8},
-        {"nrmse": 0.25, "compare": {"none": {"loss": 2}}},
+        tmp_path / "b" / "deep", shared | {"seed": 1, "lines": 8}, {"nrmse": 0.25, "compare": {"none": {"loss": 2}}}
     )
     write_run(tmp_path / "a", shared | {"seed": 0, "lines": 8, "out": "else"}, None)
     assert merge_runs(tmp_path) == [
@@ -73,13 +71,7 @@ def test_the_submit_script_runs_every_combination_once_and_resumes(tmp_path):
     said = [submit(tmp_path, index, "sweep.json").stdout for index in (0, 1, 3, 9, 26)]
     flags = ("--seed", "--acceleration", "--rms-flip-deg")
     chosen = [tuple(words[words.index(flag) + 1] for flag in flags) for words in map(str.split, said)]
-    assert chosen == [
-        ("0", "2", "40"),
-        ("1", "2", "40"),
-        ("0", "3", "40"),
-        ("0", "2", "45"),
-        ("2", "4", "60"),
-    ]
+    assert chosen == [("0", "2", "40"), ("1", "2", "40"), ("0", "3", "40"), ("0", "2", "45"), ("2", "4", "60")]
     assert all("-m acqdesign.learn_joint --config sweep.json" in line for line in said)
     assert submit(tmp_path, 27, "sweep.json").returncode == 2
     checkpoint = tmp_path / "runs/sweep/seed-0-acceleration-2-rms-40/checkpoint"

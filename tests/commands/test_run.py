@@ -20,23 +20,30 @@ import pytest
 from matplotlib.figure import Figure
 
 from acqdesign.base.checks import UsageError
-from acqdesign.base.files import write_history
-from acqdesign.commands.config import flat_options, read_config
+from acqdesign.commands.config import RENAMED, flat_options, read_config
 from acqdesign.commands.export import ExportOptions
 from acqdesign.commands.flags import description
-from acqdesign.commands.joint_options import JointOptions
-from acqdesign.commands.run import (
-    RunOptions,
-    exit_code,
-    fit_arguments,
-    parse_options,
-    report_end,
-    run_command,
-    run_directory,
-    write_figure,
-    write_summary,
-)
-from acqdesign.optim import NonFiniteError, fit, make_optimizer
+from acqdesign.commands.options import RunOptions
+from acqdesign.commands.run import configure, parse_options, run_and_report, run_command
+from acqdesign.design import Design, Problem, run, term
+from acqdesign.design.driver import report
+from acqdesign.design.folder import run_folder
+from acqdesign.learn_joint import JointOptions
+from acqdesign.optim import NonFiniteError
+from acqdesign.plot import write_figure
+from acqdesign.scene import Tissue
+from acqdesign.signal import Sequence
+
+from ._lines import COMMANDS, main
+
+
+class Pulses(Sequence):
+    """Whose signal costs nothing to compile."""
+
+    flips: jax.Array
+
+    def signal(self, tissue):
+        return jnp.sin(self.flips) * jnp.ones((*tissue.shape, 1), self.flips.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,33 +68,30 @@ class LearnOptions:
     scene: SceneOptions = dataclasses.field(default_factory=SceneOptions)
 
 
-@pytest.fixture(autouse=True)
-def keep_precision():
-    """Parsing sets JAX's precision for the process; the other tests want theirs back."""
-    before = jax.config.jax_enable_x64
-    yield
-    jax.config.update("jax_enable_x64", before)
+def problem(flips):
+    """Flips that are to become one radian each."""
+    train, tissue = Pulses(flips), Tissue(jnp.ones(1, flips.dtype), 0.1 * jnp.ones(1, flips.dtype))
+    return Problem(tissue, sequence=train, terms=term(lambda scan: jnp.sum((scan.sequence.flips - 1) ** 2), "away"))
 
 
 def learn(argv):
-    """A command as the package's are: parse, claim a folder, fit, write."""
+    """A command as the package's are: options, a problem, a run."""
     options = parse_options(LearnOptions, argv, prog="learn")
-    run = options.run
-    with run_directory("learn", options) as out:
-        result = fit(
-            lambda p, key: (jnp.sum((p - 1) ** 2) + jax.random.normal(key) * p[0], {}),
-            jnp.zeros((run.starts, 3) if run.starts > 1 else 3, run.dtype),
-            key=jax.random.key(run.seed),
-            progress=False,
-            **fit_arguments(run, out, flat_options(options)),
-        )
-        write_history(out / "history.csv", result.history)
-        write_summary(out / "summary.json", result, nrmse=0.25)
-    return exit_code(result)
+    configure(options.run, "learn")
+    keys = jax.random.split(options.run.key, options.run.starts)
+    problems = [problem(jax.random.normal(key, (3,), options.run.dtype)) for key in keys]
+    more = {"starts": [Design(None, p.sequence) for p in problems], "key": options.run.key, "progress": False}
+    optimizer = options.run.make_optimizer(options.run.lr)
+    return run_and_report("learn", options, problems[0], optimizer=optimizer, **more)
 
 
 def command(*argv):
-    return run_command(learn, [str(a) for a in argv], prog="learn")
+    return run_command(learn, [*map(str, argv), "--no-figures"], prog="learn")
+
+
+def files(folder):
+    """Every file of a folder with its content."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_run_leaves_what_the_design_page_promises(tmp_path):
@@ -104,7 +108,7 @@ def test_a_run_leaves_what_the_design_page_promises(tmp_path):
     summary = json.loads((out / "summary.json").read_text())
     promised = {"initial_loss", "final_loss", "seconds_per_step", "compile_seconds", "peak_memory_bytes"}
     assert promised <= set(summary)
-    assert summary["nrmse"] == 0.25
+    assert summary["rms_flip_deg"] > 0
     assert summary["peak_memory_bytes"] > 2**20
     with (out / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -124,7 +128,7 @@ def test_default_folder_is_new_each_time(tmp_path, monkeypatch):
 
 def test_a_folder_with_a_run_is_refused_and_untouched_unless_overwritten(tmp_path, capsys):
     command("--out", tmp_path)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    before = files(tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
     assert command("--out", tmp_path, "--seed", 9) == 2
     error = capsys.readouterr().err
@@ -161,10 +165,10 @@ def test_resume_ends_as_the_uninterrupted_run(tmp_path):
 def test_resume_with_other_options_is_refused_and_changes_nothing(args, tmp_path, capsys):
     """`--resume DIR --seed OTHER` once rewrote config.json before it was refused."""
     command("--out", tmp_path / "run", "--steps", 3)
-    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    before = files(tmp_path / "run")
     assert command("--resume", tmp_path / "run", *args) == 2
     assert args[0] in capsys.readouterr().err
-    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert files(tmp_path / "run") == before
 
 
 @pytest.mark.parametrize("name", ["checkpoint", "checkpoint-lines"])
@@ -181,8 +185,8 @@ def test_folders_that_lead_out_of_the_run_are_refused(name, tmp_path, capsys):
 
 def test_flags_that_the_run_has_may_be_said_again_on_resuming(tmp_path):
     """`--resume DIR --deterministic` of a deterministic run was an unrecognised option."""
-    command("--out", tmp_path, "--steps", 2, "--deterministic", "--no-figures")
-    assert command("--resume", tmp_path, "--steps", 3, "--deterministic", "--no-figures") == 0
+    command("--out", tmp_path, "--steps", 2, "--deterministic")
+    assert command("--resume", tmp_path, "--steps", 3, "--deterministic") == 0
     assert command("--resume", tmp_path, "--steps", 3) == 0
 
 
@@ -196,7 +200,7 @@ def test_a_link_under_a_final_name_is_replaced_and_not_followed(tmp_path):
 
 
 def test_config_gives_back_options_and_flags_come_first(tmp_path):
-    command("--out", tmp_path / "a", "--steps", 7, "--shape", 1, 2, 3, "--phantom", "x", "y", "--no-figures")
+    command("--out", tmp_path / "a", "--steps", 7, "--shape", 1, 2, 3, "--phantom", "x", "y")
     args = ["--config", str(tmp_path / "a" / "config.json"), "--steps", "8"]
     options = parse_options(LearnOptions, args, prog="learn")
     assert options.scene.shape == (1, 2, 3)
@@ -229,22 +233,19 @@ def test_a_wrong_config_names_the_key(tmp_path, content, message):
 
 def test_config_takes_every_type_and_infinities(tmp_path):
     path = tmp_path / "config.json"
-    path.write_text(
-        json.dumps({"lr": 1, "noise": "inf", "max_minutes": None, "shape": [4, 5, 6], "out": "x"})
-    )
+    path.write_text(json.dumps({"lr": 1, "noise": "inf", "max_minutes": None, "shape": [4, 5, 6], "out": "x"}))
     options = read_config(LearnOptions, path, ignored=("out",))
     assert options.run == RunOptions(steps=12, lr=1.0)
     assert options.scene == SceneOptions(shape=(4, 5, 6), noise=float("inf"))
 
 
-@pytest.mark.parametrize(
-    "args", [["--stepz", "3"], ["--steps", "x"], ["--precision", "half"], ["--run.steps", "3"]]
-)
+@pytest.mark.parametrize("args", [["--stepz", "3"], ["--steps", "x"], ["--precision", "half"], ["--run.steps", "3"]])
 def test_wrong_usage_is_one_line_and_2(args, capsys, tmp_path):
     assert command("--out", tmp_path / "never", *args) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert args[0].lstrip("-") in error
+    assert "---" not in error
     assert not (tmp_path / "never").exists()
 
 
@@ -297,14 +298,25 @@ def test_errors_have_exit_codes_and_print_no_escapes(error, code, capsys):
     assert "\x1b" not in text
 
 
-def test_a_bug_is_no_wrong_use():
-    """An error that is not the package's own keeps its traceback, and Python ends with code 1."""
+@pytest.mark.parametrize("error", [ValueError("broadcast"), TypeError("a bug"), KeyError("a bug")])
+def test_a_mistake_in_the_program_keeps_its_traceback(error):
+    """An error that is not the package's own is a bug, even of the kind that wrong use has elsewhere."""
 
     def main(argv):
-        np.zeros(3) + np.zeros(4)
+        raise error
 
-    with pytest.raises(ValueError, match="broadcast"):
+    with pytest.raises(type(error), match=r"broadcast|a bug"):
         run_command(main, [], prog="learn")
+
+
+def test_a_bug_ends_a_command_with_code_1_and_its_traceback(tmp_path):
+    code = (
+        "from acqdesign import learn_traj as module\ndef build(_): raise ValueError('a bug')\n"
+        "module.build = build\nmodule.sys.exit(module.main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "ValueError: a bug")
+    assert "Traceback" in done.stderr
 
 
 def test_warnings_are_one_line_without_escapes(capsys):
@@ -318,28 +330,14 @@ def test_warnings_are_one_line_without_escapes(capsys):
     assert capsys.readouterr().err == "learn: warning: a [31mred thing\n"
 
 
-@pytest.mark.parametrize(("final", "word"), [(2.0, "diverged"), (1.0, "stalled"), (0.5, None)])
-def test_a_stalled_or_diverging_run_is_named(final, word, capsys, tmp_path):
-    result = fit(
-        lambda p, key: (jnp.sum(p), {}),
-        jnp.ones(1),
-        optimizer=make_optimizer("sgd", 0.5, steps=1),
-        steps=1,
-        key=jax.random.key(0),
-        progress=False,
-    )
-    verdict = word or "improving"
-    report_end(dataclasses.replace(result, final_loss=final, verdict=verdict), tmp_path)
-    error = capsys.readouterr().err
-    assert error == "" if word is None else error.startswith(f"warning: {word}: the loss")
-
-
-def test_a_mistake_in_the_program_is_not_hidden():
-    def main(argv):
-        raise TypeError("a bug")
-
-    with pytest.raises(TypeError):
-        run_command(main, [], prog="learn")
+@pytest.mark.parametrize("verdict", ["diverged", "stalled", "improving"])
+def test_a_stalled_or_diverging_run_is_named(verdict, capsys):
+    found = run(problem(jnp.zeros(3)), 1, progress=False)
+    capsys.readouterr()
+    report(dataclasses.replace(found, result=dataclasses.replace(found.result, verdict=verdict)))
+    said = capsys.readouterr()
+    assert said.out.startswith("loss 3 -> ")
+    assert said.err == "" if verdict == "improving" else said.err.startswith(f"warning: {verdict}: the loss")
 
 
 def test_sigterm_outside_a_fit_exits_with_143():
@@ -357,24 +355,18 @@ def test_sigterm_outside_a_fit_exits_with_143():
 
 def test_two_runs_cannot_share_a_folder(tmp_path):
     """The second is refused while the first lives, --overwrite or not, and changes nothing."""
-    options = LearnOptions(run=RunOptions(out=tmp_path))
-    with run_directory("learn", options) as out:
-        held = (out / "config.json").read_bytes()
+    with run_folder(tmp_path, {"command": "learn"}):
+        before = files(tmp_path)
         code = (
-            "import sys, pathlib\n"
-            "from acqdesign.commands.run import *\n"
-            "import dataclasses\n"
-            "@dataclasses.dataclass(frozen=True)\n"
-            "class O:\n    run: RunOptions\n"
-            "def main(argv):\n"
-            "    with run_directory('learn', O(RunOptions(out=pathlib.Path(argv[0]), overwrite=True))):\n"
-            "        return 0\n"
+            "import sys\nfrom pathlib import Path\nfrom acqdesign.commands.run import run_command\n"
+            "from acqdesign.design.folder import run_folder\n"
+            "def main(argv):\n    with run_folder(Path(argv[0]), {}, overwrite=True):\n        return 0\n"
             "sys.exit(run_command(main, sys.argv[1:], prog='learn'))\n"
         )
         done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
         assert done.returncode == 2
         assert "which another run is writing to" in done.stderr
-        assert (out / "config.json").read_bytes() == held
+        assert files(tmp_path) == before
 
 
 def test_a_folder_that_cannot_be_made_is_4(capsys):
@@ -385,8 +377,44 @@ def test_a_folder_that_cannot_be_made_is_4(capsys):
 def test_precision_and_starts_reach_the_fit(tmp_path):
     command("--out", tmp_path, "--precision", "double", "--starts", 2, "--steps", 3)
     with np.load(tmp_path / "checkpoint" / "step-00000003.npz", allow_pickle=False) as held:
-        assert held["state.params"].shape == (2, 3)
-        assert held["state.params"].dtype == np.float64
+        assert held["state.params.sequence.flips"].shape == (2, 3)
+        assert held["state.params.sequence.flips"].dtype == np.float64
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_flags_of_earlier_versions_name_the_new_ones(name, capsys, tmp_path):
+    """On the command line and in a file of options, unless the command still has them."""
+    known = flat_options(COMMANDS[name][1]())
+    assert set(RENAMED) - set(known)
+    for old in set(RENAMED) - set(known):
+        (tmp_path / "old.json").write_text(json.dumps({old: 1}))
+        name_of = "--" + old.replace("_", "-")
+        for args in ([name_of, 1], [f"{name_of}=1"], ["--config", tmp_path / "old.json"]):
+            assert main(name, *args) == 2
+            error = capsys.readouterr().err
+            assert error.count("\n") == 1
+            assert f"of an earlier version, expected {RENAMED[old]}" in error
+    assert "--term deviation_t2=WEIGHT" in RENAMED["weight_crlb_t2"]
+
+
+# What the commands of version 0.1 wrote before their options were the same: some of them.
+OLD = {
+    "learn_traj": {"phantom": ["brain"], "lines": 20, "objective": None, "ridge": 1e-3, "steps": 5},
+    "learn_flips": {"sequence": "fse", "echoes": 4, "te_ms": 2.0, "ti_ms": 20.0, "objective": None, "steps": 5},
+    "learn_joint": {"phantom": ["brain"], "contrast": "T1w", "reconstruction": "image", "weight_nrmse": 1.0},
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_runs_of_another_version_are_not_resumed(name, tmp_path, capsys):
+    """Nor those of another command; one line says so, and nothing in their folder changes."""
+    (tmp_path / "config.json").write_text(json.dumps({"command": name, "options": OLD[name], "seed": 0}))
+    before = files(tmp_path)
+    assert main(name, "--resume", tmp_path) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "as another command or version wrote it, expected every option of this one. Start a new run." in error
+    assert files(tmp_path) == before
 
 
 def test_help_teaches_flat_flags_with_units_and_defaults(capsys):

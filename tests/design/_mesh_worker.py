@@ -1,10 +1,9 @@
-"""Fits one small joint problem on the meshes that it is told, in a process of its own; prints JSON by mesh.
+"""Learns one small problem on the meshes that it is told, in a process of its own; prints JSON by mesh.
 
-    python _mesh_worker.py MESH[;MESH...] PRECISION [OPTION=VALUE...]
+    python _mesh_worker.py MESH[;MESH...] PRECISION CASE [lowered|compiled]
 
-    python _mesh_worker.py MESH[;MESH...] PRECISION messages lowered|compiled
-
-With several processes: the variables COORDINATOR and PROCESS say where and which of two this is.
+The last word adds how often each kind of message between devices stands in the program of a step, for few and many
+readouts. With several processes: the variables COORDINATOR and PROCESS say where and which of two this is.
 """
 
 import json
@@ -18,96 +17,126 @@ if "COORDINATOR" in os.environ:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(os.environ["COORDINATOR"], 2, int(os.environ["PROCESS"]))
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from acqdesign.base.sharding import device_mesh, split_over
-from acqdesign.design.assignment import exchange_step
-from acqdesign.design.joint_objective import SPLIT, JointObjective, JointSettings, Poses
-from acqdesign.encoding import StraightLineEncoding
-from acqdesign.optim.fit import fit
-from acqdesign.scene import birdcage_maps, fine_shape, load_brain, tissue_classes, tissues
+from acqdesign.base.sharding import device_mesh, everywhere, place
+from acqdesign.base.trees import leaf_names
+from acqdesign.design import Problem, bound, learn, noise, nrmse, term, width
+from acqdesign.encoding import Lines, Trajectory
+from acqdesign.recon import Prior, Subspace, cg
+from acqdesign.scene import Scene, brain
+from acqdesign.signal import FSE, Pulse, Readout, Sequence, Wait
 
 SHAPE, COILS, ECHOES, STEPS = (2, 8, 8), 4, 4, 20
 COLLECTIVES = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
 
 
-def problem(dtype, lines=16, poses=False, **settings):
-    """A scene of two anatomies with coils and noise."""
-    maps = load_brain(shape=SHAPE, contrast="maps").astype(dtype)
-    table = tissues("gm,wm,csf", "3T")
-    scenes = [tissue_classes(maps, table), tissue_classes(maps[:, :, ::-1], table)]
+class Spokes(Trajectory):
+    """A trajectory of one's own."""
+
+    angles: jax.Array
+
+    def coordinates(self):
+        r = jnp.linspace(-0.5, 0.5, 8, dtype=self.angles.dtype)
+        zero = jnp.zeros((len(self.angles), 8), self.angles.dtype)
+        return jnp.stack([zero, r * jnp.cos(self.angles[:, None]), r * jnp.sin(self.angles[:, None])], -1)
+
+
+class Train(Sequence):
+    """A sequence of one's own."""
+
+    flips: jax.Array
+
+    def events(self):
+        for flip in self.flips:
+            yield from (Pulse(flip), Wait(2e-3), Readout(), Wait(8e-3, orders=1))
+
+
+def tikhonov(encoding, kspace, noise):
+    """A reconstruction of one's own."""
+    return cg(encoding.normal() + 1e-2, encoding.adjoint(kspace), iterations=6)
+
+
+def brightness(scan):
+    """A term of one's own."""
+    return jnp.mean(jnp.abs(jnp.abs(scan.image) - scan.target))
+
+
+def scene(dtype, poses):
+    """Two anatomies with coils."""
+    one = brain(SHAPE, coils=COILS, dtype=dtype, augment=poses)
+    maps = jnp.concatenate([one.maps, one.maps[:, :, :, ::-1]], axis=1)
+    turned = one.poses
+    if poses:
+        both = jnp.concatenate([turned.fine, turned.fine[:, :, :, ::-1]], axis=1)
+        turned = eqx.tree_at(lambda p: p.fine, turned, both)
+    return Scene(maps, one.tissue, contrast=one.contrast, smaps=one.smaps, fov=one.fov, poses=turned)
+
+
+def problem(case, dtype, lines=16):
+    """What is learned."""
     points = jnp.asarray(np.random.default_rng(3).uniform(-0.5, 0.5, (lines, 2)), dtype)
-    smaps = birdcage_maps(COILS, SHAPE, dtype=np.result_type(dtype, np.complex64))
-    encoding = StraightLineEncoding(points, SHAPE, SHAPE[0], smaps=smaps)
-    chosen = JointSettings(**({"esp_s": 5e-3, "te_echo": 2, "noise": 0.05, "iterations": 6} | settings))
-    fine = load_brain(shape=fine_shape(SHAPE), contrast="maps").astype(dtype)
-    turned = (
-        Poses(jnp.stack([fine, fine[:, :, ::-1]], axis=1), jnp.ones((3, *SHAPE), dtype)) if poses else None
-    )
-    objective = JointObjective(encoding, jnp.arange(lines) % ECHOES, scenes, chosen, poses=turned)
-    return objective, {"points": points, "flips": jnp.linspace(0.5, 1.2, ECHOES).astype(dtype)}
+    flips = jnp.linspace(0.5, 1.2, ECHOES, dtype=dtype)
+    halves, more = (Lines(points), FSE(flips, 5e-3, te=15e-3)), {"reconstruction": Prior(iterations=6)}
+    if case == "terms":
+        more["terms"] = nrmse() + 0.3 * noise() + 0.1 * width() + 0.1 * bound("t2")
+    if case == "subspace":
+        more["reconstruction"] = Subspace(iterations=6)
+    if case == "own":
+        halves = (Spokes(jnp.linspace(0, 1, lines, dtype=dtype)), Train(flips))
+        more = {"reconstruction": tikhonov, "terms": nrmse() + term(brightness)}
+    sigma = 1e-3 if case == "own" else 0.05
+    return Problem(scene(dtype, case == "poses"), *halves, noise=sigma, order=None, **more)
 
 
-def mesh_of(text, lines=16):
-    return (
-        None
-        if text == "none"
-        else device_mesh(text, {"anatomies": 2, "tissues": 3, "coils": 4, "planes": SHAPE[0], "lines": lines})
-    )
+def mesh_of(text):
+    lengths = {"anatomies": 2, "coils": COILS, "planes": SHAPE[0]}
+    return None if text == "none" else device_mesh(text, lengths)
 
 
-def learn(text, dtype, exchange_every=0, **more):
-    """Twenty steps: the parameters and every loss."""
-    objective, params = problem(dtype, **more)
-    mesh, between = mesh_of(text), exchange_step(objective, jax.random.key(2)) if exchange_every else None
-    if mesh is not None:
-        objective = split_over(mesh, objective, SPLIT)
-    result = fit(
-        objective,
-        params,
-        optimizer=optax.adam(4e-3),
-        steps=STEPS,
-        key=jax.random.key(1),
-        between=between,
-        between_every=exchange_every or 1,
-        progress=False,
-        mesh=mesh,
-    )
-    return {
-        "points": np.asarray(result.params["points"], float).tolist(),
-        "flips": np.asarray(result.params["flips"], float).tolist(),
-        "loss": result.history["loss"].tolist(),
+def learned(text, case, dtype):
+    """Twenty steps: what was learned, and every loss."""
+    every, rate = 4 if case == "exchange" else 0, 5e-2 if case == "own" else 4e-3
+    result, design, _ = learn(
+        problem(case, dtype), STEPS, optimizer=optax.adam(rate), key=jax.random.key(1), mesh=mesh_of(text),
+        exchange_every=every,
+    )  # fmt: skip
+    arrays = {name: leaf for name, leaf in leaf_names(design).items() if hasattr(leaf, "dtype")}
+    return {name: np.asarray(leaf, float).tolist() for name, leaf in arrays.items()} | {
+        "loss": result.history["loss"].tolist()
     }
 
 
-def messages(text, dtype, lines, *, compiled):
+def messages(text, case, dtype, lines, *, compiled):
     """How often each kind of message between devices stands in the program of a step."""
-    objective, params = problem(dtype, lines)
-    mesh = mesh_of(text, lines)
+    mesh, made = mesh_of(text), problem(case, dtype, lines)
+    arrays, form = eqx.partition(place(mesh, made), eqx.is_array)
+
+    def loss(learned, arrays, key):
+        whole = eqx.combine(arrays, form)
+        return whole.loss(eqx.combine(learned, whole.split()[1]), key)[0]
+
     with jax.set_mesh(mesh):
-        step = jax.jit(jax.value_and_grad(lambda p, o, k: o(p, k)[0]))
-        program = step.lower(
-            split_over(mesh, params, {}), split_over(mesh, objective, SPLIT), jax.random.key(0)
-        )
+        step = jax.jit(jax.value_and_grad(loss))
+        program = step.lower(everywhere(mesh, made.split()[0]), arrays, jax.random.key(0))
         if not compiled:
             return {"all_reduce": program.as_text().count("stablehlo.all_reduce")}
         found = re.findall(rf"= [^=]*? ({COLLECTIVES})(?:-start)?\(", program.compile().as_text())
     return {kind: found.count(kind) for kind in set(found)}
 
 
-def main(meshes, precision, *options):
+def main(meshes, precision, case, counted=None):
     jax.config.update("jax_enable_x64", precision == "double")
-    kind = np.float64 if precision == "double" else np.float32
-    given = {name: json.loads(value) for name, value in (o.split("=", 1) for o in options if "=" in o)}
-    counted = {"lowered": False, "compiled": True}.get(options[-1]) if options else None
+    dtype = np.float64 if precision == "double" else np.float32
     found = {}
     for text in meshes.split(";"):
-        if options[:1] != ("messages",):
-            found[text] = learn(text, kind, **given)
-        if counted is not None and text != "none":
-            found[f"messages {text}"] = [messages(text, kind, n, compiled=counted) for n in (16, 64)]
+        found[text] = learned(text, case, dtype)
+        if counted and text != "none":
+            some = [messages(text, case, dtype, n, compiled=counted == "compiled") for n in (16, 64)]
+            found[f"messages {text}"] = some
     print(json.dumps(found))
 
 

@@ -3,6 +3,7 @@
 With `xp=jax.numpy` the same sums are differentiable, by rules that have nothing of the package in them.
 """
 
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -93,3 +94,14 @@ def error(got, want):
 def directional(function, point, direction, step):
     """Central difference of a function along a direction."""
     return (function(point + step * direction) - function(point - step * direction)) / (2 * step)
+
+
+def dot_gap(image, through, kspace, back):
+    """How far `back = Aᴴ y` is from the adjoint of `through = A f`: `|⟨A f, y⟩ - ⟨f, Aᴴ y⟩| / (‖A f‖ ‖y‖)`."""
+    gap = np.vdot(kspace, through) - np.vdot(back, image)
+    return abs(gap) / (np.linalg.norm(np.ravel(through)) * np.linalg.norm(np.ravel(kspace)))
+
+
+def some_complex(rng, shape, dtype=np.complex128):
+    """Complex normal numbers as an array of JAX's."""
+    return jnp.asarray(rng.normal(size=shape) + 1j * rng.normal(size=shape), dtype)

@@ -118,9 +118,7 @@ def derivatives(function, points, along, gains, names):
     return jax.jit(lambda k: {name: kinds[name](k) for name in names})(points)
 
 
-@pytest.mark.parametrize(
-    "limit", [10**6, pytest.param(0, marks=pytest.mark.slow)], ids=["dense", "transforms"]
-)
+@pytest.mark.parametrize("limit", [10**6, pytest.param(0, marks=pytest.mark.slow)], ids=["dense", "transforms"])
 @pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32])
 @pytest.mark.parametrize("method", METHODS)
 def test_derivatives_are_those_of_the_exact_kernel(rng, monkeypatch, method, dtype, limit):
@@ -181,10 +179,7 @@ K = jnp.zeros((5, 2))
     [
         (lambda: pipe_density(K, (4, 4, 4)), r"^points: got .*\(5, 2\).*, expected .*D = 3"),
         (lambda: pipe_density(K[None], (4, 4)), r"^points: got .*\(1, 5, 2\).*, expected shape \(M, D\)"),
-        (
-            lambda: pipe_density(K.astype(int), (4, 4)),
-            r"^points: got .*int64, expected a real floating-point",
-        ),
+        (lambda: pipe_density(K.astype(int), (4, 4)), r"^points: got .*int64, expected a real floating-point"),
         (lambda: pipe_density(K.at[0].set(jnp.nan), (4, 4)), r"^points: got 2 non-finite values"),
         (lambda: pipe_density(K, (4, -1)), r"^shape: got \(4, -1\), expected .*positive integers"),
         (lambda: pipe_density(K, (4, 4), 0), r"^iterations: got 0, expected an integer >= 1"),

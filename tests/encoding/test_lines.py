@@ -8,23 +8,25 @@ import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
+from acqdesign.base.checks import UsageError
 from acqdesign.encoding import (
+    Coils,
+    LineWeights,
+    Mask,
     NUFFTEncoding,
     StraightLineEncoding,
-    operators,
+    density_weights,
     pipe_density,
-    reference_lines,
     uniform_readout,
 )
+from acqdesign.encoding import encoding as module
+from acqdesign.encoding.patterns import reference_lines
 
 from . import _exact
+from ._exact import some_complex
 
 SHAPES = [(4, 6, 5), (5, 7, 8), (1, 8, 7)]
 KINDS = [(jnp.float32, jnp.complex64), (jnp.float64, jnp.complex128)]
-
-
-def some_complex(rng, shape, dtype=np.complex128):
-    return jnp.asarray(rng.normal(size=shape) + 1j * rng.normal(size=shape), dtype)
 
 
 def some_lines(rng, count=13, real=np.float64):
@@ -38,6 +40,11 @@ def inclusive(samples, real=np.float64):
     return jnp.linspace(-0.5, 0.5, samples, dtype=real)
 
 
+def seen_by(encoding, smaps):
+    """An encoding with coils, where there are maps of them."""
+    return encoding if smaps is None else encoding @ Coils(smaps)
+
+
 @pytest.mark.parametrize("kinds", KINDS, ids=["single", "double"])
 @pytest.mark.parametrize(("coils", "readout"), [(0, "uniform"), (3, "inclusive")])
 @pytest.mark.parametrize("shape", SHAPES)
@@ -47,9 +54,10 @@ def test_factored_is_the_general_operator(rng, shape, coils, readout, kinds):
     points, tolerance = some_lines(rng, real=real), 1e-5 if real == jnp.float32 else 1e-11
     smaps = some_complex(rng, (coils, *shape), dtype) if coils else None
     explicit = inclusive(9, real) if readout == "inclusive" else None
-    lines = StraightLineEncoding(points, shape, 9, readout=explicit, smaps=smaps)
-    samples = _exact.line_samples(points, lines.readout)
-    general = NUFFTEncoding(jnp.asarray(samples, real), shape, smaps=smaps, backend="finufft")
+    bare = StraightLineEncoding(points, shape, 9, readout=explicit)
+    samples = _exact.line_samples(points, bare.readout)
+    lines = seen_by(bare, smaps)
+    general = seen_by(NUFFTEncoding(jnp.asarray(samples, real), shape, backend="finufft"), smaps)
     lead, scale = (coils,) if coils else (), np.sqrt(np.prod(shape))
 
     images = some_complex(rng, (2, *shape), dtype)
@@ -63,16 +71,16 @@ def test_factored_is_the_general_operator(rng, shape, coils, readout, kinds):
     weights, along = jnp.asarray(rng.uniform(1, 2, 13), real), jnp.asarray(rng.uniform(1, 2, 9), real)
     both = (weights[:, None] * along).ravel()
     want = eqx.filter_jit(general.adjoint)(flat, both)
-    assert _exact.error(eqx.filter_jit(lines.adjoint)(got, weights, along), want) <= tolerance
+    assert _exact.error(eqx.filter_jit(lines.adjoint)(got, LineWeights(weights, along)), want) <= tolerance
     back = _exact.adjoint(np.asarray(flat) * np.asarray(both), samples, shape) / scale
     back = back if smaps is None else (back * np.conj(smaps)).sum(1)
     assert _exact.error(want, back) <= tolerance
 
 
 @jax.jit
-def gram_and_composed(lines, images, weights, along):
+def gram_and_composed(lines, images, weights):
     """The Gram both ways."""
-    return lines.gram(images, weights, along), lines.adjoint(lines.forward(images), weights, along)
+    return lines.normal(weights)(images), lines.adjoint(lines.forward(images), weights)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +88,6 @@ def gram_and_composed(lines, images, weights, along):
     [
         (SHAPES[0], KINDS[1], "dft"),
         (SHAPES[0], KINDS[1], "finufft"),
-        (SHAPES[1], KINDS[0], "dft"),
         (SHAPES[1], KINDS[0], "finufft"),
         (SHAPES[2], KINDS[1], "dft"),
     ],
@@ -94,8 +101,8 @@ def test_gram_is_adjoint_of_forward(rng, shape, kinds, backend):
     kinds = [(9, None, None), (3, None, None), (9, None, along), (9, inclusive(9, real), None)]
     tolerance = 1e-5 if real == jnp.float32 else (1e-13 if backend == "dft" else 1e-11)
     for samples, readout, inner in kinds:
-        lines = StraightLineEncoding(points, shape, samples, readout=readout, smaps=smaps, backend=backend)
-        got, want = gram_and_composed(lines, images, weights, inner)
+        lines = StraightLineEncoding(points, shape, samples, readout=readout, backend=backend) @ Coils(smaps)
+        got, want = gram_and_composed(lines, images, weights if inner is None else LineWeights(weights, inner))
         assert got.dtype == dtype
         assert _exact.error(got, want) <= tolerance
 
@@ -103,7 +110,8 @@ def test_gram_is_adjoint_of_forward(rng, shape, kinds, backend):
 def test_real_images_have_the_same_gram(rng):
     points, image = some_lines(rng), jnp.asarray(rng.normal(size=(4, 6, 5)))
     lines = StraightLineEncoding(points, (4, 6, 5), 9)
-    assert _exact.error(lines.gram(image), lines.gram(image.astype(complex))) <= 1e-14
+    gram = lines.normal()
+    assert _exact.error(gram(image), gram(image.astype(complex))) <= 1e-14
 
 
 @pytest.mark.parametrize("shape", [(4, 6, 5), (5, 4, 3), (1, 6, 7)])
@@ -113,13 +121,13 @@ def test_full_cartesian_sampling_is_unitary(rng, shape):
     points = jnp.asarray(np.stack(np.meshgrid(*grid, indexing="ij"), -1).reshape(-1, 2))
     lines = StraightLineEncoding(points, shape, shape[0])
     image = some_complex(rng, shape)
-    for back in gram_and_composed(lines, image, None, None):
+    for back in gram_and_composed(lines, image, None):
         assert _exact.error(back, image) <= 1e-13
     kspace = some_complex(rng, (len(points), shape[0]))
     assert _exact.error(jax.jit(lambda y: lines.forward(lines.adjoint(y)))(kspace), kspace) <= 1e-13
     # Twice the samples along x, twice the Gram: the scale is that of the samples.
     twice = StraightLineEncoding(points, shape, 2 * shape[0])
-    for back in gram_and_composed(twice, image, None, None):
+    for back in gram_and_composed(twice, image, None):
         assert _exact.error(back, 2 * image) <= 1e-13
 
 
@@ -129,12 +137,12 @@ def test_uniform_readout_has_the_voxels_convention():
 
 
 def test_a_gram_is_made_once_and_used_often(rng):
-    """`normal` returns a pytree that passes through `jit` and maps any batch, equal to `gram`."""
+    """`normal` returns a pytree that passes through `jit` and maps any batch."""
     points, shape = some_lines(rng), (4, 6, 5)
-    lines = StraightLineEncoding(points, shape, 9, smaps=some_complex(rng, (3, *shape)))
+    lines = StraightLineEncoding(points, shape, 9) @ Coils(some_complex(rng, (3, *shape)))
     weights = jnp.asarray(rng.uniform(1, 2, 13))
     gram, images = lines.normal(weights), some_complex(rng, (2, 2, *shape))
-    want = lines.gram(images, weights)
+    want = lines.normal(weights)(images)
     traces = []
 
     @jax.jit
@@ -154,8 +162,8 @@ def test_replacing_a_leaf_leaves_nothing_stale(rng):
     shape, image = (4, 6, 5), some_complex(rng, (4, 6, 5))
     lines = StraightLineEncoding(some_lines(rng), shape, readout=uniform_readout(9, jnp.float64))
     moved = eqx.tree_at(lambda e: (e.points, e.positions), lines, (some_lines(rng) + 0.1, inclusive(9)))
-    new, composed = gram_and_composed(moved, image, None, None)
-    old, _ = gram_and_composed(lines, image, None, None)
+    new, composed = gram_and_composed(moved, image, None)
+    old, _ = gram_and_composed(lines, image, None)
     assert _exact.error(new, composed) <= 1e-13
     assert _exact.error(new, old) > 1e-3
 
@@ -169,10 +177,10 @@ def test_derivatives_of_gram_are_those_of_adjoint_of_forward(rng, backend):
     along = (points[::-1], 1j * image, smaps[::-1], at[3][::-1], readout**2)
 
     def encoding(points, smaps, readout):
-        return StraightLineEncoding(points, shape, readout=readout, smaps=smaps, backend=backend)
+        return StraightLineEncoding(points, shape, readout=readout, backend=backend) @ Coils(smaps)
 
     def gram(points, image, smaps, weights, readout):
-        return encoding(points, smaps, readout).gram(image, weights)
+        return encoding(points, smaps, readout).normal(weights)(image)
 
     def composed(points, image, smaps, weights, readout):
         lines = encoding(points, smaps, readout)
@@ -195,6 +203,55 @@ def test_derivatives_of_gram_are_those_of_adjoint_of_forward(rng, backend):
         assert _exact.error(leaves[1], leaves[2]) <= 1e-9
 
 
+def sampled(points, shape, kind):
+    """Encodings that know their density."""
+    if kind == "general":
+        along = jnp.broadcast_to(inclusive(5)[None, :, None], (len(points), 5, 1))
+        planes = jnp.broadcast_to(points[:, None], (len(points), 5, 2))
+        return NUFFTEncoding(jnp.concatenate([along, planes], axis=-1), shape)
+    more = {"readout": inclusive(5)} if kind == "explicit" else {"samples_per_line": 6 if kind == "uniform" else 2}
+    return StraightLineEncoding(points, shape, **more)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "coarse", "explicit", "general"])
+def test_adjoint_of_a_prepared_image_is_the_density_compensated_adjoint(rng, kind):
+    """`Aᴴ W A f` with the density, and its gradient in the points; with coils and a mask.
+
+    What is prepared does not depend on where the readouts are: it is made once, at other points.
+    """
+    shape, points, image = (3, 4, 5), some_lines(rng, 7), some_complex(rng, (2, 3, 4, 5))
+    smaps, mask = some_complex(rng, (2, *shape)), jnp.asarray(rng.random(shape))
+
+    def encoding(points):
+        return sampled(points, shape, kind) @ Coils(smaps) @ Mask(mask)
+
+    prepared = jax.jit(lambda k: encoding(k).prepare(image))(some_lines(rng, 7))
+
+    def both(points):
+        here = encoding(points)
+        weights = here.density("pipe", 2)
+        found = here.adjoint_of(prepared, weights), here.adjoint(here.forward(image), weights)
+        return [jnp.sum(jnp.abs(one) ** 3) for one in found], found
+
+    slopes, found = jax.jit(jax.jacrev(both, has_aux=True))(points)
+    assert _exact.error(*found) <= 1e-10
+    assert _exact.error(*slopes) <= 1e-10
+
+
+@pytest.mark.parametrize("kind", ["uniform", "explicit"])
+def test_density_of_lines_is_the_planes_times_the_readouts(rng, kind):
+    """Weights of the lines in their plane and of the samples along them; by each name, without coils' say."""
+    points, shape = some_lines(rng, 7), (3, 4, 5)
+    lines = sampled(points, shape, kind)
+    for name in ("pipe", "least-squares", "none"):
+        found = (lines @ Coils(jnp.ones((2, *shape), complex))).density(name, 3)
+        np.testing.assert_array_equal(found.lines, density_weights(name, points, shape[1:], 3))
+        want = pipe_density(lines.readout[:, None], (3,), 10)
+        np.testing.assert_array_equal(found.samples, want)
+    if kind == "uniform":
+        np.testing.assert_allclose(found.samples, 0.5, rtol=1e-6)
+
+
 @pytest.mark.parametrize("together", [1, 2])
 def test_coils_in_groups_are_all_at_once(rng, monkeypatch, together):
     """Gram and adjoint, with their gradients in points, maps, image and samples; on a mesh too."""
@@ -203,8 +260,8 @@ def test_coils_in_groups_are_all_at_once(rng, monkeypatch, together):
     kspace = some_complex(rng, (2, 4, 7, 5))
 
     def loss(points, smaps, image, kspace):
-        lines = StraightLineEncoding(points, shape, 5, smaps=smaps)
-        return jnp.sum(jnp.abs(lines.gram(image) + lines.adjoint(kspace)) ** 3)
+        lines = StraightLineEncoding(points, shape, 5) @ Coils(smaps)
+        return jnp.sum(jnp.abs(lines.normal()(image) + lines.adjoint(kspace)) ** 3)
 
     def everything(mesh):
         one = jax.make_mesh((1,), ("coils",), axis_types=(AxisType.Auto,))
@@ -213,7 +270,7 @@ def test_coils_in_groups_are_all_at_once(rng, monkeypatch, together):
         return jax.jit(jax.value_and_grad(run, tuple(range(4))))(*at, kspace)
 
     whole = everything(False)
-    monkeypatch.setattr(operators, "_COILS_BYTES", together * 3 * 2 * 60 * 16)
+    monkeypatch.setattr(module, "_COILS_BYTES", together * 3 * 2 * 60 * 16)
     for found in (everything(False), everything(True)):
         for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(whole), strict=True):
             assert _exact.error(got, want) <= 1e-13
@@ -222,14 +279,13 @@ def test_coils_in_groups_are_all_at_once(rng, monkeypatch, together):
 def test_a_gradient_through_a_gram_keeps_no_coil_images(rng):
     """One iteration of conjugate gradients with its backward pass needs the maps and one image, whatever the coils."""
     shape, coils = (3, 4, 5), 8
-    lines = StraightLineEncoding(some_lines(rng), shape, 9, smaps=some_complex(rng, (coils, *shape)))
+    lines = StraightLineEncoding(some_lines(rng), shape, 9) @ Coils(some_complex(rng, (coils, *shape)))
     gram, image = lines.normal(), some_complex(rng, shape)
-    _, pull = jax.vjp(
-        lambda spectrum: eqx.tree_at(lambda g: g.spectrum, gram, spectrum)(image), gram.spectrum
-    )
+    inner = gram.gram
+    _, pull = jax.vjp(lambda spectrum: eqx.tree_at(lambda g: g.gram.spectrum, gram, spectrum)(image), inner.spectrum)
     kept = sorted(leaf.size for leaf in jax.tree.leaves(pull))
     assert kept[-1] == coils * image.size  # the maps
-    assert sum(kept[:-1]) < 4 * image.size + gram.spectrum.size
+    assert sum(kept[:-1]) < 4 * image.size + inner.spectrum.size
 
 
 def test_vmap_over_sets_of_lines(rng):
@@ -237,7 +293,7 @@ def test_vmap_over_sets_of_lines(rng):
     points, image = jnp.stack([some_lines(rng) for _ in range(3)]), some_complex(rng, (4, 6, 5))
 
     def gram(k):
-        return StraightLineEncoding(k, (4, 6, 5), 9).gram(image, pipe_density(k, (6, 5), 2))
+        return StraightLineEncoding(k, (4, 6, 5), 9).normal(pipe_density(k, (6, 5), 2))(image)
 
     one = jax.jit(gram)
     for got, k in zip(jax.jit(jax.vmap(gram))(points), points, strict=True):
@@ -265,9 +321,7 @@ def test_reference_loss_has_its_own_gradient(shape):
     # The oracle's gradient is that of NumPy's values.
     rng = np.random.default_rng(7)
     for direction in rng.normal(size=(2, *points.shape)):
-        difference = _exact.directional(
-            lambda k: _exact.reference_loss(k, image, readout), points, direction, 1e-6
-        )
+        difference = _exact.directional(lambda k: _exact.reference_loss(k, image, readout), points, direction, 1e-6)
         assert abs(np.sum(gradient * direction) - difference) <= 1e-6 * abs(difference)
 
     for real, tolerance in ((jnp.float64, 1e-6), (jnp.float32, 1e-4)):
@@ -277,7 +331,7 @@ def test_reference_loss_has_its_own_gradient(shape):
         def loss(k, truth=truth, traces=traces):
             traces.append(None)
             encoding = StraightLineEncoding(k, shape, readout=jnp.asarray(readout, k.dtype))
-            size = jnp.abs(encoding.gram(truth, weights=pipe_density(k, shape[1:])))
+            size = jnp.abs(encoding.normal(pipe_density(k, shape[1:]))(truth))
             return jnp.mean((size / jnp.mean(size) - truth / jnp.mean(truth)) ** 2)
 
         step = jax.jit(jax.value_and_grad(loss))
@@ -295,7 +349,7 @@ def test_reference_loss_has_its_own_gradient(shape):
 K = jnp.zeros((5, 2))
 SHAPE = (3, 4, 5)
 LINES = StraightLineEncoding(K, SHAPE, 6)
-COILS = StraightLineEncoding(K, SHAPE, 6, smaps=jnp.ones((2, *SHAPE), complex))
+COILS = LINES @ Coils(jnp.ones((2, *SHAPE), complex))
 
 
 def kspace(*shape):
@@ -305,68 +359,50 @@ def kspace(*shape):
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (
-            lambda: StraightLineEncoding([[0.0, 0.0]], SHAPE, 6),
-            r"^points: got \[\[0.0, 0.0\]\], expected a real",
-        ),
-        (
-            lambda: StraightLineEncoding(K.astype(int), SHAPE, 6),
-            r"^points: got .*int64, expected a real floating",
-        ),
-        (
-            lambda: StraightLineEncoding(K + 0j, SHAPE, 6),
-            r"^points: got .*complex128, expected a real floating",
-        ),
+        (lambda: StraightLineEncoding([[0.0, 0.0]], SHAPE, 6), r"^points: got \[\[0.0, 0.0\]\], expected a real"),
+        (lambda: StraightLineEncoding(K.astype(int), SHAPE, 6), r"^points: got .*int64, expected a real floating"),
+        (lambda: StraightLineEncoding(K + 0j, SHAPE, 6), r"^points: got .*complex128, expected a real floating"),
         (lambda: StraightLineEncoding(jnp.zeros((5, 3)), SHAPE, 6), r"^points: got .*\(5, 3\).*D = 2"),
         (lambda: StraightLineEncoding(K[None], SHAPE, 6), r"^points: got .*\(1, 5, 2\).*\(lines, 2\).*vmap"),
         (lambda: StraightLineEncoding(K[:0], SHAPE, 6), r"^points: got .*\(0, 2\)"),
-        (
-            lambda: StraightLineEncoding(K.at[1, 1].set(jnp.nan), SHAPE, 6),
-            r"^points: got 1 non-finite values",
-        ),
+        (lambda: StraightLineEncoding(K.at[1, 1].set(jnp.nan), SHAPE, 6), r"^points: got 1 non-finite values"),
         (lambda: StraightLineEncoding(K, (4, 5), 6), r"^shape: got \(4, 5\), expected 3 positive integers"),
         (lambda: StraightLineEncoding(K, (0, 4, 5), 6), r"^shape: got \(0, 4, 5\)"),
         (lambda: StraightLineEncoding(K, SHAPE, 0), r"^samples_per_line: got 0, expected an integer >= 1"),
         (lambda: StraightLineEncoding(K, SHAPE, -3), r"^samples_per_line: got -3"),
-        (
-            lambda: StraightLineEncoding(K, SHAPE),
-            r"^samples_per_line: got None, expected the number of samples",
-        ),
-        (
-            lambda: StraightLineEncoding(K, SHAPE, 6, readout=jnp.zeros(7)),
-            r"^samples_per_line: got 6, expected 7",
-        ),
+        (lambda: StraightLineEncoding(K, SHAPE), r"^samples_per_line: got None, expected the number of samples"),
+        (lambda: StraightLineEncoding(K, SHAPE, 6, readout=jnp.zeros(7)), r"^samples_per_line: got 6, expected 7"),
         (lambda: StraightLineEncoding(K, SHAPE, readout=jnp.zeros((7, 1))), r"^readout: got .*\(7, 1\)"),
         (lambda: StraightLineEncoding(K, SHAPE, readout=jnp.array([jnp.inf])), r"^readout: got 1 non-finite"),
         (lambda: StraightLineEncoding(K, SHAPE, readout=jnp.zeros(0)), r"^samples_per_line: got 0"),
-        (
-            lambda: StraightLineEncoding(K, SHAPE, 6, smaps=kspace(*SHAPE)),
-            r"^smaps: got .*\(coils, 3, 4, 5\)",
-        ),
-        (
-            lambda: StraightLineEncoding(K, SHAPE, 6, backend="gpu"),
-            r"^backend: got 'gpu', expected one of auto",
-        ),
+        (lambda: LINES @ Coils(kspace(*SHAPE)), r"^Coils: got .*\(3, 4, 5\), expected shape \(\.\.\., 3, 3, 4, 5\)"),
+        (lambda: StraightLineEncoding(K, SHAPE, 6, backend="gpu"), r"^backend: got 'gpu', expected one of auto"),
         (lambda: StraightLineEncoding(K, SHAPE, 6, eps=-1.0), r"^eps: got -1.0, expected .*between 0 and 1"),
-        (
-            lambda: LINES.forward(kspace(3, 5, 4)),
-            r"^image: got .*\(3, 5, 4\).*, expected shape \(\.\.\., 3, 4, 5\)",
-        ),
-        (lambda: LINES.gram(kspace(4, 5)), r"^image: got .*\(4, 5\)"),
+        (lambda: LINES.forward(kspace(3, 5, 4)), r"^image: got .*\(3, 5, 4\).*, expected shape \(\.\.\., 3, 4, 5\)"),
+        (lambda: COILS.normal()(kspace(4, 5)), r"^image: got .*\(4, 5\)"),
         (lambda: LINES.normal()(kspace(3, 5, 4)), r"^image: got .*\(3, 5, 4\)"),
         (lambda: LINES.adjoint(kspace(6, 5)), r"^kspace: got .*\(6, 5\).*, expected shape \(\.\.\., 5, 6\)"),
-        (
-            lambda: COILS.adjoint(kspace(5, 6)),
-            r"^kspace: got .*\(5, 6\).*, expected shape \(\.\.\., 2, 5, 6\)",
-        ),
+        (lambda: COILS.adjoint(kspace(5, 6)), r"^kspace: got .*\(5, 6\).*, expected shape \(\.\.\., 2, 5, 6\)"),
         (lambda: LINES.adjoint(kspace(5, 6), jnp.ones(1)), r"^weights: got .*\(1,\).*, expected .*\(5,\)"),
-        (lambda: LINES.adjoint(kspace(5, 6), None, jnp.ones(5)), r"^readout_weights: got .*\(5,\).*\(6,\)"),
-        (lambda: LINES.gram(kspace(*SHAPE), kspace(5)), r"^weights: got .*complex128, expected a real"),
-        (lambda: LINES.normal(None, jnp.ones(1)), r"^readout_weights: got .*\(1,\)"),
+        (
+            lambda: LINES.adjoint(kspace(5, 6), LineWeights(jnp.ones(5), jnp.ones(5))),
+            r"^weights of samples: got .*\(5,\).*\(6,\)",
+        ),
+        (lambda: LINES.normal(kspace(5)), r"^weights: got .*complex128, expected a real"),
+        (lambda: LINES.normal(LineWeights(jnp.ones(5), jnp.ones(1))), r"^weights of samples: got .*\(1,\)"),
+        (lambda: LINES.normals(jnp.ones((2, 6))), r"^weights: got .*\(2, 6\).*, expected .*\(2, 5\)"),
+        (
+            lambda: LINES.sum_of_normals(jnp.ones((2, 5)), kspace(3, *SHAPE)),
+            r"^images: got .*\(3, 3, 4, 5\).*, expected 2 along the first axis",
+        ),
+        (
+            lambda: COILS.sum_of_normals(jnp.ones((2, 5)), kspace(2, 4, 5)),
+            r"^image: got .*\(4, 5\).*, expected shape \(\.\.\., 3, 4, 5\)",
+        ),
         (lambda: uniform_readout(0), r"^samples: got 0, expected an integer >= 1"),
     ],
 )
 @pytest.mark.usefixtures("unchecked_types")
 def test_bad_input_is_refused_by_name(call, says):
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(UsageError, match=says):
         call()

@@ -54,9 +54,7 @@ def test_values_are_those_of_the_exact_dft(rng, shape, real, dtype, backend):
 @pytest.mark.parametrize("eps", [1e-3, 1e-5, 1e-9])
 def test_accuracy_is_the_one_asked_for(rng, eps):
     points, image = some_points(rng, 60, 2), some_complex(rng, (14, 15))
-    got = _exact.error(
-        nufft_forward(image, points, eps=eps, backend="finufft"), _exact.forward(image, points)
-    )
+    got = _exact.error(nufft_forward(image, points, eps=eps, backend="finufft"), _exact.forward(image, points))
     # Asking for less must cost accuracy: the option arrives.
     assert 1e-4 * eps < got <= 10 * eps
 
@@ -308,7 +306,7 @@ mesh = jax.make_mesh((2,), ("x",), axis_types=(AxisType.Auto,))
 def loss(images, points):
     lines = StraightLineEncoding(points, (1, 5, 4), 1, backend="dft")
     weights = pipe_density(points, (5, 4), 2)
-    return jnp.sum(jnp.abs(lines.adjoint(lines.forward(images), weights) - lines.gram(2 * images)) ** 2)
+    return jnp.sum(jnp.abs(lines.adjoint(lines.forward(images), weights) - lines.normal()(2 * images)) ** 2)
 
 def shared(images, points):
     part = lambda i, k: jax.lax.psum(loss(i, k), "x")
@@ -340,10 +338,7 @@ K = jnp.zeros((5, 2), jnp.float32)
     ("call", "says"),
     [
         (lambda: nufft_forward(ones(4, 4), [[0.0, 0.0]]), r"^points: got \[\[0.0, 0.0\]\], expected a real"),
-        (
-            lambda: nufft_forward(ones(4, 4), ones(5, 2)),
-            r"^points: got .*\(5, 2\).*complex64, expected a real",
-        ),
+        (lambda: nufft_forward(ones(4, 4), ones(5, 2)), r"^points: got .*\(5, 2\).*complex64, expected a real"),
         (lambda: nufft_forward(ones(4, 4), ones(5, 2, dtype=int)), r"^points: got .*int64, expected a real"),
         (lambda: nufft_forward(ones(4, 4), K[0]), r"^points: got .*\(2,\).*, expected .*\(\.\.\., M, D\)"),
         (lambda: nufft_forward(ones(4, 4), jnp.zeros((5, 4))), r"^points: got .*\(5, 4\).*D = 1, 2 or 3"),
@@ -353,17 +348,11 @@ K = jnp.zeros((5, 2), jnp.float32)
         (lambda: nufft_forward(ones(4), K), r"^image: got .*\(4,\).*, expected at least 2 axes"),
         (lambda: nufft_forward(ones(4, 0), K), r"^image.shape: got \(4, 0\), expected .*positive integers"),
         (lambda: nufft_forward(ones(0, 4, 4), K), r"^image: got .*\(0, 4, 4\).*, expected at least one"),
-        (
-            lambda: nufft_forward(ones(4, 4), K[None]),
-            r"^image: got .*\(4, 4\).*leading axes \(1,\) of points",
-        ),
+        (lambda: nufft_forward(ones(4, 4), K[None]), r"^image: got .*\(4, 4\).*leading axes \(1,\) of points"),
         (lambda: nufft_forward(ones(4, 4), K, eps=0.0), "^eps: got 0.0, expected .*between 0 and 1"),
         (lambda: nufft_forward(ones(4, 4), K, eps=float("nan")), "^eps: got nan"),
         (lambda: nufft_forward(ones(4, 4), K, backend="finuft"), "^backend: got 'finuft', .*finufft.*dft"),
-        (
-            lambda: nufft_adjoint(ones(4), K, (4, 4)),
-            r"^samples: got .*\(4,\).*, expected shape \(\.\.\., 5\)",
-        ),
+        (lambda: nufft_adjoint(ones(4), K, (4, 4)), r"^samples: got .*\(4,\).*, expected shape \(\.\.\., 5\)"),
         (lambda: nufft_adjoint(ones(5), K, (4, 4, 4)), r"^points: got .*\(5, 2\).*D = 3"),
         (lambda: nufft_adjoint(ones(5), K, (4, 0)), r"^shape: got \(4, 0\)"),
         (lambda: nufft_adjoint(ones(0, 5), K, (4, 4)), r"^samples: got .*\(0, 5\)"),

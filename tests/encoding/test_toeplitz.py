@@ -107,9 +107,7 @@ def test_derivatives_are_the_dense_grams(rng, backend):
     along = (jnp.asarray(rng.normal(size=(7, 2))), jnp.asarray(rng.normal(size=7)), planes[::-1] * 1j)
 
     def mine(points, weights, planes):
-        return toeplitz.convolve_planes(
-            planes, toeplitz.gram_spectrum(points, weights, shape, backend=backend)
-        )
+        return toeplitz.convolve_planes(planes, toeplitz.gram_spectrum(points, weights, shape, backend=backend))
 
     def exact(points, weights, planes):
         return _exact.adjoint(weights * _exact.forward(planes, points, jnp), points, shape, jnp)

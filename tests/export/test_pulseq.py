@@ -2,13 +2,17 @@
 
 import dataclasses
 import hashlib
-import sys
+import importlib
+import re
+import time
+import tracemalloc
 
 import numpy as np
 import pytest
 
+from acqdesign.base.checks import UsageError
 from acqdesign.base.units import GAMMA_HZ_PER_T
-from acqdesign.export import PulseqOptions, plan, pulseq, pulseq_text, read_pulseq, with_samples, write_pulseq
+from acqdesign.export import Pulseq, PulseqOptions, plan, pulseq, pulseq_text, read_design, with_samples, write_design
 from acqdesign.export.pns import passing_slew, predict_pns
 from acqdesign.export.pulseq_play import play
 from acqdesign.export.pulseq_text import read_tables
@@ -63,7 +67,7 @@ DESIGN = with_echoes(train_design(4, 3))
 def written(tmp_path_factory):
     """One design in trains, written with a selective excitation; the file, the report, and pypulseq's own reading."""
     path = tmp_path_factory.mktemp("seq") / "design.seq"
-    report = write_pulseq(path, DESIGN, PulseqOptions(slab_m=0.04))
+    report = write_design(path, DESIGN, to=Pulseq(PulseqOptions(slab_m=0.04)))
     sequence = pp.Sequence(pp.Opts(gamma=GAMMA_HZ_PER_T))
     sequence.read(str(path))
     return path, report, sequence
@@ -77,7 +81,7 @@ def in_order(design):
 def test_pypulseq_plays_the_intended_positions_over_a_long_train(tmp_path):
     """`calculate_kspace` of the file at its samples, to 1e-3 of a cell on every axis, over 64 echoes."""
     design = with_echoes(train_design(64, 2))
-    write_pulseq(tmp_path / "long.seq", design, PulseqOptions(dummies=0, noise_scan=False))
+    write_design(tmp_path / "long.seq", design, to=Pulseq(PulseqOptions(dummies=0, noise_scan=False)))
     sequence = pp.Sequence(pp.Opts(gamma=GAMMA_HZ_PER_T))
     sequence.read(str(tmp_path / "long.seq"))
     k = sequence.calculate_kspace()[0].reshape(3, 128, 16)
@@ -91,11 +95,8 @@ def test_pypulseq_plays_the_intended_positions_over_a_long_train(tmp_path):
 def test_six_digits_are_enough_for_large_matrices(tmp_path, samples):
     """The first lobe makes up for what the file's digits leave of the crushers: every sample to 1e-3 of a cell."""
     size = np.array([samples, 256, 200])
-    design = with_echoes(train_design(2, 1, esp=8e-3, samples=samples)) | {
-        "shape": size,
-        "fov_m": size * 0.9e-3,
-    }
-    write_pulseq(tmp_path / "fine.seq", design, PulseqOptions(dummies=0, noise_scan=False))
+    design = with_echoes(train_design(2, 1, esp=8e-3, samples=samples)) | {"shape": size, "fov_m": size * 0.9e-3}
+    write_design(tmp_path / "fine.seq", design, to=Pulseq(PulseqOptions(dummies=0, noise_scan=False)))
     sequence = pp.Sequence(pp.Opts(gamma=GAMMA_HZ_PER_T))
     sequence.read(str(tmp_path / "fine.seq"))
     cells = sequence.calculate_kspace()[0].reshape(3, 2, samples) * (size * 0.9e-3)[:, None, None]
@@ -114,7 +115,7 @@ def test_pypulseq_finds_no_fault(written):
 def test_a_design_comes_back(written):
     """Positions, flips, phases and times, to the file's six digits; the report holds the same."""
     path, report, _ = written
-    found = read_pulseq(path)
+    found = read_design(path)
     order = in_order(DESIGN)
     for name in ("train", "echo"):
         np.testing.assert_array_equal(found[name], DESIGN[name][order])
@@ -127,7 +128,7 @@ def test_a_design_comes_back(written):
     np.testing.assert_allclose(found["excitation_rad"], np.pi / 2, rtol=1e-5)
     np.testing.assert_allclose(found["tr_s"], [3.0], rtol=1e-5)
     for name, value in report.played.items():
-        np.testing.assert_array_equal(found[name], value)
+        np.testing.assert_array_equal(found[name], np.asarray(value).astype(found[name].dtype))
 
 
 def test_the_order_of_pulses_is_cpmg(written):
@@ -171,12 +172,6 @@ def test_gradients_keep_the_limits_on_every_axis_and_in_vector_sum(name, kind):
     assert np.abs(slew).max() > 0.2 * limits.max_slew_t_per_m_s
 
 
-def test_equal_designs_give_equal_bytes(written, tmp_path):
-    path, _, _ = written
-    write_pulseq(tmp_path / "again.seq", DESIGN, PulseqOptions(slab_m=0.04))
-    assert (tmp_path / "again.seq").read_bytes() == path.read_bytes()
-
-
 def test_labels_and_definitions_say_what_a_reconstruction_needs(written):
     """Noise first, then the nearest grid cell and echo of each line; matrix, field of view and signature."""
     path, _, sequence = written
@@ -210,8 +205,8 @@ def test_single_echoes_are_spoiled_gradient_echoes(tmp_path, slab_m):
     """Positions to 1e-3 of a cell, flip, TE and TR; quadratic phases of 117° on pulse and receiver alike."""
     design = single_design()
     options = PulseqOptions(slab_m=slab_m, te_s=4e-3, tr_s=12e-3, dummies=3, noise_scan=False)
-    report = write_pulseq(tmp_path / "spgr.seq", design, options)
-    found = read_pulseq(tmp_path / "spgr.seq")
+    report = write_design(tmp_path / "spgr.seq", design, to=Pulseq(options))
+    found = read_design(tmp_path / "spgr.seq")
     cells = (found["points"] - design["points"]) * design["shape"][1:]
     assert np.abs(cells).max() < 1e-3
     assert "echo" not in found
@@ -236,8 +231,8 @@ def test_an_echo_that_no_line_needs_is_played_without_a_readout(tmp_path):
     keep = np.arange(12) != 5
     for name in ("points", "train", "echo"):
         design[name] = DESIGN[name][keep]
-    write_pulseq(tmp_path / "gap.seq", design)
-    found = read_pulseq(tmp_path / "gap.seq")
+    write_design(tmp_path / "gap.seq", design)
+    found = read_design(tmp_path / "gap.seq")
     order = in_order(design)
     np.testing.assert_array_equal(found["echo"], design["echo"][order])
     np.testing.assert_array_equal(found["train"], design["train"][order])
@@ -249,7 +244,7 @@ def test_readouts_with_both_ends_or_of_odd_length_are_played_as_they_are(tmp_pat
     """Inclusive grids have their centre between samples, where the echo is."""
     readout = np.linspace(-0.5, 0.5, samples).astype(np.float32)
     design = DESIGN | {"readout": readout, "samples_per_line": samples}
-    report = write_pulseq(tmp_path / "ends.seq", design)
+    report = write_design(tmp_path / "ends.seq", design)
     np.testing.assert_allclose(report.played["readout"], readout, rtol=0, atol=1e-3 / 16)
 
 
@@ -257,9 +252,9 @@ def test_a_plane_is_given_a_readout(tmp_path):
     """One plane has no readout: it needs samples, which become voxels along x of the plane's thickness."""
     plane = DESIGN | {"shape": np.array([1, 20, 15]), "samples_per_line": 1, "readout": np.zeros(1)}
     plane["fov_m"] = np.array([0.003, 0.055, 0.0451])
-    with pytest.raises(ValueError, match=r"one plane.*samples"):
-        write_pulseq(tmp_path / "plane.seq", plane)
-    report = write_pulseq(tmp_path / "plane.seq", with_samples(plane, 32))
+    with pytest.raises(UsageError, match=r"one plane.*samples"):
+        write_design(tmp_path / "plane.seq", plane)
+    report = write_design(tmp_path / "plane.seq", with_samples(plane, 32))
     np.testing.assert_array_equal(report.played["shape"], [32, 20, 15])
     np.testing.assert_allclose(report.played["fov_m"], [0.096, 0.055, 0.0451])
     np.testing.assert_allclose(report.played["readout"], (np.arange(32) - 16) / 32, atol=1e-5)
@@ -268,7 +263,7 @@ def test_a_plane_is_given_a_readout(tmp_path):
 def test_a_flip_of_zero_and_a_line_at_the_centre_play(tmp_path):
     design = DESIGN | {"flips_rad": np.array([0.0, 1.0, 2.0, -3.0]), "phases_rad": np.zeros(4)}
     design["points"] = np.zeros_like(DESIGN["points"])
-    report = write_pulseq(tmp_path / "zero.seq", design)
+    report = write_design(tmp_path / "zero.seq", design)
     np.testing.assert_allclose(report.played["flips_rad"], [0, 1, 2, 3], atol=1e-5)
     np.testing.assert_allclose(report.played["phases_rad"], [0, 0, 0, np.pi], atol=1e-5)
     np.testing.assert_allclose(report.played["points"], 0, atol=1e-6)
@@ -279,7 +274,7 @@ def test_predicted_stimulation_is_that_of_the_whole_sequence():
     design = with_echoes(train_design(12, 2, esp=3.2e-3))
     settled = make_plan(design, PulseqOptions(dummies=0, noise_scan=False, tr_s=0.05))
     whole = build_sequence(settled)
-    hardware = __import__("pypulseq.utils.safe_pns_prediction", fromlist=["x"]).safe_example_hw()
+    hardware = importlib.import_module("pypulseq.utils.safe_pns_prediction").safe_example_hw()
     _, norm, _, _ = whole.calculate_pns(hardware, time_range=[0.0, 0.09], do_plots=False)
     assert predict_pns(settled) == pytest.approx(norm.max(), rel=0.02)
 
@@ -288,10 +283,8 @@ def test_stimulation_over_the_limit_warns_with_the_slew_that_passes(tmp_path):
     """And at that slew, with the echo spacing it asks for, the prediction is under the limit."""
     design = with_echoes(train_design(8, 1, esp=3.4e-3)) | {"fov_m": np.array([0.016, 0.02, 0.015])}
     options = PulseqOptions(system=system_limits("prisma"), crusher=0.3)
-    with pytest.warns(
-        UserWarning, match=r"predicted at \d+ % of the limit; a slew rate of .* passes"
-    ) as caught:
-        report = write_pulseq(tmp_path / "steep.seq", design, options)
+    with pytest.warns(UserWarning, match=r"predicted at \d+ % of the limit; a slew rate of .* passes") as caught:
+        report = write_design(tmp_path / "steep.seq", design, to=Pulseq(options))
     assert report.pns > 1
     assert report.advice == str(caught[0].message)
     slew, esp = passing_slew(design, options)
@@ -301,10 +294,34 @@ def test_stimulation_over_the_limit_warns_with_the_slew_that_passes(tmp_path):
     assert slew < 200
 
 
+def test_a_scanner_s_own_file_gives_the_model_of_its_numbers(tmp_path):
+    """With those of the published example, as the scanner writes them, the prediction is the example's."""
+    example = importlib.import_module("pypulseq.utils.safe_pns_prediction").safe_example_hw()
+    rows = ["### ASCCONV BEGIN ###", 'asCOMP[0].tName = "AS"']
+    for axis in "xyz":
+        held, name = getattr(example, axis), axis.upper()
+        for n in range(3):
+            rows += [f"flGSWDTau{name}[{n}] = {getattr(held, f'tau{n + 1}')}"]
+            rows += [f"flGSWDA{name}[{n}] = {getattr(held, f'a{n + 1}')}"]
+        rows += [f"flGSWDStimulationLimit{name} = {held.stim_limit}"]
+        rows += [f"flGSWDStimulationThreshold{name} = {held.stim_thresh}"]
+        rows += [f"asGPAParameters[0].sGCParameters.flGScaleFactor{name} = {held.g_scale}"]
+    path = tmp_path / "scanner.asc"
+    path.write_text("\n".join([*rows, "### ASCCONV END ###", ""]))
+    reports = [
+        write_design(tmp_path / "a.seq", DESIGN, to=Pulseq(pns_hardware=given)) for given in (None, path, str(path))
+    ]
+    assert reports[1].pns == reports[2].pns == pytest.approx(reports[0].pns, rel=1e-9)
+    assert [report.lines()[-1].split(", by ")[1] for report in reports[:2]] == [
+        "a published example of a scanner",
+        "the scanner's model",
+    ]
+
+
 def test_a_scanner_file_that_cannot_be_read_is_refused(tmp_path):
     (tmp_path / "scanner.asc").write_text("nothing of use")
-    with pytest.raises(ValueError, match=r"asc: got .*scanner.asc"):
-        write_pulseq(tmp_path / "design.seq", DESIGN, pns_hardware=str(tmp_path / "scanner.asc"))
+    with pytest.raises(UsageError, match=r"asc: got .*scanner.asc"):
+        write_design(tmp_path / "design.seq", DESIGN, to=Pulseq(pns_hardware=tmp_path / "scanner.asc"))
     assert not (tmp_path / "design.seq").exists()
 
 
@@ -315,12 +332,12 @@ def change(name, value):
 @pytest.mark.parametrize(
     ("design", "options", "message"),
     [
-        ({"flips_rad": np.ones(3)}, {}, "none of points, shape, fov_m.*learn_joint"),
+        ({"flips_rad": np.ones(3)}, {}, "none of points.*learn_joint"),
         ({k: v for k, v in DESIGN.items() if k != "fov_m"}, {}, "none of fov_m.*--fov-mm"),
         ({k: v for k, v in DESIGN.items() if k != "esp_s"}, {}, "echoes without esp_s"),
         (change("echo", np.zeros(12, int)), {}, "line 0 at another's echo 0 of train"),
         (change("echo", DESIGN["echo"] + 1), {}, "echo: got 4 for line"),
-        (change("phases_rad", np.zeros(3)), {}, "phases_rad: .*one for each of 4 flips"),
+        (change("phases_rad", np.zeros(3)), {}, "phases_rad: .*one entry for each of 4 pulses"),
         (change("esp_s", 5.003e-3), {}, "multiple of 1e-05 s. The nearest is 0.005 s"),
         (change("esp_s", 1e-3), {}, "esp_s: got 0.001, expected at least"),
         (change("esp_s", 2.2e-3), {"crusher": 0.1, "dwell_s": 60e-6},
@@ -332,6 +349,7 @@ def change(name, value):
         (change("readout", np.linspace(-0.5, 0.5, 16) ** 3), {}, "not evenly spaced"),
         (change("readout", np.linspace(0.1, 0.5, 16)), {}, "both sides of the centre"),
         (DESIGN, {"slab_m": 1e-3}, "slab_m: got 0.001 m, which takes a gradient .* expected at least 0.00"),
+        (DESIGN | {"points": None, "coordinates": np.zeros((2, 16, 3))}, {}, "not straight lines.*bin and cfl"),
         (single_design(), {"te_s": 1e-3}, "te_s: got 0.001, expected at least"),
         (single_design(), {"tr_s": 1e-3}, "tr_s: got 0.001, expected at least"),
         (single_design() | {"flips_rad": np.array([0.1, 0.2])}, {}, "flips that vary"),
@@ -342,35 +360,21 @@ def test_what_cannot_be_played_is_refused_with_a_remedy(tmp_path, design, option
     """The worst of it by name, and nothing written over what was there."""
     path = tmp_path / "design.seq"
     path.write_text("good")
-    with pytest.raises(ValueError, match=message):
-        write_pulseq(path, design, PulseqOptions(**options))
+    with pytest.raises(UsageError, match=message):
+        write_design(path, design, to=Pulseq(PulseqOptions(**options)))
     assert path.read_text() == "good"
 
 
 def test_a_line_out_of_reach_is_played_at_the_echo_spacing_the_error_names():
     """The remedy works, and ten microseconds less does not."""
     design = change("esp_s", 2.2e-3)
-    with pytest.raises(ValueError, match="out of reach") as caught:
+    with pytest.raises(UsageError, match="out of reach") as caught:
         make_plan(design, PulseqOptions(crusher=0.1, dwell_s=60e-6, refocusing_s=0.6e-3, excitation_s=0.3e-3))
     options = PulseqOptions(crusher=0.1, dwell_s=60e-6, refocusing_s=0.6e-3, excitation_s=0.3e-3)
     esp = float(str(caught.value).split("spacing of ")[-1].split(" s")[0])
     make_plan(design | {"esp_s": esp}, options)
-    with pytest.raises(ValueError, match=r"out of reach|at least"):
+    with pytest.raises(UsageError, match=r"out of reach|at least"):
         make_plan(design | {"esp_s": esp - 1e-5}, options)
-
-
-def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "design.seq"
-    path.write_text("good")
-
-    def fail(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr("acqdesign.base.files.os.fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_pulseq(path, DESIGN)
-    assert path.read_text() == "good"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def resigned(text):
@@ -405,8 +409,8 @@ def resigned(text):
 def test_damaged_files_are_refused_by_name_and_reason(written, tmp_path, damage, message):
     path = tmp_path / "damaged.seq"
     path.write_text(damage(written[0].read_text()), encoding="utf-8")
-    with pytest.raises(ValueError, match=message) as caught:
-        read_pulseq(path)
+    with pytest.raises(UsageError, match=message) as caught:
+        read_design(path)
     assert "damaged.seq" in str(caught.value)
 
 
@@ -417,9 +421,7 @@ def foreign(path, version_1_4=False):
     """What other programs put into files: shaped pulses and gradients, inversions, triggers, labels, odd delays."""
     seq, make = pp.Sequence(LIMITS), {"system": LIMITS}
     common = {"duration": 2e-3, "apodization": 0.5, "time_bw_product": 4, **make}
-    excite, slab, back = pp.make_sinc_pulse(
-        1.5, slice_thickness=3e-3, use="excitation", return_gz=True, **common
-    )
+    excite, slab, back = pp.make_sinc_pulse(1.5, slice_thickness=3e-3, use="excitation", return_gz=True, **common)
     refocus = pp.make_sinc_pulse(2.5, use="refocusing", phase_offset=0.4, delay=1e-4, **common)
     invert = pp.make_block_pulse(np.pi, duration=1e-3, use="inversion", **make)
     read = pp.make_trapezoid("x", flat_area=64, flat_time=1.6e-3, **make)
@@ -467,10 +469,7 @@ def test_k_space_and_pulses_of_other_programs_are_what_pypulseq_plays(tmp_path, 
 
 def test_a_scan_takes_no_more_memory_than_the_file_allows(tmp_path):
     """A file of 20,000 lines was once read in 200 times its size; now in less than four, the same line each time."""
-    import re
-    import tracemalloc
-
-    write_pulseq(tmp_path / "a.seq", single_design(), PulseqOptions(dummies=0, noise_scan=False))
+    write_design(tmp_path / "a.seq", single_design(), to=Pulseq(PulseqOptions(dummies=0, noise_scan=False)))
     text = (tmp_path / "a.seq").read_text()
     blocks, lobes = (re.search(rf"\[{name}\]\n((?:[ \d].*\n)+)", text) for name in ("BLOCKS", "TRAP"))
     rows = [line.split() for line in blocks.group(1).splitlines()]
@@ -480,40 +479,29 @@ def test_a_scan_takes_no_more_memory_than_the_file_allows(tmp_path):
     many = "".join(
         f"{n * len(rows) + int(row[0]):6d} "
         + " ".join(
-            str(n * most + int(word)) if 3 <= c <= 5 and word in known else word
-            for c, word in enumerate(row[1:], 1)
+            str(n * most + int(word)) if 3 <= c <= 5 and word in known else word for c, word in enumerate(row[1:], 1)
         )
         + "\n"
         for n in range(scans)
         for row in rows
     )
-    more = "".join(
-        f"{n * most + int(row[0]):6d} {' '.join(row[1:])}\n" for n in range(scans) for row in traps
-    )
+    more = "".join(f"{n * most + int(row[0]):6d} {' '.join(row[1:])}\n" for n in range(scans) for row in traps)
     text = text.replace(blocks.group(1), many).replace(lobes.group(1), more)
     (tmp_path / "b.seq").write_text(resigned(text))
     tracemalloc.start()
-    found = read_pulseq(tmp_path / "b.seq")
+    found = read_design(tmp_path / "b.seq")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(found["points"]) == 6 * scans > 20_000
-    wanted = read_pulseq(tmp_path / "a.seq")["points"]
-    np.testing.assert_allclose(
-        found["points"].reshape(scans, 6, 2), np.broadcast_to(wanted, (scans, 6, 2)), atol=1e-9
-    )
+    wanted = read_design(tmp_path / "a.seq")["points"]
+    np.testing.assert_allclose(found["points"].reshape(scans, 6, 2), np.broadcast_to(wanted, (scans, 6, 2)), atol=1e-9)
     assert peak < 4 * (tmp_path / "b.seq").stat().st_size
 
 
 def test_oversized_files_are_refused_before_they_are_read(written, monkeypatch):
     monkeypatch.setattr(pulseq_text, "_MAX_BYTES", 100)
-    with pytest.raises(ValueError, match="expected at most 100"):
-        read_pulseq(written[0])
-
-
-def test_without_pypulseq_the_error_says_how_to_get_it(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "pypulseq", None)
-    with pytest.raises(ValueError, match=r'pip install "acqdesign\[pulseq\]"'):
-        write_pulseq(tmp_path / "design.seq", DESIGN)
+    with pytest.raises(UsageError, match="expected at most 100"):
+        read_design(written[0])
 
 
 def test_positions_that_differ_from_the_plan_are_refused(monkeypatch, tmp_path):
@@ -525,8 +513,8 @@ def test_positions_that_differ_from_the_plan_are_refused(monkeypatch, tmp_path):
         return found | {"points": found["points"] + 1e-3}
 
     monkeypatch.setattr(pulseq, "read_pulseq", off)
-    with pytest.raises(ValueError, match="of a k-space cell off the design's"):
-        write_pulseq(tmp_path / "design.seq", DESIGN)
+    with pytest.raises(UsageError, match="of a k-space cell off the design's"):
+        write_design(tmp_path / "design.seq", DESIGN)
     assert not list(tmp_path.iterdir())
 
 
@@ -543,10 +531,8 @@ def test_slab_pulses_keep_to_the_b1_that_was_planned(written):
 @pytest.mark.slow
 def test_a_whole_scan_exports_in_a_minute(tmp_path):
     """4032 lines in trains of 64: under 60 s and under 20 MB."""
-    import time
-
     design = with_echoes(train_design(64, 63, samples=256))
     begin = time.perf_counter()
-    write_pulseq(tmp_path / "large.seq", design)
+    write_design(tmp_path / "large.seq", design)
     assert time.perf_counter() - begin < 60
     assert (tmp_path / "large.seq").stat().st_size < 20e6

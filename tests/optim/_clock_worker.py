@@ -5,7 +5,6 @@
 The variables COORDINATOR and PROCESS say where and which of two this is.
 """
 
-import importlib
 import json
 import os
 import sys
@@ -17,24 +16,30 @@ import optax
 from jax.experimental import multihost_utils
 
 from acqdesign.base.sharding import device_mesh
+from acqdesign.optim import Callback, Checkpoints, NonFiniteError, fit
 from acqdesign.optim.checkpoint import checkpoint_steps
 
-# The module: the package's name for it is the function.
-fitting = importlib.import_module("acqdesign.optim.fit")
+
+class Counts(Callback):
+    """How many steps it saw."""
+
+    steps = 0
+
+    def after(self, fit):
+        self.steps += 1
 
 
-def learn(rate, folder, minutes):
+def learn(rate, folder, minutes, *callbacks):
     """Five steps on a logarithm, of which a rate of 2 leaves the domain."""
-    return fitting.fit(
+    return fit(
         lambda x, key: (jnp.log(x).sum(), {}),
         jnp.ones(2, jnp.float32),
         optimizer=optax.sgd(rate),
         steps=5,
         key=jax.random.key(0),
         log_every=100,
-        checkpoint=fitting.CheckpointPolicy(folder, every=100, minutes=minutes),
-        progress=False,
-        mesh=device_mesh("lines=2", {"lines": 2}),
+        callbacks=[*callbacks, Checkpoints(folder, every=100, minutes=minutes)],
+        mesh=device_mesh("anatomies=2", {"anatomies": 2}),
     )
 
 
@@ -44,12 +49,11 @@ def main(folder, minutes):
     learn(0.01, Path(folder) / "whole", minutes)
     multihost_utils.sync_global_devices("saved")
     saved = [int(stem[5:]) for stem in checkpoint_steps(Path(folder) / "whole")]
-    calls, agreed = [], fitting.agreed
-    fitting.agreed = lambda *mine: calls.append(mine) or agreed(*mine)
+    counts = Counts()
     try:
-        learn(2.0, Path(folder) / "broken", minutes)
-    except fitting.NonFiniteError:
-        print(json.dumps({"saved": saved, "calls until the NaN": len(calls)}))
+        learn(2.0, Path(folder) / "broken", minutes, counts)
+    except NonFiniteError:
+        print(json.dumps({"saved": saved, "steps until the NaN": counts.steps}))
 
 
 if __name__ == "__main__":

@@ -141,12 +141,7 @@ def test_equal_content_gives_equal_bytes_and_nothing_needs_pickle(tmp_path):
 
 def test_json_holds_what_programs_outside_can_read(tmp_path):
     write_json(tmp_path / "a.json", {"loss": float("nan"), "n": np.int64(3), "x": jnp.ones(2), "p": tmp_path})
-    assert json.loads((tmp_path / "a.json").read_text()) == {
-        "loss": None,
-        "n": 3,
-        "x": [1.0, 1.0],
-        "p": str(tmp_path),
-    }
+    assert json.loads((tmp_path / "a.json").read_text()) == {"loss": None, "n": 3, "x": [1.0, 1.0], "p": str(tmp_path)}
 
 
 def test_is_readable_without_this_package(tmp_path):
@@ -159,9 +154,7 @@ def test_is_readable_without_this_package(tmp_path):
         "print(record['step'], np.load(stem + '.npz')['state.x'].sum())\n"
         "assert 'acqdesign' not in sys.modules and 'jax' not in sys.modules\n"
     )
-    out = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
-    )
+    out = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert out.stdout.split() == ["7", "34.0"]
 
 

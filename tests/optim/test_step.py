@@ -8,42 +8,75 @@ import numpy as np
 import optax
 import pytest
 
-from acqdesign.optim.step import State, compile_step
+from acqdesign.optim.step import State, compile_step, within
+
+KEY = jax.random.key(0)
 
 
-@pytest.mark.parametrize("steps_per_call", [1, 3])
-def test_steps_donate_their_state_and_transfer_nothing(steps_per_call):
+def compiled(loss, optimizer, state, constrain=lambda params: params):
+    return compile_step(loss, optimizer, constrain, state, KEY, (), lambda f, **_: f, None)
+
+
+def begun(optimizer, params):
+    return State(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+
+
+def test_steps_donate_their_state_and_transfer_nothing():
     """Several steps under JAX's transfer guard; the old state's buffers are the new one's."""
     optimizer = optax.adam(1e-2)
-    params = {"x": jnp.zeros(256, jnp.float32)}
-    state = State(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+    state = begun(optimizer, {"x": jnp.zeros(256, jnp.float32)})
 
     def loss(params, key):
         return jnp.sum((params["x"] - jax.random.normal(key, (256,), jnp.float32)) ** 2), {}
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # "Some donated buffers were not usable"
-        program = compile_step(
-            loss,
-            optimizer,
-            lambda new, _: new,
-            None,
-            state,
-            jax.random.key(0),
-            steps_per_call,
-            lambda f, **_: f,
-            None,
-        )
-        key = jax.random.key(0)
-        state, _ = program(key, state, steps_per_call)
+        program = compiled(loss, optimizer, state)
+        state, _ = program(KEY, state, (), True)
         with jax.transfer_guard("disallow"):
             # A guard that lets this through would show nothing.
             with pytest.raises(Exception, match=r"[Dd]isallowed"):
                 jax.jit(lambda x: x + 1)(np.ones(3, np.float32))
             for _ in range(3):
                 before = state
-                state, record = program(key, state, steps_per_call)
+                state, record = program(KEY, state, (), True)
     assert before.params["x"].is_deleted()
     assert before.optimizer[0].mu["x"].is_deleted()
-    assert int(state.step) == 4 * steps_per_call
+    assert int(state.step) == 4
     assert np.isfinite(float(record.loss))
+
+
+def test_a_look_records_the_state_and_changes_nothing():
+    optimizer = optax.sgd(0.1)
+    state = begun(optimizer, {"x": jnp.full(3, 2.0)})
+    program = compiled(lambda p, key: (jnp.sum(p["x"] ** 2), {}), optimizer, state)
+    state, record = program(KEY, state, (), False)
+    np.testing.assert_array_equal(state.params["x"], np.full(3, 2.0))
+    assert (int(state.step), float(record.loss)) == (0, 12.0)
+    state, _ = program(KEY, state, (), True)
+    np.testing.assert_allclose(state.params["x"], np.full(3, 1.6), rtol=1e-12)
+
+
+def test_a_step_that_is_not_finite_changes_nothing_and_says_what_was_not():
+    optimizer = optax.adam(0.1)
+    state = begun(optimizer, {"a": jnp.zeros(2), "b": jnp.ones(2)})
+    program = compiled(lambda p, key: (jnp.sum(jnp.sqrt(p["a"])) + p["b"][0], {}), optimizer, state)
+    state, record = program(KEY, state, (), True)
+    finite = {name: bool(value) for name, value in record.finite.items()}
+    assert finite == {
+        "loss": True, "gradient of a": False, "gradient of b": True, "update of a": False, "update of b": True,
+    }  # fmt: skip
+    np.testing.assert_array_equal(state.params["a"], np.zeros(2))
+    np.testing.assert_array_equal(state.params["b"], np.ones(2))
+    assert int(state.step) == 0
+
+
+def test_the_part_of_a_gradient_within_a_limit_points_along_it():
+    """At a ball's rim the radial part goes; inside, all of the gradient stays."""
+
+    def ball(x):
+        return x / jnp.maximum(1.0, jnp.linalg.norm(x))
+
+    gradient = jnp.array([-3.0, 1.0])
+    np.testing.assert_allclose(within(ball, jnp.array([1.0, 0.0]), gradient), [0.0, 1.0], atol=0.03)
+    np.testing.assert_allclose(within(ball, jnp.array([0.1, 0.2]), gradient), gradient, rtol=1e-12)

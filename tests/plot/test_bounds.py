@@ -2,26 +2,17 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from acqdesign.commands.run import write_figure
-from acqdesign.plot.bounds import _round_ticks, plot_bound_map, plot_bounds, plot_fingerprints, plot_power
-from acqdesign.plot.signals import plot_times
+from acqdesign.plot import plot_bound_map, plot_bounds, plot_fingerprints, plot_power, plot_times
+from acqdesign.plot.bounds import _round_ticks
+
+from ._drawn import drawn
 
 T1, T2, FIELDS = np.geomspace(0.4, 4, 7), np.geomspace(0.03, 0.3, 6), np.array([0.8, 1.2])
 
 
-def drawn(figure, tmp_path):
-    write_figure(tmp_path / "figure.png", figure, dpi=60)
-    picture = np.asarray(Image.open(tmp_path / "figure.png").convert("L"))
-    assert picture.std() > 5
-    return picture
-
-
 def test_bars_are_roots_of_bounds_with_the_ratio_of_variances(tmp_path):
-    figure = plot_bounds(
-        np.array([4.0, 9.0]), names=["wm", "gm"], start=np.array([16.0, 18.0]), label="σ / T2 [%]"
-    )
+    figure = plot_bounds(np.array([4.0, 9.0]), names=["wm", "gm"], start=np.array([16.0, 18.0]), label="σ / T2 [%]")
     axes = figure.axes[0]
     np.testing.assert_allclose([bar.get_height() for bar in axes.patches], [4, np.sqrt(18), 2, 3])
     assert {text.get_text() for text in axes.texts} == {"2\n(÷ 4.00)", "3\n(÷ 2.00)", "4", "4.24"}

@@ -12,14 +12,17 @@ from acqdesign.plot import (
     animate_lines,
     figure_style,
     plot_echoes,
+    plot_fingerprints,
     plot_flips,
     plot_images,
     plot_lines,
     plot_loss,
     plot_psf,
+    plot_readouts,
     write_figure,
 )
-from acqdesign.plot.bounds import plot_fingerprints
+
+from ._drawn import drawn
 
 
 @pytest.fixture
@@ -29,14 +32,6 @@ def lines(rng):
 
 def scatters(axes):
     return [artist for artist in axes.collections if artist.get_offsets().shape[0] > 1]
-
-
-def drawn(figure, tmp_path):
-    """The figure as a picture: it can be drawn, and is not blank."""
-    write_figure(tmp_path / "figure.png", figure, dpi=60)
-    picture = np.asarray(Image.open(tmp_path / "figure.png").convert("L"))
-    assert picture.std() > 5
-    return picture
 
 
 @pytest.mark.parametrize("by_echo", [False, True])
@@ -62,6 +57,31 @@ def test_line_density_of_a_full_grid_is_flat():
     points = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
     stairs = plot_lines(points).axes[1].patches[0].get_data().values
     np.testing.assert_allclose(stairs[3:], 1.0, atol=0.2)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_readouts_are_drawn_in_their_order_over_those_they_started_from(rng, dims, tmp_path):
+    """The plane across the first of three axes; every readout is one curve with its number as colour."""
+    start = np.cumsum(rng.normal(scale=0.02, size=(7, 20, dims)), axis=1)
+    figure = plot_readouts(1.5 * start, start=start)
+    axes, bar = figure.axes
+    before, after = axes.collections
+    np.testing.assert_array_equal(before.get_segments(), start[..., -2:])
+    np.testing.assert_array_equal(after.get_segments(), 1.5 * start[..., -2:])
+    np.testing.assert_array_equal(after.get_array(), np.arange(1, 8))
+    assert axes.get_title() == "7 readouts, start in grey"
+    assert bar.get_ylabel() == "readout"
+    assert (axes.get_xlabel(), axes.get_aspect()) == (r"$k_y$ [cycles/voxel]", 1)
+    drawn(figure, tmp_path)
+
+
+def test_readouts_across_the_plane_are_shown_from_the_side(rng):
+    """Lines along x are points in the plane of the others, and would not be seen there."""
+    x = np.broadcast_to(np.linspace(-0.5, 0.5, 9)[:, None], (5, 9, 1))
+    lines = np.concatenate([x, np.broadcast_to(rng.uniform(-0.5, 0.5, (5, 1, 2)), (5, 9, 2))], axis=-1)
+    axes = plot_readouts(lines, title="lines").axes[0]
+    np.testing.assert_array_equal(axes.collections[0].get_segments(), lines[..., :2])
+    assert (axes.get_xlabel(), axes.get_title()) == (r"$k_x$ [cycles/voxel]", "lines")
 
 
 @pytest.mark.parametrize("shape", [(12, 14), (9, 12, 14), (1, 12, 14)])
@@ -109,9 +129,7 @@ def test_psf_is_in_decibels_with_the_peak_at_the_origin(tmp_path):
     ("loss", "scale"), [([1.0, 0.5, 0.1], "log"), ([1.0, 0.9, 0.8], "linear"), ([1.0, -0.5, -1.0], "linear")]
 )
 def test_loss_is_drawn_with_its_terms_on_a_scale_it_fits(loss, scale, tmp_path):
-    figure = plot_loss(
-        {"step": np.arange(3), "loss": np.array(loss), "noise": 0.9 * np.array(loss), "same": loss}
-    )
+    figure = plot_loss({"step": np.arange(3), "loss": np.array(loss), "noise": 0.9 * np.array(loss), "same": loss})
     axes = figure.axes[0]
     assert axes.get_yscale() == scale
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["noise", "loss"]
@@ -164,6 +182,8 @@ def test_animation_holds_every_snapshot_and_moves(tmp_path, rng):
     [
         (lambda: plot_lines(np.zeros((4, 3))), r"points: got an array of shape \(4, 3\)"),
         (lambda: plot_lines(np.zeros((4, 2)), start=np.zeros(4)), "start: got an array"),
+        (lambda: plot_readouts(np.zeros((4, 2))), r"coordinates: got an array of shape \(4, 2\)"),
+        (lambda: plot_readouts(np.zeros((4, 3, 2)), start=np.zeros((4, 3, 3))), "start: got an array"),
         (lambda: plot_images(np.zeros(4), {}), "truth: got an array"),
         (lambda: plot_images(np.zeros((4, 4)), {"a": np.zeros((4, 5))}), r"reconstructions\['a'\]: got"),
         (lambda: plot_psf(np.zeros(4)), "psf: got an array"),
@@ -194,33 +214,29 @@ def test_a_tissue_has_its_colour_and_marker_in_every_figure_and_order(rng):
     signals = rng.uniform(0.1, 1, (3, 20))
     seen = []
     for names in (("gm", "wm", "csf"), ("wm", "csf", "gm")):
-        for figure in (
-            plot_echoes(signals, names=names, esp_s=5e-3),
-            plot_fingerprints(signals, names=names),
-        ):
+        for figure in (plot_echoes(signals, names=names, esp_s=5e-3), plot_fingerprints(signals, names=names)):
             curves = figure.axes[0].lines
-            seen.append(
-                {name: (c.get_color(), c.get_marker()) for name, c in zip(names, curves, strict=True)}
-            )
+            seen.append({name: (c.get_color(), c.get_marker()) for name, c in zip(names, curves, strict=True)})
     assert all(each == seen[0] for each in seen)
     assert len(set(seen[0].values())) == 3
 
 
 def test_figures_for_paper_are_a_page_wide_with_small_text_and_a_pdf(lines, tmp_path):
+    """The widest of them fits the page; equal figures give equal bytes, in type that editors can change."""
+    curve = np.linspace(1.0, 2.0, 20)
     screen = plot_lines(lines[0], start=lines[1])
+    write_figure(tmp_path / "screen.png", plot_flips(curve))
     with figure_style("paper"):
-        paper = plot_lines(lines[0], start=lines[1])
-        write_figure(tmp_path / "paper.png", paper)
-        again = plot_lines(lines[0], start=lines[1])
-        write_figure(tmp_path / "again.png", again)
-    write_figure(tmp_path / "screen.png", screen)
+        paper, flips = plot_lines(lines[0], start=lines[1]), plot_flips(curve)
+        write_figure(tmp_path / "paper.png", flips)
+        write_figure(tmp_path / "again.png", plot_flips(curve))
     assert paper.get_figwidth() < 7.2 < screen.get_figwidth()
     assert paper.axes[0].xaxis.label.get_size() == 8
     with Image.open(tmp_path / "paper.png") as picture:
-        assert picture.width == pytest.approx(300 * paper.get_figwidth(), abs=1)
+        assert picture.width == pytest.approx(300 * flips.get_figwidth(), abs=1)
     pdf = (tmp_path / "paper.pdf").read_bytes()
     assert pdf.startswith(b"%PDF")
-    assert b"/Type3" not in pdf  # type that editors can change
+    assert b"/Type3" not in pdf
     assert (tmp_path / "again.pdf").read_bytes() == pdf
     assert not (tmp_path / "screen.pdf").exists()
     with pytest.raises(ValueError, match="style: got"), figure_style("poster"):

@@ -1,12 +1,14 @@
 """Laws of conjugate gradients: the dense solution, the gradient of what is computed, and little memory."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acqdesign.encoding import CartesianEncoding, NUFFTEncoding, StraightLineEncoding
-from acqdesign.recon import cg_sense, conjugate_gradients
+from acqdesign.base.checks import UsageError
+from acqdesign.encoding import CartesianEncoding, Coils, Mask, NUFFTEncoding, StraightLineEncoding
+from acqdesign.recon import cg, cg_sense
 from acqdesign.scene import birdcage_maps
 
 SHAPE = (2, 4, 3)
@@ -19,8 +21,8 @@ def complex_normal(rng, *shape):
 
 
 def lines(points, coils, dtype=np.complex128):
-    smaps = None if coils == 1 else birdcage_maps(coils, SHAPE, dtype=dtype)
-    return StraightLineEncoding(jnp.asarray(points, np.finfo(dtype).dtype), SHAPE, SAMPLES, smaps=smaps)
+    encoding = StraightLineEncoding(jnp.asarray(points, np.finfo(dtype).dtype), SHAPE, SAMPLES)
+    return encoding if coils == 1 else encoding @ Coils(birdcage_maps(coils, SHAPE, dtype=dtype))
 
 
 def operator(kind, rng):
@@ -28,7 +30,8 @@ def operator(kind, rng):
         return NUFFTEncoding(jnp.asarray(rng.uniform(-0.5, 0.5, (9, 1))), (7,))
     if kind == "cartesian":
         return CartesianEncoding((4, 5), jnp.asarray(rng.random((4, 5)) < 0.6))
-    return lines(rng.uniform(-0.5, 0.5, (14, 2)), coils=3 if kind == "coils" else 1)
+    found = lines(rng.uniform(-0.5, 0.5, (14, 2)), coils=1 if kind == "lines" else 3)
+    return found @ Mask(jnp.asarray(rng.random(SHAPE))) if kind == "mask" else found
 
 
 def least_squares(encoding, kspace):
@@ -39,9 +42,9 @@ def least_squares(encoding, kspace):
     return np.linalg.solve(normal, matrix.conj().T @ kspace.ravel())
 
 
-@pytest.mark.parametrize("kind", ["lines", "coils", "nufft", "cartesian"])
-def test_operators_converge_to_the_dense_solution(rng, kind):
-    """From k-space that no image explains, with and without coils or a precomputed Gram, in 1D to 3D."""
+@pytest.mark.parametrize("kind", ["lines", "coils", "mask", "nufft", "cartesian"])
+def test_encodings_converge_to_the_dense_solution(rng, kind):
+    """From k-space that no image explains, with and without coils, masks or a precomputed Gram, in 1D to 3D."""
     encoding = operator(kind, rng)
     kspace = complex_normal(rng, *jax.eval_shape(encoding.forward, jnp.ones(encoding.shape)).shape)
     found = jax.jit(lambda y: cg_sense(encoding, y, ridge=RIDGE, iterations=60))(kspace)
@@ -68,7 +71,7 @@ def dense_gram(rng, size, rank):
 def test_every_iteration_counts(rng, iterations):
     """The k-th iterate minimises the quadratic over its Krylov space, however iterations are grouped."""
     gram, rhs = dense_gram(rng, 8, 8), jnp.asarray(complex_normal(rng, 8))
-    found = conjugate_gradients(lambda x: gram @ x, rhs, ridge=RIDGE, iterations=iterations, dims=1)
+    found = cg(lambda x: gram @ x + RIDGE * x, rhs, iterations=iterations, dims=1)
     matrix = np.asarray(gram + RIDGE * np.eye(8))
     powers = [np.linalg.matrix_power(matrix, k) @ rhs for k in range(iterations)]
     krylov, _ = np.linalg.qr(np.stack(powers, axis=1))
@@ -82,7 +85,7 @@ def test_each_image_is_solved_by_itself(rng):
     rhs = jnp.asarray(complex_normal(rng, 3, 8) * np.array([[1e-12], [0.0], [1e12]]))
 
     def solve(b):
-        return conjugate_gradients(lambda x: x @ matrix.T, b, ridge=RIDGE, iterations=4, dims=1)
+        return cg(lambda x: x @ matrix.T + RIDGE * x, b, iterations=4, dims=1)
 
     together = solve(rhs)
     for one, alone in zip(together, rhs, strict=True):
@@ -100,7 +103,7 @@ def test_iterations_beyond_convergence_change_nothing(rng, dtype, scale):
     @jax.jit
     @jax.value_and_grad
     def energy(b):
-        found = conjugate_gradients(lambda x: matrix @ x, b, ridge=1.0, iterations=100, dims=1)
+        found = cg(lambda x: matrix @ x + x, b, iterations=100, dims=1)
         return jnp.vdot(b, found).real
 
     value, gradient = energy(rhs)
@@ -110,76 +113,105 @@ def test_iterations_beyond_convergence_change_nothing(rng, dtype, scale):
     np.testing.assert_allclose(gradient, 2 * want.conj(), rtol=0, atol=tol * np.abs(want).max())
 
 
-def central_differences(function, x, step=1e-5):
-    moves = step * jnp.eye(x.size, dtype=x.dtype).reshape(-1, *x.shape)
-    values = jax.jit(jax.vmap(function))(jnp.concatenate([x + moves, x - moves]))
-    return ((values[: x.size] - values[x.size :]) / (2 * step)).reshape(x.shape)
+def test_an_image_is_what_the_gram_says_it_is(rng):
+    """Its trailing axes are solved for together, those before it one by one; a ridge keeps that."""
+    encoding = CartesianEncoding((4, 5), jnp.asarray(rng.random((4, 5)) < 0.6)) @ Mask(
+        jnp.asarray(rng.random((4, 5))), 2
+    )
+    rhs = eqx.filter_jit(encoding.adjoint)(jnp.asarray(complex_normal(rng, 3, 4, 5)))
+
+    def solve(dims=None):
+        return jax.jit(lambda b: cg(encoding.normal() + RIDGE, b, iterations=3, dims=dims))
+
+    together, alone = solve()(rhs), solve(2)
+    for one, b in zip(together, rhs, strict=True):
+        np.testing.assert_allclose(one, alone(b), rtol=1e-12)
+    coupled = solve(3)(rhs)
+    assert np.abs(coupled - together).max() > 1e-3 * np.abs(together).max()
 
 
-# The unconverged iteration must be differentiated as computed; the implicit gradient needs convergence.
-@pytest.mark.parametrize(
-    ("gradient", "iterations", "coils"),
-    [pytest.param("unrolled", 4, 3, marks=pytest.mark.slow), ("unrolled", 40, 1), ("implicit", 40, 3)],
-)
-def test_gradients_in_points_and_kspace_are_those_of_central_differences(rng, gradient, iterations, coils):
-    """For complex images, whose Gram is Hermitian but not symmetric; forward mode agrees."""
+def sense_loss(rng, iterations, coils):
+    """A loss of points, and of real and imaginary parts of k-space, all in one vector; and where to start."""
     points = rng.uniform(-0.5, 0.5, (14, 2))
     target = jnp.asarray(complex_normal(rng, *SHAPE))
     kspace = lines(points + 0.02, coils).forward(target)
-    start = jnp.asarray(np.concatenate([points.ravel(), kspace.real.ravel(), kspace.imag.ravel()]))
 
     def loss(x):
         real, imaginary = x[28:].reshape(2, *kspace.shape)
         encoding, samples = lines(x[:28].reshape(14, 2), coils), real + 1j * imaginary
-        found = cg_sense(encoding, samples, ridge=RIDGE, iterations=iterations, gradient=gradient)
+        found = cg_sense(encoding, samples, ridge=RIDGE, iterations=iterations)
         return jnp.sum(jnp.abs(found - target) ** 4)
 
-    found, want = jax.jit(jax.grad(loss))(start), central_differences(loss, start)
+    return loss, jnp.asarray(np.concatenate([points.ravel(), kspace.real.ravel(), kspace.imag.ravel()]))
+
+
+@pytest.mark.parametrize(
+    ("iterations", "coils"), [pytest.param(4, 3, marks=pytest.mark.slow), pytest.param(40, 1, marks=pytest.mark.slow)]
+)
+def test_gradients_in_points_and_kspace_are_those_of_central_differences(rng, iterations, coils):
+    """For complex images, whose Gram is Hermitian but not symmetric; entry by entry."""
+    loss, start = sense_loss(rng, iterations, coils)
+    moves = 1e-5 * jnp.eye(start.size)
+    values = jax.jit(jax.vmap(loss))(jnp.concatenate([start + moves, start - moves]))
+    want = (values[: start.size] - values[start.size :]) / 2e-5
+    found = jax.jit(jax.grad(loss))(start)
     for part in (slice(28), slice(28, None)):
         assert np.linalg.norm(found[part] - want[part]) < 1e-6 * np.linalg.norm(want[part])
-    direction = jnp.asarray(rng.standard_normal(start.shape))
-    forward = jax.jit(lambda d: jax.jvp(loss, (start,), (d,))[1])(direction)
-    np.testing.assert_allclose(forward, jnp.vdot(found, direction), rtol=1e-9)
+
+
+@pytest.mark.parametrize(("iterations", "coils"), [(4, 3), (40, 1)])
+def test_gradient_is_that_of_the_iterations_as_computed(rng, iterations, coils):
+    """Converged or not, by differences along random directions in points and in k-space; forward mode agrees."""
+    loss, start = sense_loss(rng, iterations, coils)
+    directions = rng.standard_normal((6, start.size))
+    directions[:3, 28:], directions[3:, :28] = 0, 0
+
+    @jax.jit
+    def everything(x, directions):
+        moves = 1e-5 * directions
+        values = jax.vmap(loss)(jnp.concatenate([x + moves, x - moves]))
+        slopes = jax.vmap(lambda d: jax.jvp(loss, (x,), (d,))[1])
+        return jax.grad(loss)(x), (values[:6] - values[6:]) / 2e-5, slopes(directions)
+
+    gradient, want, forward = everything(start, jnp.asarray(directions))
+    np.testing.assert_allclose(directions @ gradient, want, rtol=1e-6)
+    np.testing.assert_allclose(forward, directions @ gradient, rtol=1e-9)
 
 
 def curved(rng):
-    """A loss of a few numbers that a Gram depends on, by iterations and gradient."""
+    """A loss of a few numbers that a Gram depends on, by iterations; None for the solution itself."""
     roots = jnp.asarray(complex_normal(rng, 3, 8, 8))
     target, rhs = jnp.asarray(complex_normal(rng, 2, 8))
 
-    def loss(x, iterations, gradient):
+    def loss(x, iterations):
         root = jnp.tensordot(x.astype(roots.dtype), roots, axes=1)
         gram = root @ root.conj().T
-        found = conjugate_gradients(
-            lambda v: gram @ v, rhs, ridge=1.0, iterations=iterations, dims=1, gradient=gradient
-        )
+        if iterations is None:
+            found = jnp.linalg.solve(gram + jnp.eye(8), rhs)
+        else:
+            found = cg(lambda v: gram @ v + v, rhs, iterations=iterations, dims=1)
         return jnp.sum(jnp.abs(found - target) ** 2)
 
     return loss, jnp.asarray(rng.standard_normal(3))
 
 
-def test_implicit_and_unrolled_gradients_agree_only_once_converged(rng):
-    loss, x = curved(rng)
-    gradients = {
-        (mode, n): np.asarray(jax.jit(jax.grad(loss), static_argnums=(1, 2))(x, n, mode))
-        for mode in ("unrolled", "implicit")
-        for n in (2, 60)
-    }
-    np.testing.assert_allclose(gradients["implicit", 60], gradients["unrolled", 60], rtol=1e-7)
-    early = np.abs(gradients["implicit", 2] - gradients["unrolled", 2])
-    assert early.max() > 1e-2 * np.abs(gradients["unrolled", 2]).max()
-
-
-@pytest.mark.parametrize(("gradient", "iterations"), [("unrolled", 3), ("implicit", 60)])
-def test_second_derivatives_are_right(rng, gradient, iterations):
+def test_second_derivatives_are_right(rng):
     """Forward over reverse equals differences of the gradient, and the Hessian is symmetric."""
     loss, x = curved(rng)
-    slope = jax.jit(jax.grad(lambda x: loss(x, iterations, gradient)))
+    slope = jax.jit(jax.grad(lambda x: loss(x, 3)))
     hessian = jax.jit(jax.jacfwd(slope))(x)
     np.testing.assert_allclose(hessian, hessian.T, rtol=1e-6, atol=1e-9)
     moves = 1e-5 * np.eye(3)
     want = jnp.stack([(slope(x + move) - slope(x - move)) / 2e-5 for move in moves], axis=1)
     np.testing.assert_allclose(hessian, want, rtol=0, atol=1e-6 * np.abs(want).max())
+
+
+def test_the_gradient_of_converged_iterations_is_that_of_the_solution(rng):
+    """That of a direct solver; before convergence it is another one."""
+    loss, x = curved(rng)
+    converged, early, want = (jax.jit(jax.grad(lambda x, n=n: loss(x, n)))(x) for n in (60, 2, None))
+    np.testing.assert_allclose(converged, want, rtol=1e-7)
+    assert np.abs(early - want).max() > 1e-2 * np.abs(want).max()
 
 
 def test_memory_of_the_gradient_grows_as_the_root_of_the_iterations():
@@ -189,7 +221,7 @@ def test_memory_of_the_gradient_grows_as_the_root_of_the_iterations():
 
     def states(iterations):
         def loss(scale, rhs):
-            found = conjugate_gradients(lambda x: scale * x, rhs, ridge=0.1, iterations=iterations, dims=1)
+            found = cg(lambda x: scale * x + 0.1 * x, rhs, iterations=iterations, dims=1)
             return jnp.sum(jnp.abs(found) ** 2)
 
         compiled = jax.jit(jax.grad(loss)).lower(scale, rhs).compile()
@@ -207,12 +239,19 @@ def test_memory_of_the_gradient_grows_as_the_root_of_the_iterations():
         ({"ridge": -1.0}, "ridge: got -1.0, expected a finite number >= 0"),
         ({"ridge": float("nan")}, "ridge: got nan"),
         ({"ridge": float("inf")}, "ridge: got inf"),
-        ({"ridge": 0.0, "gradient": "implicit"}, "ridge: got 0.0, expected values > 0"),
         ({"iterations": 0}, "iterations: got 0"),
-        ({"dims": 4}, "rhs: got an array of shape"),
+        ({"iterations": 2.5}, "iterations: got 2.5"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_types")
 def test_wrong_arguments_are_named(arguments, message):
-    defaults = {"ridge": RIDGE, "iterations": 3}
-    with pytest.raises(ValueError, match=message):
-        conjugate_gradients(lambda x: x, jnp.ones(SHAPE, complex), **(defaults | arguments))
+    encoding = lines(np.zeros((5, 2)), 1)
+    with pytest.raises(UsageError, match=message):
+        cg_sense(encoding, jnp.ones((5, SAMPLES), complex), **({"iterations": 3} | arguments))
+
+
+def test_fewer_axes_than_an_image_has_are_named():
+    with pytest.raises(UsageError, match="rhs: got an array of shape"):
+        cg(lambda x: x, jnp.ones(SHAPE, complex), iterations=3, dims=4)
+    with pytest.raises(UsageError, match="rhs: got an array of shape"):
+        cg(lines(np.zeros((5, 2)), 1).normal() + 1.0, jnp.ones(SHAPE[1:], complex), iterations=3)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from acqdesign.encoding import CartesianEncoding, StraightLineEncoding
-from acqdesign.recon import conjugate_gradients, posterior_mean, shaped, spectral_prior
+from acqdesign.recon import cg, posterior_mean, spectral_prior
+from acqdesign.recon.prior import apply_prior
 
 
 def test_full_sampling_gives_the_wiener_filter(rng):
@@ -14,8 +15,8 @@ def test_full_sampling_gives_the_wiener_filter(rng):
     shape, ridge = (2, 8, 6), 0.3
     spectrum = spectral_prior(shape[1:], 1.7, dtype=jnp.float64)
     image = jnp.asarray(rng.normal(size=shape))
-    gram = CartesianEncoding(shape).gram
-    found = posterior_mean(gram, gram(image), spectrum, ridge=ridge, iterations=60)
+    gram = CartesianEncoding(shape).normal()
+    found = jax.jit(lambda f: posterior_mean(gram, gram(f), spectrum, ridge=ridge, iterations=60))(image)
     wanted = jnp.fft.ifft2(spectrum**2 / (spectrum**2 + ridge) * jnp.fft.fft2(image))
     np.testing.assert_allclose(found, wanted, atol=1e-12)
 
@@ -26,11 +27,17 @@ def test_converged_solution_minimises_the_regularised_error(rng):
     lines = StraightLineEncoding(jnp.asarray(rng.uniform(-0.5, 0.5, (13, 2))), shape, 1)
     spectrum = spectral_prior(shape[1:], 2.0, dtype=jnp.float64)
     y = jnp.asarray(rng.normal(size=(13, 1)) + 1j * rng.normal(size=(13, 1)))
-    found = posterior_mean(lines.normal(), lines.adjoint(y), spectrum, ridge=ridge, iterations=120)
-    eye = jnp.eye(30).reshape(30, *shape)
-    gram = np.asarray(lines.gram(eye)).reshape(30, 30).T
-    inverse = np.asarray(jnp.fft.ifft2(spectrum**-2 * jnp.fft.fft2(eye))).reshape(30, 30).T
-    wanted = np.linalg.solve(gram + ridge * inverse, np.asarray(lines.adjoint(y)).ravel())
+    eye = np.eye(30).reshape(30, *shape)
+
+    @jax.jit
+    def everything(y, eye):
+        rhs = lines.adjoint(y)
+        found = posterior_mean(lines.normal(), rhs, spectrum, ridge=ridge, iterations=120)
+        return found, rhs, lines.normal()(eye)
+
+    found, rhs, gram = map(np.asarray, everything(y, eye))
+    inverse = np.fft.ifft2(np.asarray(spectrum) ** -2 * np.fft.fft2(eye)).reshape(30, 30).T
+    wanted = np.linalg.solve(gram.reshape(30, 30).T + ridge * inverse, rhs.ravel())
     np.testing.assert_allclose(np.asarray(found).ravel(), wanted, atol=1e-9)
 
 
@@ -41,12 +48,17 @@ def test_inside_a_support_it_is_the_gaussian_posterior_mean(rng):
     spectrum = spectral_prior(shape[1:], 2.0, dtype=jnp.float64)
     y = jnp.asarray(rng.normal(size=(13, 1)) + 1j * rng.normal(size=(13, 1)))
     where = jnp.asarray(rng.random(shape) < 0.6, jnp.float64)
-    found = posterior_mean(
-        lines.normal(), lines.adjoint(y), spectrum, ridge=ridge, iterations=120, support=where
-    )
-    eye = jnp.eye(30).reshape(30, *shape)
-    forward = np.asarray(lines.forward(eye)).reshape(30, 13).T
-    squared = np.asarray(jnp.fft.ifft2(spectrum**2 * jnp.fft.fft2(eye))).reshape(30, 30).T
+    eye = np.eye(30).reshape(30, *shape)
+
+    @jax.jit
+    def everything(y, eye):
+        rhs, gram = lines.adjoint(y), lines.normal()
+        found = posterior_mean(gram, rhs, spectrum, ridge=ridge, iterations=120, support=where)
+        return found, lines.forward(eye)
+
+    found, forward = everything(y, eye)
+    forward = np.asarray(forward).reshape(30, 13).T
+    squared = np.fft.ifft2(np.asarray(spectrum) ** 2 * np.fft.fft2(eye)).reshape(30, 30).T
     mask = np.asarray(where).ravel()
     covariance = mask[:, None] * squared * mask
     gain = covariance @ forward.conj().T
@@ -56,13 +68,13 @@ def test_inside_a_support_it_is_the_gaussian_posterior_mean(rng):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-def test_shaped_white_noise_has_the_prior_s_spectrum(dtype):
+def test_white_noise_gets_the_priors_spectrum(dtype):
     """Unit power in all, and power (1 + |k|²)^(-p/2) by frequency."""
     exponent = 1.5
     spectrum = spectral_prior((16, 12), exponent, dtype=dtype)
     assert spectrum.dtype == dtype
     noise = jax.random.normal(jax.random.key(0), (1500, 16, 12), jnp.result_type(dtype, jnp.complex64))
-    image = shaped(noise, spectrum)
+    image = apply_prior(noise, spectrum)
     assert float(jnp.mean(jnp.abs(image) ** 2)) == pytest.approx(1, rel=0.02)
     power = jnp.mean(jnp.abs(jnp.fft.fft2(image)) ** 2, axis=0)
     # Along z a grid step of the shorter side counts 16/12.
@@ -72,13 +84,17 @@ def test_shaped_white_noise_has_the_prior_s_spectrum(dtype):
 def test_white_prior_is_tikhonov(rng):
     shape = (1, 6, 5)
     lines = StraightLineEncoding(jnp.asarray(rng.uniform(-0.5, 0.5, (13, 2))), shape, 1)
-    rhs = lines.adjoint(jnp.asarray(rng.normal(size=(13, 1)) + 0j))
-    plain = conjugate_gradients(lines.normal(), rhs, ridge=0.1, iterations=5)
-    white = posterior_mean(
-        lines.normal(), rhs, spectral_prior((6, 5), 0.0, dtype=jnp.float64), ridge=0.1, iterations=5
-    )
+    spectrum = spectral_prior((6, 5), 0.0, dtype=jnp.float64)
+
+    @jax.jit
+    def everything(y):
+        gram, rhs = lines.normal(), lines.adjoint(y)
+        white, none = (posterior_mean(gram, rhs, s, ridge=0.1, iterations=5) for s in (spectrum, None))
+        return cg(gram + 0.1, rhs, iterations=5), white, none
+
+    plain, white, none = everything(jnp.asarray(rng.normal(size=(13, 1)) + 0j))
     np.testing.assert_allclose(white, plain, atol=1e-12)
-    np.testing.assert_array_equal(posterior_mean(lines.normal(), rhs, None, ridge=0.1, iterations=5), plain)
+    np.testing.assert_array_equal(none, plain)
 
 
 def test_errors():

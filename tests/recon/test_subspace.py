@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acqdesign.encoding import EchoTrainEncoding, StraightLineEncoding, initial_lines
-from acqdesign.recon import match_t2, signal_basis, subspace_sense
+from acqdesign.encoding import StraightLineEncoding, initial_lines
+from acqdesign.recon import cg, signal_basis
 
 T2 = jnp.array([0.05, 0.08, 0.15, 0.3, 1.0])
 
@@ -49,28 +49,29 @@ def test_second_derivatives_are_refused():
         jax.hessian(f)(signals())
 
 
-def test_full_sampling_gives_back_the_maps(rng):
-    """Every line at every echo: coefficient images times the basis are the signal, and T2 is matched."""
-    shape = (1, 6, 5)
+def test_full_sampling_gives_back_the_signals(rng):
+    """Every line at every echo: coefficient images times the basis are the signal."""
+    shape, echoes, basis = (1, 6, 5), 12, signal_basis(signals(), 4)
     full = initial_lines("full", shape, key=jax.random.key(0)).points.astype(jnp.float64)
-    echoes = 12
-    points = jnp.tile(full, (echoes, 1))
-    echo = jnp.repeat(jnp.arange(echoes), len(full))
-    lines = StraightLineEncoding(points, shape, 1)
+    lines = StraightLineEncoding(jnp.tile(full, (echoes, 1)), shape, 1)
+    echo = np.repeat(np.arange(echoes), len(full))
     which = rng.integers(0, 5, shape)
     maps = jnp.asarray((which[None] == np.arange(5)[:, None, None, None]) * rng.uniform(0.5, 1, shape))
-    basis = signal_basis(signals(), 4)
 
     @jax.jit
     def scanned(maps):
-        kspace = EchoTrainEncoding(lines, echo, signals()).forward(maps)
-        return subspace_sense(EchoTrainEncoding(lines, echo, basis), kspace, ridge=1e-9, iterations=30)
+        kspace = jnp.einsum("csr,cs->sr", lines.forward(maps), signals()[:, echo])
+        rows = basis[:, echo]
+        adjoint = jnp.stack([lines.adjoint(kspace, row) for row in rows])
 
-    found = scanned(maps)
+        def gram(images):
+            return jnp.stack([lines.sum_of_normals(row * rows, images) for row in rows]) + 1e-9 * images
+
+        return cg(gram, adjoint, iterations=30, dims=4)
+
     wanted = jnp.einsum("ce,cxyz->exyz", signals(), maps)
-    got = jnp.einsum("ke,kxyz->exyz", basis, found)
+    got = jnp.einsum("ke,kxyz->exyz", basis, scanned(maps))
     assert float(jnp.linalg.norm(got - wanted) / jnp.linalg.norm(wanted)) < 1e-4
-    np.testing.assert_array_equal(match_t2(found, basis, signals(), T2), np.asarray(T2)[which])
 
 
 def test_rank_error():

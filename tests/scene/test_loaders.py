@@ -12,8 +12,9 @@ import nibabel
 import numpy as np
 import pytest
 
-from acqdesign.scene import image_fov_m, load_brain, load_image, weighted_image
+from acqdesign.scene import load_brain, load_image, weighted_image
 from acqdesign.scene.files import MAX_VOXELS
+from acqdesign.scene.loaders import image_fov
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def npy_header(shape, descr="<f4"):
 
 def test_brain_is_the_packaged_one():
     np.testing.assert_array_equal(load_image("brain", shape=(5, 6, 5)), load_brain(shape=(5, 6, 5)))
-    assert image_fov_m("brain") == (0.16, 0.192, 0.16)
+    assert image_fov("brain") == (0.16, 0.192, 0.16)
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8", ">f4", "u1", "i2", "?", "f2", "c8", "c16"])
@@ -41,7 +42,7 @@ def test_npy_round_trip_up_to_scale(tmp_path, volume, dtype):
     assert got.dtype == (np.complex64 if given.dtype.kind == "c" else np.float32)
     want = given.astype(np.complex128 if given.dtype.kind == "c" else np.float64)
     np.testing.assert_allclose(got, want / np.abs(want).max(), rtol=1e-6)
-    assert image_fov_m(str(tmp_path / "a.npy")) is None
+    assert image_fov(str(tmp_path / "a.npy")) is None
 
 
 def test_npy_resampled_keeps_its_sum(tmp_path, volume):
@@ -54,11 +55,9 @@ def test_npy_fills_the_grid_asked_for(tmp_path, volume):
     """It knows no voxel size: a field of view beside a shape changes nothing, and none alone can be met."""
     path = str(tmp_path / "a.npy")
     np.save(path, volume)
-    np.testing.assert_array_equal(
-        load_image(path, shape=(3, 4, 4), voxel_size_m=0.05), load_image(path, shape=(3, 4, 4))
-    )
-    with pytest.raises(ValueError, match="voxel_size_m"):
-        load_image(path, voxel_size_m=0.05)
+    np.testing.assert_array_equal(load_image(path, shape=(3, 4, 4), voxel_size=0.05), load_image(path, shape=(3, 4, 4)))
+    with pytest.raises(ValueError, match="voxel_size"):
+        load_image(path, voxel_size=0.05)
 
 
 def test_one_plane_of_a_file_is_its_middle(tmp_path):
@@ -84,8 +83,7 @@ def test_npz_image_and_maps(tmp_path, volume):
     got = load_image(str(tmp_path / "maps.npz"), contrast="maps")
     np.testing.assert_allclose(got, maps, rtol=1e-6)
     np.testing.assert_allclose(
-        load_image(str(tmp_path / "maps.npz"), contrast="T2w", field="1.5T"),
-        weighted_image(got, "T2w", "1.5T"),
+        load_image(str(tmp_path / "maps.npz"), contrast="T2w", field="1.5T"), weighted_image(got, "T2w", "1.5T")
     )
     with pytest.raises(ValueError, match=r"one\.npz.*gm, wm and csf"):
         load_image(str(tmp_path / "one.npz"), contrast="maps")
@@ -106,15 +104,13 @@ def test_nifti_round_trip_in_any_orientation(tmp_path, volume, ending, kind):
         path = tmp_path / f"{codes}{ending}"
         nibabel.save(reference.as_reoriented(turn), path)
         np.testing.assert_allclose(load_image(str(path)), spl / spl.max(), rtol=1e-6)
-        np.testing.assert_allclose(image_fov_m(str(path)), [10e-3, 18e-3, 28e-3], rtol=1e-6)
-    coarse = load_image(str(tmp_path / f"RAS{ending}"), voxel_size_m=0.01)
+        np.testing.assert_allclose(image_fov(str(path)), [10e-3, 18e-3, 28e-3], rtol=1e-6)
+    coarse = load_image(str(tmp_path / f"RAS{ending}"), voxel_size=0.01)
     assert coarse.shape == (1, 2, 3)
 
 
 def test_nifti_scaling_and_trailing_axes(tmp_path, volume):
-    image = nibabel.Nifti1Image(
-        (10 * volume).astype(np.int16)[..., None], np.diag([-1.0, -1, 1, 1])[[2, 1, 0, 3]]
-    )
+    image = nibabel.Nifti1Image((10 * volume).astype(np.int16)[..., None], np.diag([-1.0, -1, 1, 1])[[2, 1, 0, 3]])
     image.header.set_slope_inter(0.5, 3.0)
     nibabel.save(image, tmp_path / "a.nii.gz")
     read = nibabel.load(tmp_path / "a.nii.gz").get_fdata()[..., 0]
@@ -243,9 +239,7 @@ def test_bad_maps_are_refused(tmp_path):
             load_image(str(tmp_path / f"{name}.npz"))
 
 
-@pytest.mark.parametrize(
-    "spec", ["brian", "nowhere/image.npy", "image.png", "", "brainweb:3", "brainweb:", "."]
-)
+@pytest.mark.parametrize("spec", ["brian", "nowhere/image.npy", "image.png", "", "brainweb:3", "brainweb:", "."])
 def test_unknown_phantoms_are_refused(spec):
     with pytest.raises(ValueError, match="brainweb"):
         load_image(spec)
@@ -275,7 +269,7 @@ def test_brainweb_labels_become_maps(brainweb, rng):
     brainweb.get_mri = lambda subject, kind, with_affine: (labels, np.diag([0.5, 0.5, 0.5, 1.0]))
     maps = np.asarray(load_image("brainweb:4", contrast="maps"))
     assert maps.shape == (3, 4, 3, 2)
-    np.testing.assert_allclose(image_fov_m("brainweb:4"), (4e-3, 3e-3, 2e-3))
+    np.testing.assert_allclose(image_fov("brainweb:4"), (4e-3, 3e-3, 2e-3))
     for fraction, label in zip(maps, (2, 3, 1), strict=True):
         want = (labels == label).reshape(2, 2, 3, 2, 4, 2).mean((1, 3, 5)).transpose(2, 1, 0)[:, ::-1, ::-1]
         np.testing.assert_array_equal(fraction, want.astype(np.float32))

@@ -81,9 +81,7 @@ def bloch_trains(
         return xy * np.exp(-time / t2), z * e1 + 1 - e1
 
     for _ in range(trains):
-        xy, z = pulse(
-            np.zeros(isochromats, complex), z * np.exp(-t2_prep / t2), excitation * b1, excitation_phase
-        )
+        xy, z = pulse(np.zeros(isochromats, complex), z * np.exp(-t2_prep / t2), excitation * b1, excitation_phase)
         echoes = []
         for flip, phase in zip(flips, phases, strict=True):
             xy, z = relax(xy * turn, z, esp / 2)

@@ -4,10 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from acqdesign.signal.bssfp import BSSFP, bssfp, bssfp_steady
-from acqdesign.signal.sequence import TissueParams, simulate
+from acqdesign.scene.tissue import Tissue
+from acqdesign.signal import BSSFP, simulate
 
 from . import _bloch
+from ._functions import bssfp, bssfp_steady
 
 ON = np.zeros(1)
 """One isochromat: everything is rewound."""
@@ -24,9 +25,7 @@ def test_trains_equal_bloch(dtype, tolerance, rng):
         inversion_time=0.03, inversion_efficiency=0.9,
     )  # fmt: skip
     start = 1 - 1.9 * np.exp(-0.03 / 0.9)
-    want = _bloch.bloch(
-        1.1 * flips, phases, [(te, 0), (tr - te, 0)], 0.9, 0.1, b0=37.0, mz=start, dephasing=ON
-    )
+    want = _bloch.bloch(1.1 * flips, phases, [(te, 0), (tr - te, 0)], 0.9, 0.1, b0=37.0, mz=start, dephasing=ON)
     assert abs(got - want).max() <= tolerance
 
 
@@ -55,9 +54,7 @@ def test_steady_state_is_freeman_and_hills(dtype, tolerance):
     """For all off-resonance, flips and phase increments."""
     flips = np.array([0.2, 1.0, np.pi / 2, 3.0], dtype)
     b0 = np.linspace(-200, 200, 41).astype(dtype)
-    got = bssfp_steady(
-        flips, dtype(0.005), dtype(0.9), dtype(0.1), te=dtype(0.002), b0=b0, phase_increment=2.5
-    )
+    got = bssfp_steady(flips, dtype(0.005), dtype(0.9), dtype(0.1), te=dtype(0.002), b0=b0, phase_increment=2.5)
     theta = 2 * np.pi * np.asarray(b0, float)[:, None] * 0.005 - 2.5
     want = freeman_hill(flips, 0.005, 0.9, 0.1, theta)
     want = want * np.exp(-0.002 / 0.1 + 2j * np.pi * np.asarray(b0, float)[:, None] * 0.002)
@@ -75,18 +72,10 @@ def test_steady_state_is_that_of_long_trains(t2_prime):
 
 def test_t2_prime_is_a_lorentzian_spread(rng):
     """T2' weighs every harmonic of the response to off-resonance by its own dephasing time."""
-    flips, phases, tr, te, t2_prime, b0 = (
-        rng.uniform(0.1, 1.5, 12),
-        rng.uniform(0, 6, 12),
-        0.005,
-        0.0015,
-        0.03,
-        20.0,
-    )
+    flips, phases, tr, te, t2_prime, b0 = (rng.uniform(0.1, 1.5, 12), rng.uniform(0, 6, 12), 0.005, 0.0015, 0.03, 20.0)
     turns = np.arange(64) / 64  # in one TR: enough for the 12 harmonics either way
     response = [
-        _bloch.bloch(flips, phases, [(te, 0), (tr - te, 0)], 0.9, 0.1, b0=turn / tr, dephasing=ON)
-        for turn in turns
+        _bloch.bloch(flips, phases, [(te, 0), (tr - te, 0)], 0.9, 0.1, b0=turn / tr, dephasing=ON) for turn in turns
     ]
     harmonics = np.fft.fft(np.array(response) * np.exp(-2j * np.pi * turns * te / tr)[:, None], axis=0) / 64
     times = np.fft.fftfreq(64, 1 / 64) * tr + te
@@ -125,16 +114,7 @@ def test_train_derivatives_in_every_mode(rng):
 
     def signal(flips, phases, tr, te, t1, t2, b1, b0, t2_prime, inversion_time):
         return bssfp(
-            flips,
-            tr,
-            t1,
-            t2,
-            te=te,
-            phases=phases,
-            b1=b1,
-            b0=b0,
-            t2_prime=t2_prime,
-            inversion_time=inversion_time,
+            flips, tr, t1, t2, te=te, phases=phases, b1=b1, b0=b0, t2_prime=t2_prime, inversion_time=inversion_time
         )
 
     arguments = {
@@ -148,9 +128,7 @@ def test_steady_derivatives_in_every_mode(rng):
     """By every argument of the closed steady state."""
 
     def signal(flips, tr, te, t1, t2, b1, b0, t2_prime, phase_increment):
-        return bssfp_steady(
-            flips, tr, t1, t2, te=te, b1=b1, b0=b0, t2_prime=t2_prime, phase_increment=phase_increment
-        )
+        return bssfp_steady(flips, tr, t1, t2, te=te, b1=b1, b0=b0, t2_prime=t2_prime, phase_increment=phase_increment)
 
     arguments = {
         "flips": rng.uniform(0.2, 1.5, 3), "tr": 0.006, "te": 0.002, "t1": np.array([0.8, 1.2]),
@@ -159,17 +137,16 @@ def test_steady_derivatives_in_every_mode(rng):
     _bloch.check_derivatives(signal, arguments)
 
 
-def test_the_sequence_equals_the_functions(rng):
-    """`simulate` of a `BSSFP` is the train, or with `steady` the steady state of each flip."""
+def test_a_tissues_effects_are_all_passed_on(rng):
+    """`simulate` is the sequence's own signal, trains and steady states: M0 scales, B1 multiplies the flips."""
     flips = rng.uniform(0.1, 1.0, 6)
-    tissue = TissueParams(np.array([0.8, 1.2]), 0.08, m0=1.5j, b0=10.0, t2_prime=0.05)
-    effects = {"m0": 1.5j, "b0": 10.0, "t2_prime": 0.05, "te": 0.002}
-    got = simulate(BSSFP(flips, 0.005, 0.002), tissue)
-    assert abs(got - bssfp(flips, 0.005, tissue.t1, 0.08, **effects)).max() <= 1e-15
-    got = simulate(BSSFP(flips, 0.005, 0.002, steady=True, phase_increment=2.0), tissue)
-    assert (
-        abs(got - bssfp_steady(flips, 0.005, tissue.t1, 0.08, phase_increment=2.0, **effects)).max() <= 1e-15
-    )
+    tissue = Tissue(np.array([0.8, 1.2]), 0.08, m0=1.5j, b1=0.9, b0=10.0, t2_prime=0.05)
+    effects = {"b0": 10.0, "t2_prime": 0.05, "te": 0.002}
+    for design in ({}, {"steady": True, "phase_increment": 2.0}):
+        got = simulate(BSSFP(flips, 0.005, 0.002, **design), tissue)
+        for found, t1 in zip(got, (0.8, 1.2), strict=True):
+            alone = bssfp(0.9 * flips, 0.005, t1, 0.08, **effects, **design)
+            assert abs(found - 1.5j * alone).max() <= 1e-15
 
 
 def test_bad_input_is_refused():

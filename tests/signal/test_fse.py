@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from acqdesign.base.units import rad_from_deg
-from acqdesign.signal import FSE, TissueParams, crlb, fse, simulate
+from acqdesign.scene.tissue import Tissue
+from acqdesign.signal import FSE, crlb, simulate
 
 from ._bloch import central_difference, check_derivatives
+from ._functions import fse
 from ._trains import bloch_trains, complex_step, cpmg, epg_trains
 
 ESP, T1, T2 = 0.01, 1.0, 0.1
@@ -47,9 +49,7 @@ def test_published_trains():
     first = fse(flips.at[0].set(rad_from_deg(150.0)), 0.01, 1.0, 0.2)[:2]
     np.testing.assert_allclose(first, [0.887509, 0.837067], atol=5e-7)
     sixty = jnp.full(96, rad_from_deg(60.0))
-    np.testing.assert_allclose(
-        fse(sixty, 5e-3, 1.0, 0.1)[:3], [0.23780736, 0.41148427, 0.47987732], atol=5e-9
-    )
+    np.testing.assert_allclose(fse(sixty, 5e-3, 1.0, 0.1)[:3], [0.23780736, 0.41148427, 0.47987732], atol=5e-9)
 
 
 def test_reference_cost_and_its_gradient():
@@ -171,9 +171,7 @@ def test_derivatives_are_those_of_complex_steps(rng, dtype, tolerance):
     def squared_slope(values, h=1e-3):
         at = {k: by_numpy(values + k * h * direction) for k in (-4, -3, -2, -1, 1, 2, 3, 4)}
         pairs = [at[k] - at[-k] for k in (1, 2, 3, 4)]
-        return np.sum(
-            (sum(c * p for c, p in zip((4 / 5, -1 / 5, 4 / 105, -1 / 280), pairs, strict=True)) / h) ** 2
-        )
+        return np.sum((sum(c * p for c, p in zip((4 / 5, -1 / 5, 4 / 105, -1 / 280), pairs, strict=True)) / h) ** 2)
 
     second = jax.jit(jax.grad(lambda v: jnp.sum(slope(by_fse, v) ** 2)))(start)
     wanted = complex_step(squared_slope, values)
@@ -186,22 +184,13 @@ def test_derivatives_are_those_of_complex_steps(rng, dtype, tolerance):
         {"phases": np.linspace(-1, 2, 6), "excitation_phase": 0.3, "diffusivity": 2e-9, "order_moment": 1e4},
         pytest.param({"tr": 0.3}, marks=pytest.mark.slow),
         pytest.param({"tr": 0.3, "spoiling": "complete", "t2_prep": 0.03}, marks=pytest.mark.slow),
-        pytest.param(
-            {"tr": 0.3, "phases": np.linspace(-1, 2, 6), "excitation_phase": 0.3}, marks=pytest.mark.slow
-        ),
+        pytest.param({"tr": 0.3, "phases": np.linspace(-1, 2, 6), "excitation_phase": 0.3}, marks=pytest.mark.slow),
     ],
 )
 def test_derivatives_are_those_of_differences(rng, options):
     """Every mode, by every argument, with phases, diffusion and in steady states."""
     fixed = {name: options[name] for name in ("spoiling",) if name in options}
-    arguments = {
-        "flips": rng.uniform(0.4, 2.6, 6),
-        "esp": ESP,
-        "t1": T1,
-        "t2": T2,
-        "b1": 0.95,
-        "excitation": 1.4,
-    }
+    arguments = {"flips": rng.uniform(0.4, 2.6, 6), "esp": ESP, "t1": T1, "t2": T2, "b1": 0.95, "excitation": 1.4}
     arguments |= {name: value for name, value in options.items() if name not in fixed}
     check_derivatives(lambda **given: fse(**given, **fixed), arguments)
 
@@ -219,9 +208,7 @@ EXTREMES = [
 @pytest.fixture(scope="module")
 def steady_energy():
     """The energy of a steady state's echoes, and its gradient by flips, T1 and T2."""
-    return jax.jit(
-        jax.value_and_grad(lambda flips, t1, t2: jnp.sum(fse(flips, ESP, t1, t2, tr=0.2) ** 2), (0, 1, 2))
-    )
+    return jax.jit(jax.value_and_grad(lambda flips, t1, t2: jnp.sum(fse(flips, ESP, t1, t2, tr=0.2) ** 2), (0, 1, 2)))
 
 
 def test_gradient_of_a_steady_state(rng, steady_energy):
@@ -275,11 +262,22 @@ def test_fewer_states_are_an_approximation_asked_for():
     assert 1e-6 < float(jnp.abs(fse(flips, ESP, T1, T2, n_states=10) - exact).max()) < 0.05
 
 
-def test_sequence_object_is_the_function():
+def test_a_tissues_b1_and_m0_scale_angles_and_echoes():
+    """`simulate` is the sequence's own signal; B1 multiplies excitation and refocusing, M0 the echoes."""
     flips = jnp.full(5, 1.2)
-    tissue = TissueParams(t1=jnp.array([1.0, 2.0]), t2=0.1, m0=2.0, b1=0.9)
-    wanted = fse(flips, ESP, tissue.t1, 0.1, m0=2.0, b1=0.9, tr=0.5)
-    np.testing.assert_array_equal(simulate(FSE(flips, ESP, tr=0.5), tissue), wanted)
+    tissue = Tissue(jnp.array([1.0, 2.0]), 0.1, m0=jnp.array([2.0, 1.0]), b1=0.9)
+    found = simulate(FSE(flips, ESP, tr=0.5), tissue)
+    np.testing.assert_array_equal(found, FSE(flips, ESP, tr=0.5).signal(tissue))
+    plain = fse(0.9 * flips, ESP, tissue.t1, 0.1, m0=jnp.ones(2), excitation=0.9 * math.pi / 2, tr=0.5)
+    np.testing.assert_allclose(found, tissue.m0[:, None] * plain, atol=1e-15)
+
+
+def test_diffusion_needs_a_diffusivity_and_a_moment(rng):
+    """A tissue's diffusivity acts only where the sequence has a moment, and a moment only on what diffuses."""
+    flips = rng.uniform(0.3, 2.8, 8)
+    neither = fse(flips, ESP, T1, T2)
+    np.testing.assert_array_equal(fse(flips, ESP, T1, T2, diffusivity=2e-9), neither)
+    np.testing.assert_array_equal(fse(flips, ESP, T1, T2, order_moment=2e4), neither)
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from acqdesign.signal.mprage import MPRAGE, mprage
-from acqdesign.signal.sequence import TissueParams, simulate
+from acqdesign.scene.tissue import Tissue
+from acqdesign.signal import MPRAGE, simulate
 
 from . import _bloch
+from ._functions import mprage
 
 
 def played(flips, esp, t1, t2, ti, tr, te, efficiency, repetitions):
@@ -29,12 +30,7 @@ def test_equals_repetitions_played_one_by_one(steady, repetitions, dtype, tolera
     """The first repetition, and the steady state that many reach."""
     flips = rng.uniform(0.05, 0.2, 80).astype(dtype)
     t1, t2 = np.array([0.8, 1.5], dtype), np.array([0.07, 0.1], dtype)
-    args = {
-        "inversion_time": dtype(0.5),
-        "tr": dtype(2.0),
-        "te": dtype(0.003),
-        "inversion_efficiency": dtype(0.95),
-    }
+    args = {"inversion_time": dtype(0.5), "tr": dtype(2.0), "te": dtype(0.003), "inversion_efficiency": dtype(0.95)}
     got = mprage(flips, dtype(0.008), t1, t2, steady=steady, **args)
     want = [
         played(flips, 0.008, *t, 0.5, 2.0, 0.003, 0.95, repetitions)
@@ -56,15 +52,16 @@ def test_b1_batches_and_off_resonance(rng):
     assert abs(got[1, 1] - factor * alone).max() <= 1e-15
 
 
-def test_the_sequence_equals_the_function(rng):
-    """`simulate` passes everything on."""
+def test_a_tissues_effects_are_all_passed_on(rng):
+    """`simulate` is the sequence's own signal: that of each tissue alone, real without a `b0`."""
     flips = rng.uniform(0.05, 0.2, 10)
-    tissue = TissueParams(np.array([0.8, 1.2]), 0.08, m0=1.5, b1=1.05, t2_prime=0.05)
+    tissue = Tissue(np.array([0.8, 1.2]), 0.08, m0=1.5, b1=1.05, t2_prime=0.05)
     timing = {"inversion_time": 0.5, "tr": 2.0, "te": 0.003, "inversion_efficiency": 0.9}
     got = simulate(MPRAGE(flips, 0.008, **timing), tissue)
-    want = mprage(flips, 0.008, tissue.t1, 0.08, m0=1.5, b1=1.05, t2_prime=0.05, **timing)
+    factor = 1.5 * np.exp(-0.003 / 0.05)
+    want = [factor * mprage(1.05 * flips, 0.008, t1, 0.08, **timing) for t1 in (0.8, 1.2)]
     assert got.dtype == np.float64
-    assert abs(got - want).max() <= 1e-15
+    assert abs(got - np.array(want)).max() <= 1e-15
 
 
 def test_derivatives_in_every_mode(rng):

@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acqdesign.signal.profile import sinc_pulse, slice_profile
-from acqdesign.signal.sequence import TissueParams, simulate
-from acqdesign.signal.ssfp import SSFPFID
+from acqdesign.scene.tissue import Tissue
+from acqdesign.signal import SSFPFID, simulate, sinc_pulse, slice_profile
 
 from . import _bloch
 
@@ -62,13 +61,13 @@ def test_the_middle_of_a_slice_gets_the_flip():
 
 def test_a_slice_is_summed_and_approaches_the_ideal():
     """A sharp profile gives nearly the signal without one; a soft one loses signal at the flip of the peak."""
-    tissue = TissueParams(0.8, 0.08)
+    tissue = Tissue(0.8, 0.08)
     sequence = SSFPFID(np.full(5, 0.3), 0.01)
     ideal = simulate(sequence, tissue)
     sharp = slice_profile(sinc_pulse(500, 60.0), 60.0, 0.3, extent=2.0, positions=400)
     assert abs(simulate(sequence, tissue, slice_profile=sharp)[0] / ideal[0] - 1) <= 0.01
     soft = slice_profile(sinc_pulse(200, 2.0), 2.0, 0.3, extent=4.0)
-    parts = simulate(sequence, TissueParams(0.8, 0.08, b1=soft.b1))  # positions as a batch
+    parts = simulate(sequence, Tissue(0.8, 0.08, b1=soft.b1))  # positions as a batch
     assert abs(simulate(sequence, tissue, slice_profile=soft) - soft.weights @ parts).max() <= 1e-14
 
 
@@ -85,8 +84,7 @@ def test_derivatives_by_pulse_and_flip(method, rng):
     gradients = jax.jit(jax.grad(loss, argnums=(0, 1)))(pulse, 1.3)
     run = jax.jit(loss)
     by_pulse = [
-        _bloch.central_difference(lambda x: float(run(x, 1.3)), pulse, one, 1e-3)
-        for one in np.eye(24)[[0, 5, 11]]
+        _bloch.central_difference(lambda x: float(run(x, 1.3)), pulse, one, 1e-3) for one in np.eye(24)[[0, 5, 11]]
     ]
     by_flip = _bloch.central_difference(lambda x: float(run(pulse, x)), 1.3, 1.0, 1e-3)
     np.testing.assert_allclose(gradients[0][np.array([0, 5, 11])], by_pulse, rtol=1e-8)

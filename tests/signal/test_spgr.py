@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acqdesign.signal.sequence import TissueParams, simulate
-from acqdesign.signal.spgr import RF_INCREMENT, SPGR, quadratic_phases, spgr, spgr_ernst, spgr_steady
+from acqdesign.scene.tissue import Tissue
+from acqdesign.signal import SPGR, simulate
+from acqdesign.signal.spgr import RF_INCREMENT, quadratic_phases
 
 from . import _bloch
+from ._functions import spgr, spgr_ernst, spgr_steady
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 1e-5)])
@@ -17,9 +19,7 @@ def test_trains_equal_isochromats(increment, dtype, tolerance):
     """RF-spoiled trains equal isochromats played with the quadratic phases."""
     n, increment = 300, np.deg2rad(increment)
     flips = np.full(n, 0.35, dtype)
-    got = spgr(
-        flips, dtype(0.008), dtype(0.9), dtype(0.1), te=dtype(0.002), b0=dtype(15.0), rf_increment=increment
-    )
+    got = spgr(flips, dtype(0.008), dtype(0.9), dtype(0.1), te=dtype(0.002), b0=dtype(15.0), rf_increment=increment)
     phases = increment * np.arange(n) * (np.arange(n) + 1) / 2
     steps = [(0.002, 0), (0.006, 1)]
     want = _bloch.bloch(flips, phases, steps, 0.9, 0.1, b0=15.0, dephasing=_bloch.turn_points(512))
@@ -38,13 +38,7 @@ def test_phases_stay_exact_in_long_trains():
 def test_steady_state_is_that_of_long_trains(increment):
     """The closed steady state equals the end of a train long enough to reach it; 0° is FISP."""
     flips = np.full(3000, 0.4)
-    effects = {
-        "te": 0.002,
-        "rf_increment": float(np.deg2rad(increment)),
-        "b0": 12.0,
-        "b1": 0.9,
-        "t2_prime": 0.05,
-    }
+    effects = {"te": 0.002, "rf_increment": float(np.deg2rad(increment)), "b0": 12.0, "b1": 0.9, "t2_prime": 0.05}
     train = spgr(flips, 0.01, np.array([0.8, 0.5]), np.array([0.09, 0.3]), **effects, n_states=400)
     steady = spgr_steady(flips[:1], 0.01, np.array([0.8, 0.5]), np.array([0.09, 0.3]), **effects)
     assert abs(train[:, -1:] - steady).max() <= 1e-12
@@ -122,25 +116,31 @@ def test_train_derivatives_in_every_mode(rng):
     _bloch.check_derivatives(signal, arguments)
 
 
-def test_the_sequence_equals_the_functions(rng):
-    """`simulate` of an `SPGR` is the train, or with `steady` the steady state of each flip."""
+def test_a_tissues_effects_are_all_passed_on(rng):
+    """`simulate` is the sequence's own signal, trains and steady states; with one TR the echo alone is turned."""
     flips = rng.uniform(0.1, 0.5, 6)
-    tissue = TissueParams(np.array([0.8, 1.2]), 0.08, m0=1.5, b0=10.0, t2_prime=0.05, diffusivity=1e-9)
-    effects = {"m0": 1.5, "b0": 10.0, "t2_prime": 0.05, "te": 0.002}
-    diffusion = {"diffusivity": 1e-9, "spoiler_moment": 8e4}
+    tissue = Tissue(np.array([0.8, 1.2]), 0.08, m0=1.5, b0=10.0, t2_prime=0.05, diffusivity=1e-9)
+    factor = 1.5 * np.exp(-0.002 / 0.05 + 2j * np.pi * 10.0 * 0.002)
     got = simulate(SPGR(flips, 0.01, 0.002, spoiler_moment=8e4), tissue)
-    assert abs(got - spgr(flips, 0.01, tissue.t1, 0.08, **effects, **diffusion)).max() <= 1e-15
-    got = simulate(SPGR(flips, 0.01, 0.002, steady=True), tissue)
-    assert abs(got - spgr_steady(flips, 0.01, tissue.t1, 0.08, **effects)).max() <= 1e-15
+    for found, t1 in zip(got, (0.8, 1.2), strict=True):
+        alone = spgr(flips, 0.01, t1, 0.08, te=0.002, diffusivity=1e-9, spoiler_moment=8e4)
+        assert abs(found - factor * alone).max() <= 1e-15
+    for state in ("steady", "ideal"):
+        got = simulate(SPGR(flips, 0.01, 0.002, state=state), tissue)
+        for found, t1 in zip(got, (0.8, 1.2), strict=True):
+            alone = spgr(flips, 0.01, t1, 0.08, te=0.002, state=state)
+            assert abs(found - factor * alone).max() <= 1e-15
 
 
 def test_bad_input_is_refused():
     """An increment that never repeats has no steady state; late echoes and steady inversions are errors."""
-    with pytest.raises(ValueError, match=r"rf_increment: got 57\.2958°.*half degrees.*spgr"):
+    with pytest.raises(ValueError, match=r"rf_increment: got 57\.2958°.*half degrees.*transient"):
         spgr_steady(np.ones(1), 0.01, 1.0, 0.1, rf_increment=1.0)
     with pytest.raises(ValueError, match=r"te.*within tr"):
         spgr_ernst(np.ones(1), 0.01, 1.0, 0.1, te=0.02)
     with pytest.raises(ValueError, match=r"t1.*> 0"):
         spgr(np.ones(1), 0.01, np.nan, 0.1)
     with pytest.raises(ValueError, match=r"steady.*inversion"):
-        SPGR(np.ones(1), 0.01, steady=True, inversion_time=0.1)
+        SPGR(np.ones(1), 0.01, state="steady", inversion_time=0.1)
+    with pytest.raises(ValueError, match=r"state.*one of transient, steady, ideal.*'steady'"):
+        SPGR(np.ones(1), 0.01, state="stady")

@@ -31,9 +31,7 @@ def cpmg(flips, esp, t1=np.inf, t2=np.inf, excitation=0.5 * np.pi):
 
 
 def test_the_reference_gives_the_textbook_echoes():
-    np.testing.assert_allclose(
-        cpmg(np.full(4, np.radians(120)), 0.01), [0.75, 0.9375, 0.84375, 0.85546875], atol=1e-12
-    )
+    np.testing.assert_allclose(cpmg(np.full(4, np.radians(120)), 0.01), [0.75, 0.9375, 0.84375, 0.85546875], atol=1e-12)
 
 
 @both_dtypes

@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 
 import acqdesign.scene as scene
-from acqdesign.scene import box_resample, load_brain, target_grid, tissue, tissues, weighted_image
+from acqdesign.scene import load_brain, weighted_image
+from acqdesign.scene.resample import box_resample, target_grid
+from acqdesign.scene.tissue import tissue_properties
 
 MILLILITRE = 1e-6
 
 GRIDS = [(23, 28, 23), (90, 108, 90), (48, 48, 32), (17, 64, 31), (2, 3, 5), (80, 96, 80)]
 
 
-def volumes_ml(maps, voxel_size_m):
-    return np.asarray(maps, np.float64).sum(axis=(1, 2, 3)) * np.prod(voxel_size_m) / MILLILITRE
+def volumes_ml(maps, voxel_size):
+    return np.asarray(maps, np.float64).sum(axis=(1, 2, 3)) * np.prod(voxel_size) / MILLILITRE
 
 
 def test_volumes_are_those_of_the_templates():
@@ -28,7 +30,7 @@ def test_volumes_are_those_of_the_templates():
 
 @pytest.mark.parametrize("shape", GRIDS)
 def test_resampling_to_a_shape_conserves_every_tissue(shape):
-    voxel = [f / n for f, n in zip(scene.FOV_M, shape, strict=True)]
+    voxel = [f / n for f, n in zip(scene.FOV, shape, strict=True)]
     want = volumes_ml(load_brain(contrast="maps"), (2e-3,) * 3)
     np.testing.assert_allclose(volumes_ml(load_brain(shape=shape, contrast="maps"), voxel), want, rtol=2e-7)
 
@@ -36,7 +38,7 @@ def test_resampling_to_a_shape_conserves_every_tissue(shape):
 @pytest.mark.parametrize("voxel", [0.0033, 0.007, (0.002, 0.004, 0.01), (0.0111, 0.005, 0.003)])
 def test_resampling_to_a_voxel_size_conserves_every_tissue(voxel):
     want = volumes_ml(load_brain(contrast="maps"), (2e-3,) * 3)
-    got = volumes_ml(load_brain(voxel_size_m=voxel, contrast="maps"), np.broadcast_to(voxel, 3))
+    got = volumes_ml(load_brain(voxel_size=voxel, contrast="maps"), np.broadcast_to(voxel, 3))
     np.testing.assert_allclose(got, want, rtol=2e-7)
 
 
@@ -58,8 +60,8 @@ def test_default_grid_is_the_stored_one():
 def test_contrasts_follow_their_signal_equations(field):
     """A voxel of one tissue has exactly that tissue's signal over the brightest's."""
     pure = jnp.eye(3)[:, :, None, None]
-    t = tissues("gm,wm,csf", field)
-    t1, t2, pd = (np.array([getattr(x, a) for x in t]) for a in ("t1_s", "t2_s", "pd"))
+    t = tissue_properties("gm,wm,csf", field).values()
+    t1, t2, pd = (np.array([getattr(x, a) for x in t]) for a in ("t1", "t2", "pd"))
     e1 = np.exp(-0.02 / t1)
     want = {
         "T1w": pd * 0.5 * (1 - e1) / (1 - math.cos(math.pi / 6) * e1) * np.exp(-0.003 / t2),
@@ -85,8 +87,8 @@ def test_signals_are_summed_after_resampling_alike():
     """The image is linear in the maps: contrast and resampling commute."""
     maps = load_brain(shape=(23, 28, 23), contrast="maps")
     fine = np.asarray(load_brain(contrast="T2w"), np.float64)
-    voxel = [f / n for f, n in zip(scene.FOV_M, (23, 28, 23), strict=True)]
-    coarse = box_resample(fine, (23, 28, 23), voxel_in_m=(2e-3,) * 3, voxel_out_m=voxel)
+    voxel = [f / n for f, n in zip(scene.FOV, (23, 28, 23), strict=True)]
+    coarse = box_resample(fine, (23, 28, 23), voxel_in=(2e-3,) * 3, voxel_out=voxel)
     np.testing.assert_allclose(weighted_image(maps, "T2w"), coarse, atol=1e-6)
 
 
@@ -119,7 +121,7 @@ def test_one_plane_is_an_axial_slab_as_thick_as_its_pixels():
 def test_shape_and_voxel_size_together_are_the_grid():
     """A larger field of view pads with zeros about the same centre."""
     small = np.asarray(load_brain(shape=(20, 24, 20), contrast="maps"))
-    large = np.asarray(load_brain(shape=(24, 30, 22), voxel_size_m=0.008, contrast="maps"))
+    large = np.asarray(load_brain(shape=(24, 30, 22), voxel_size=0.008, contrast="maps"))
     np.testing.assert_allclose(large[:, 2:-2, 3:-3, 1:-1], small, atol=1e-6)
     assert not large[:, :2].any()
 
@@ -131,9 +133,9 @@ def test_shape_and_voxel_size_together_are_the_grid():
         ({"field": "7T"}, "field"),
         ({"shape": (10, 10)}, "shape"),
         ({"shape": (0, 10, 10)}, "shape"),
-        ({"voxel_size_m": -1e-3}, "voxel_size_m"),
-        ({"voxel_size_m": float("nan")}, "voxel_size_m"),
-        ({"voxel_size_m": (1e-3, 1e-3)}, "voxel_size_m"),
+        ({"voxel_size": -1e-3}, "voxel_size"),
+        ({"voxel_size": float("nan")}, "voxel_size"),
+        ({"voxel_size": (1e-3, 1e-3)}, "voxel_size"),
     ],
 )
 def test_bad_requests_are_refused_by_name(arguments, name):
@@ -144,7 +146,7 @@ def test_bad_requests_are_refused_by_name(arguments, name):
 def test_box_resample_takes_means_over_boxes():
     """Against a hand count: 3 voxels to 2 with half of the middle one in each."""
     line = np.array([1.0, 4.0, 7.0]).reshape(3, 1, 1)
-    got = box_resample(line, (2, 1, 1), voxel_in_m=(2.0, 1.0, 1.0), voxel_out_m=(3.0, 1.0, 1.0))
+    got = box_resample(line, (2, 1, 1), voxel_in=(2.0, 1.0, 1.0), voxel_out=(3.0, 1.0, 1.0))
     np.testing.assert_allclose(got[:, 0, 0], [(2 * 1 + 4) / 3, (4 + 2 * 7) / 3], rtol=1e-15)
 
 
@@ -152,14 +154,14 @@ def test_box_resample_takes_means_over_boxes():
 def test_box_resample_keeps_precision_and_constants(dtype):
     value = dtype(0.3 + (0.4j if np.issubdtype(dtype, np.complexfloating) else 0))
     cube = np.full((2, 7, 9, 5), value)
-    got = box_resample(cube, (3, 4, 11), voxel_in_m=(1.0,) * 3, voxel_out_m=(7 / 3, 9 / 4, 5 / 11))
+    got = box_resample(cube, (3, 4, 11), voxel_in=(1.0,) * 3, voxel_out=(7 / 3, 9 / 4, 5 / 11))
     assert got.dtype == dtype
     np.testing.assert_allclose(got, np.full((2, 3, 4, 11), value), rtol=4 * np.finfo(dtype).eps)
 
 
 def test_box_resample_identity_is_exact(rng):
     cube = rng.standard_normal((5, 6, 7))
-    got = box_resample(cube, (5, 6, 7), voxel_in_m=(1e-3,) * 3, voxel_out_m=(1e-3,) * 3)
+    got = box_resample(cube, (5, 6, 7), voxel_in=(1e-3,) * 3, voxel_out=(1e-3,) * 3)
     np.testing.assert_allclose(got, cube, rtol=1e-12)
 
 
@@ -169,21 +171,6 @@ def test_target_grid_keeps_the_field_of_view():
     np.testing.assert_allclose(np.multiply(shape, voxel), (0.16, 0.192, 0.16), rtol=1e-15)
     with pytest.raises(ValueError, match="shape"):
         target_grid((1.0,) * 3, None, None)
-
-
-def test_tissue_table():
-    assert tissue("wm", "1.5T").t1_s == 0.5
-    assert [t.name for t in tissues("wm, gm")] == ["wm", "gm"]
-    for field in ("1.5T", "3T"):
-        for t in tissues(field=field):
-            assert 0 < t.t2_s <= 2 * t.t1_s
-            assert 0 < t.pd <= 1
-            assert t.source
-    with pytest.raises(ValueError, match=r"csf"):
-        tissue("cfs")
-    for names in ("", "wm,wm", []):
-        with pytest.raises(ValueError, match="tissue"):
-            tissues(names)
 
 
 def test_licence_and_size_of_the_data():

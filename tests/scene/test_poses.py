@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acqdesign.scene import augment, fine_shape, load_brain, posed
+from acqdesign.scene import augment, fine_shape, load_brain, random_pose
 
 KEY = jax.random.key(7)
 
@@ -21,23 +21,17 @@ def test_shape_and_precision_are_kept(dtype, shape):
 @pytest.mark.parametrize("shape", [(5, 6, 7), (1, 9, 8)])
 def test_no_motion_is_the_identity(rng, shape):
     image = jnp.asarray(rng.standard_normal(shape))
-    still = augment(image, KEY, max_rotation_rad=0.0, max_scale=0.0, flips=())
+    still = augment(image, KEY, max_rotation=0.0, max_scale=0.0, mirror=())
     np.testing.assert_allclose(still, image, atol=1e-12)
 
 
-def test_flips_alone_are_mirror_images(rng):
+def test_mirrors_alone_are_mirror_images(rng):
     """Over many keys every combination of mirrors turns up, about equally often, and nothing else."""
     image = rng.standard_normal((4, 5, 3))
-    mirrors = {
-        (a, b): np.flip(image, [x for x, yes in ((1, a), (2, b)) if yes]) for a in (0, 1) for b in (0, 1)
-    }
+    mirrors = {(a, b): np.flip(image, [x for x, yes in ((1, a), (2, b)) if yes]) for a in (0, 1) for b in (0, 1)}
     keys = jax.random.split(KEY, 200)
-    moved = jax.vmap(
-        lambda k: augment(jnp.asarray(image), k, max_rotation_rad=0.0, max_scale=0.0, flips=(1, 2))
-    )(keys)
-    counts = [
-        sum(np.allclose(one, mirror, atol=1e-10) for one in np.asarray(moved)) for mirror in mirrors.values()
-    ]
+    moved = jax.vmap(lambda k: augment(jnp.asarray(image), k, max_rotation=0.0, max_scale=0.0, mirror=(1, 2)))(keys)
+    counts = [sum(np.allclose(one, mirror, atol=1e-10) for one in np.asarray(moved)) for mirror in mirrors.values()]
     assert sum(counts) == 200
     assert min(counts) > 25
 
@@ -55,9 +49,7 @@ def test_maps_move_as_one_and_stay_fractions():
 def moments(image, size):
     """Principal second moments of an image in units of length."""
     weights = np.asarray(image, np.float64)
-    grid = np.stack(
-        np.meshgrid(*(np.arange(n) * s for n, s in zip(image.shape, size, strict=True)), indexing="ij")
-    )
+    grid = np.stack(np.meshgrid(*(np.arange(n) * s for n, s in zip(image.shape, size, strict=True)), indexing="ij"))
     flat, w = grid.reshape(3, -1), weights.ravel() / weights.sum()
     centred = flat - (flat @ w)[:, None]
     return np.linalg.eigvalsh((centred * w) @ centred.T), flat @ w
@@ -67,14 +59,10 @@ def moments(image, size):
 def test_rotations_are_rigid_in_space(size):
     """An ellipsoid keeps its principal moments and centre, also where voxels are anisotropic."""
     shape = tuple(round(48 / s) for s in size)
-    x, y, z = np.meshgrid(
-        *((np.arange(n) - (n - 1) / 2) * s for n, s in zip(shape, size, strict=True)), indexing="ij"
-    )
+    x, y, z = np.meshgrid(*((np.arange(n) - (n - 1) / 2) * s for n, s in zip(shape, size, strict=True)), indexing="ij")
     blob = np.exp(-((x / 8) ** 2) - (y / 5) ** 2 - (z / 3) ** 2)
     for key in jax.random.split(KEY, 3):
-        moved = augment(
-            jnp.asarray(blob), key, max_rotation_rad=0.8, max_scale=0.0, flips=(), voxel_size=size
-        )
+        moved = augment(jnp.asarray(blob), key, max_rotation=0.8, max_scale=0.0, mirror=(), voxel_size=size)
         before, centre = moments(blob, size)
         after, new_centre = moments(moved, size)
         # Linear interpolation adds up to a quarter of a squared voxel to each moment.
@@ -87,9 +75,7 @@ def test_scale_changes_volume_within_its_range():
     x = np.linspace(-1, 1, 41)
     ball = jnp.asarray((np.add.outer(np.add.outer(x**2, x**2), x**2) < 0.4).astype(np.float64))
     keys = jax.random.split(KEY, 20)
-    one = jax.jit(
-        lambda k: augment(ball, k, max_rotation_rad=0.0, max_scale=0.2, flips=()).sum() / ball.sum()
-    )
+    one = jax.jit(lambda k: augment(ball, k, max_rotation=0.0, max_scale=0.2, mirror=()).sum() / ball.sum())
     factors = np.cbrt(np.array([one(k) for k in keys]))
     assert factors.min() > 0.79
     assert factors.max() < 1.21
@@ -122,9 +108,9 @@ def test_gradient_reaches_the_image():
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [
-        ({"max_rotation_rad": -1.0}, "max_rotation_rad"),
+        ({"max_rotation": -1.0}, "max_rotation"),
         ({"max_scale": 1.0}, "max_scale"),
-        ({"flips": (3,)}, "flips"),
+        ({"mirror": (3,)}, "mirror"),
         ({"voxel_size": (1.0, 0.0, 1.0)}, "voxel_size"),
     ],
 )
@@ -139,13 +125,11 @@ def test_a_pose_is_the_block_mean_of_the_moved_fine_image(rng, shape, dtype):
     """The fine grid halves every voxel, but for the one voxel across a single plane."""
     fine = jnp.asarray(rng.standard_normal((2, *fine_shape(shape))), dtype)
     assert fine.shape == (2, *(n if n == 1 else 2 * n for n in shape))
-    found = posed(fine, KEY, shape)
+    found = random_pose(fine, KEY, shape)
     assert (found.shape, found.dtype) == ((2, *shape), dtype)
     moved = np.asarray(augment(fine, KEY))
     across = range(1) if shape[0] == 1 else range(2)
-    want = np.mean(
-        [moved[:, a :: len(across), b::2, c::2] for a in across for b in (0, 1) for c in (0, 1)], axis=0
-    )
+    want = np.mean([moved[:, a :: len(across), b::2, c::2] for a in across for b in (0, 1) for c in (0, 1)], axis=0)
     np.testing.assert_allclose(found, want, atol=1e-6)
 
 
@@ -159,7 +143,7 @@ def test_poses_are_nearly_as_sharp_as_the_image_itself():
     def sharpness(image):
         return float(sum(jnp.mean(jnp.diff(image, axis=axis) ** 2) for axis in (-1, -2, -3)))
 
-    poses = jax.vmap(lambda key: posed(fine, key, shape))(keys)
+    poses = jax.vmap(lambda key: random_pose(fine, key, shape))(keys)
     blurred = jax.vmap(lambda key: augment(plain, key))(keys)
     lost, lost_on_its_own = (1 - sharpness(moved) / sharpness(plain) for moved in (poses, blurred))
     assert lost < 0.5 * lost_on_its_own
@@ -168,15 +152,13 @@ def test_poses_are_nearly_as_sharp_as_the_image_itself():
 
 def test_poses_are_new_with_every_key_and_know_the_voxel():
     fine = load_brain(shape=(16, 20, 16))
-    first, again, other = (posed(fine, jax.random.key(k), (8, 10, 8)) for k in (1, 1, 2))
+    first, again, other = (random_pose(fine, jax.random.key(k), (8, 10, 8)) for k in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert float(jnp.abs(first - other).max()) > 0.05
-    flat = posed(fine, jax.random.key(1), (8, 10, 8), voxel_size=(1.0, 1.0, 3.0))
+    flat = random_pose(fine, jax.random.key(1), (8, 10, 8), voxel_size=(1.0, 1.0, 3.0))
     assert float(jnp.abs(first - flat).max()) > 0.05
 
 
 def test_a_pose_from_another_grid_is_refused():
-    with pytest.raises(
-        ValueError, match=r"fine: got an array of shape \(4, 5, 6\).*shape \(..., 8, 10, 12\)"
-    ):
-        posed(jnp.ones((4, 5, 6)), KEY, (4, 5, 6))
+    with pytest.raises(ValueError, match=r"fine: got an array of shape \(4, 5, 6\).*shape \(..., 8, 10, 12\)"):
+        random_pose(jnp.ones((4, 5, 6)), KEY, (4, 5, 6))

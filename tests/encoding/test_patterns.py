@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from acqdesign.encoding.initial import INITIALISERS, initial_lines, reference_lines
+from acqdesign.encoding.patterns import INITIALISERS, initial_lines, reference_lines
 
 KEY = jax.random.key(11)
 OFF_GRID = ("poisson", "spiral")
@@ -157,9 +157,7 @@ def test_caipi_is_a_lattice_of_its_index(shape, acceleration):
     lattice = {tuple(i) for i in index}
     near = index[(np.abs(index) <= np.array(shape[1:]) // 4).all(axis=1)]
     for a in near:
-        assert {
-            tuple(a + b) for b in near if (np.abs(a + b) <= np.array(shape[1:]) // 2 - 1).all()
-        } <= lattice
+        assert {tuple(a + b) for b in near if (np.abs(a + b) <= np.array(shape[1:]) // 2 - 1).all()} <= lattice
     cells = shape[1] * shape[2] / acceleration
     assert abs(len(points) - cells) <= (sum(shape[1:]) / 2 if acceleration > 1 else 0)
 
@@ -187,9 +185,7 @@ def test_caipi_of_four_is_sheared():
 
 def test_poisson_disc_keeps_its_distance_when_uniform():
     """Every pair at least 0.78 sqrt(area / lines) apart, where uniform random points come 30 times closer."""
-    points = grid_units(
-        initial_lines("poisson", (1, 48, 64), lines=500, decay=0.0, key=KEY).points, (1, 48, 64)
-    )
+    points = grid_units(initial_lines("poisson", (1, 48, 64), lines=500, decay=0.0, key=KEY).points, (1, 48, 64))
     nearest = cKDTree(points).query(points, k=2)[0][:, 1]
     assert nearest.min() > 0.78 * (48 * 64 / 500) ** 0.5
     # No holes either: no place is further from a point than 1.6 such distances.
@@ -233,9 +229,7 @@ def test_density_falls_with_the_radius_as_asked(name, decay):
 
 
 def test_spiral_turns_by_the_golden_angle():
-    points = np.asarray(
-        initial_lines("spiral", (1, 64, 64), lines=400, shutter=True, key=KEY).points, np.float64
-    )
+    points = np.asarray(initial_lines("spiral", (1, 64, 64), lines=400, shutter=True, key=KEY).points, np.float64)
     angle = np.arctan2(points[1:, 1], points[1:, 0])
     steps = np.diff(angle) % (2 * np.pi)
     np.testing.assert_allclose(steps, np.pi * (3 - 5**0.5), atol=1e-4)
@@ -254,9 +248,7 @@ def test_any_sensible_request_is_met_exactly(name, rng):
     for i in range(25):
         shape = (1, *(int(n) for n in rng.integers(2, 30, 2)))
         lines = int(rng.integers(1, shape[1] * shape[2] * 0.7 + 2))
-        points, _ = initial_lines(
-            name, shape, lines=lines, decay=float(rng.choice([0, 1, 2])), key=jax.random.key(i)
-        )
+        points, _ = initial_lines(name, shape, lines=lines, decay=float(rng.choice([0, 1, 2])), key=jax.random.key(i))
         assert len(points) == lines
         assert np.abs(points).max() <= 0.5
 

@@ -1,0 +1,293 @@
+"""Cramér–Rao bounds against closed forms, a Monte-Carlo fit and central differences."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+
+from acqdesign.base.checks import UsageError
+from acqdesign.scene.tissue import Tissue
+from acqdesign.signal import (
+    FSE,
+    SPGR,
+    SliceProfile,
+    crlb,
+    crlb_from_fisher,
+    fisher_information,
+    reduce_bounds,
+    relative_bounds,
+    simulate,
+    tissue_bounds,
+)
+
+from ._functions import fse
+
+TE = jnp.linspace(5.0, 160.0, 16)
+
+
+def decay(t2, te=TE):
+    return jnp.exp(-te / t2)
+
+
+def test_fisher_is_the_weighted_gram(rng):
+    jacobian = rng.normal(size=(7, 3)) + 1j * rng.normal(size=(7, 3))
+    weights = rng.uniform(0.5, 2, 7)
+    wanted = np.real(jacobian.conj().T @ np.diag(weights) @ jacobian) / 0.3**2
+    found = fisher_information(jnp.asarray(jacobian), noise=0.3, weights=jnp.asarray(weights))
+    np.testing.assert_allclose(found, wanted, rtol=1e-12)
+
+
+def test_bound_is_the_inverse_fisher_matrix(rng):
+    jacobian = jnp.asarray(rng.normal(size=(4, 9, 3)))
+    wanted = np.linalg.inv(np.asarray(fisher_information(jacobian, noise=2.0)))
+    np.testing.assert_allclose(crlb(jacobian, noise=2.0), np.diagonal(wanted, axis1=1, axis2=2), rtol=1e-11)
+
+
+def test_complex_scale_is_a_nuisance_of_two(rng):
+    """Equal to two explicit columns for the real and the imaginary part of M0."""
+    jacobian = jnp.asarray(rng.normal(size=(9, 2)) + 1j * rng.normal(size=(9, 2)))
+    signal = jnp.asarray(rng.normal(size=9) + 1j * rng.normal(size=9))
+    columns = jnp.concatenate([jacobian, signal[:, None], 1j * signal[:, None]], axis=1)
+    np.testing.assert_allclose(crlb(jacobian, signal=signal), crlb(columns)[:2], rtol=1e-10)
+    # For a real signal the imaginary part tells nothing of real derivatives.
+    real = crlb(jacobian.real, signal=signal.real)
+    projected = jacobian.real - jnp.outer(signal.real, signal.real @ jacobian.real) / (signal.real @ signal.real)
+    np.testing.assert_allclose(real, crlb(projected), rtol=1e-10)
+
+
+def test_other_unknowns_are_nuisances(rng):
+    """Columns of no interest raise the bounds as columns of interest do; a known parameter does not."""
+    jacobian = jnp.asarray(rng.normal(size=(2, 9, 3)))
+    signal, others = jnp.asarray(rng.normal(size=(2, 9))), jnp.asarray(rng.normal(size=(2, 9, 2)))
+    found = crlb(jacobian, signal=signal, nuisance=others, noise=0.2)
+    columns = jnp.concatenate([jacobian, signal[..., None], others], axis=-1)
+    np.testing.assert_allclose(found, crlb(columns, noise=0.2)[..., :3], rtol=1e-10)
+    assert (found > crlb(jacobian, noise=0.2)).all()
+
+
+def test_bounds_of_a_sequence():
+    """Those of its derivatives: M0 as a nuisance, known, or itself in question; relative; over a slice."""
+    sequence = FSE(jnp.linspace(1.0, 2.5, 8), 0.01, phases=jnp.linspace(0, 1, 8))
+    tissue = Tissue(t1=jnp.array([1.0, 2.0]), t2=jnp.array([0.1, 0.2]), m0=1.5)
+
+    @jax.jit
+    def by_hand(t1, t2):
+        signal = lambda t, m0=1.5: fse(sequence.flips, 0.01, t[0], t[1], m0=m0, phases=sequence.phases)  # noqa: E731
+        t = jnp.stack([t1, t2])
+        slopes = jax.jacfwd(lambda t: (lambda x: jnp.concatenate([x.real, x.imag]))(signal(t)))(t)
+        unit = signal(t, 1.0)
+        scale = jnp.stack([jnp.concatenate([(p * unit).real, (p * unit).imag]) for p in (1, 1j)], axis=-1)
+        both = jnp.concatenate([slopes, scale], axis=-1)
+        return jnp.diagonal(jnp.linalg.inv(both.T @ both)), jnp.diagonal(jnp.linalg.inv(slopes.T @ slopes))
+
+    for i, (t1, t2) in enumerate([(1.0, 0.1), (2.0, 0.2)]):
+        free, known = by_hand(t1, t2)
+        np.testing.assert_allclose(tissue_bounds(sequence, tissue)[i], free[:2], rtol=1e-9)
+        np.testing.assert_allclose(tissue_bounds(sequence, tissue, nuisance=())[i], known, rtol=1e-9)
+        relative = tissue_bounds(sequence, tissue, ("t2", "t1", "m0"), relative=True)[i]
+        wanted = free[jnp.array([1, 0, 2])] / jnp.array([t2, t1, 1.5]) ** 2
+        np.testing.assert_allclose(relative, wanted, rtol=1e-9)
+    with pytest.raises(ValueError, match="targets: got 't3'"):
+        tissue_bounds(sequence, tissue, ("t3",))
+
+
+def test_bounds_do_not_depend_on_the_phase_of_m0():
+    """The receiver's phase turns the samples and tells nothing: bounds are those of a real M0, target or nuisance."""
+    sequence = FSE(jnp.full(16, 2.0), 0.01)
+
+    @jax.jit
+    def bounds(m0):
+        tissue = Tissue(1.0, 0.1, m0=m0)
+        return tissue_bounds(sequence, tissue, ("t2", "m0"), nuisance=()), tissue_bounds(sequence, tissue)
+
+    target, nuisance = bounds(jnp.asarray(1.0))
+    np.testing.assert_allclose(target, [0.0280, 0.871], rtol=1e-3)
+    for phase in (0.0, 0.3, math.pi / 2, 2.0, math.pi, -1.2):
+        turned = bounds(jnp.exp(1j * phase))
+        np.testing.assert_allclose(turned[0], target, rtol=1e-12)
+        np.testing.assert_allclose(turned[1], nuisance, rtol=1e-11)
+
+
+def test_m0_is_bounded_along_its_own_phase():
+    """Its size is what is bounded, with any phases of pulses; the phase stays a nuisance, named as one or not."""
+    sequence = FSE(jnp.linspace(1.0, 2.5, 8), 0.01, phases=jnp.linspace(0, 1, 8))
+    size = 1.5
+
+    @jax.jit
+    def found(m0):
+        tissue = Tissue(1.0, 0.1, m0=m0)
+        given = [
+            tissue_bounds(sequence, tissue, targets, nuisance=nuisance)
+            for targets in (("m0", "t2"), ("t2", "m0"))
+            for nuisance in ((), ("m0",))
+        ]
+        return given, tissue_bounds(sequence, tissue, ("m0", "t2"), relative=True)
+
+    @jax.jit
+    def by_polar_coordinates():
+        """The Fisher matrix of T2, the size and the phase, by derivatives of real and imaginary parts."""
+
+        def parts(theta):
+            signal = fse(
+                sequence.flips, 0.01, 1.0, theta[0], m0=theta[1] * jnp.exp(1j * theta[2]), phases=sequence.phases
+            )
+            return jnp.concatenate([signal.real, signal.imag])
+
+        slopes = jax.jacfwd(parts)(jnp.array([0.1, size, 0.7]))
+        return jnp.diagonal(jnp.linalg.inv(slopes.T @ slopes))
+
+    t2, m0, _ = by_polar_coordinates()
+    for phase in (0.0, 0.7, -2.5):
+        both, relative = found(size * jnp.exp(1j * phase))
+        for bounds, wanted in zip(both, ([m0, t2], [m0, t2], [t2, m0], [t2, m0]), strict=True):
+            np.testing.assert_allclose(bounds, wanted, rtol=1e-9)
+        np.testing.assert_allclose(relative, [m0 / size**2, t2 / 0.1**2], rtol=1e-9)
+
+
+def test_other_fields_as_nuisances_and_a_slice():
+    """B1 or B0 unknown are further columns of the Fisher matrix; a slice's are summed over its positions."""
+    sequence = SPGR(jnp.linspace(0.1, 0.6, 9), 0.02, jnp.linspace(2e-3, 1.8e-2, 9), state="ideal")
+    tissue = Tissue(0.9, 0.1, b0=20.0)
+    profile = SliceProfile(np.array([0.6, 1.0]), np.array([0.3, 0.7]))
+
+    @jax.jit
+    def run():
+        """Bounds, and slopes by T1, T2, B1 and B0 without a slice profile and with it."""
+
+        def parts(theta, profile=None):
+            t1, t2, b1, b0 = theta
+            signal = simulate(sequence, Tissue(t1, t2, b1=b1, b0=b0), slice_profile=profile)
+            return jnp.concatenate([signal.real, signal.imag])
+
+        given = [{"nuisance": ("b1", "b0")}, {"nuisance": ("b1",)}, {"nuisance": (), "slice_profile": profile}]
+        return (
+            [tissue_bounds(sequence, tissue, ("t1", "t2"), **each) for each in given],
+            [jax.jacfwd(parts)(jnp.array([0.9, 0.1, 1.0, 20.0]), each) for each in (None, profile)],
+        )
+
+    bounds, (plain, sliced) = jax.device_get(run())
+    for found, columns in zip(bounds, (plain, plain[:, :3], sliced[:, :2]), strict=True):
+        wanted = np.diagonal(np.linalg.inv(columns.T @ columns))[:2]
+        np.testing.assert_allclose(found, wanted, rtol=1e-8)
+
+
+def test_b0_can_be_bounded_where_a_tissue_has_none():
+    """What is unknown about it is then its difference from zero."""
+    sequence = SPGR(jnp.full(5, 0.3), 0.02, jnp.linspace(2e-3, 1.8e-2, 5), state="ideal")
+    bounds = jax.jit(lambda tissue: tissue_bounds(sequence, tissue, ("b0", "t2"), nuisance=()))
+    without, zero = (bounds(Tissue(0.9, 0.1, b0=b0)) for b0 in (None, 0.0))
+    assert np.isfinite(zero).all()
+    np.testing.assert_array_equal(without, zero)
+
+
+def test_relative_bounds_of_designs_are_sums_for_unit_m0():
+    """Over targets, with M0 a nuisance and noise in units of it: the proton density does not matter."""
+    sequence = SPGR(jnp.linspace(0.1, 0.6, 9), 0.02, jnp.linspace(2e-3, 1.8e-2, 9), state="ideal")
+    t1, t2, targets = np.array([1.0, 2.0]), np.array([0.1, 0.2]), ("t1", "t2")
+    wanted = jax.jit(lambda t: tissue_bounds(sequence, t, targets, noise=0.01, relative=True))(Tissue(t1, t2))
+    relative = jax.jit(lambda tissue: relative_bounds(sequence, tissue, targets, noise=0.01))
+    for m0 in (1.0, 0.4, 0.7j):
+        found = relative(Tissue(t1, t2, m0=m0))
+        np.testing.assert_allclose(found, wanted.sum(axis=-1), rtol=1e-12)
+
+
+def test_names_of_bounds_that_are_refused():
+    """Unknown names, targets that are nuisances too, and fields that the tissue has not."""
+    sequence, tissue = FSE(jnp.ones(4), 0.01), Tissue(1.0, 0.1)
+    with pytest.raises(UsageError, match=r"nuisance: got 't3', expected one of t1, t2"):
+        tissue_bounds(sequence, tissue, nuisance=("t3",))
+    with pytest.raises(UsageError, match=r"nuisance: got t2, expected names that are not among the targets"):
+        tissue_bounds(sequence, tissue, ("t1", "t2"), nuisance=("t2",))
+    with pytest.raises(UsageError, match=r"targets: got diffusivity, of which the tissue has none"):
+        tissue_bounds(sequence, tissue, ("diffusivity",))
+
+
+def test_relative_bounds():
+    jacobian = jax.jacfwd(lambda t: fse(jnp.full(12, 1.3), 0.01, t[0], t[1]))(jnp.array([1.0, 0.1]))
+    theta = jnp.array([1.0, 0.1])
+    relative = crlb(jacobian, noise=0.01, values=theta)
+    np.testing.assert_allclose(relative, crlb(jacobian, noise=0.01) / theta**2, rtol=1e-12)
+    fisher = fisher_information(jacobian, noise=0.01)
+    wanted = np.diagonal(jnp.linalg.inv(fisher)) / theta**2
+    np.testing.assert_allclose(crlb_from_fisher(fisher) / theta**2, wanted, rtol=1e-9)
+
+
+def test_bounds_from_a_fisher_matrix(rng):
+    """The diagonal of its inverse, or its first entries; `inf` for what others explain or nothing tells."""
+    columns = rng.normal(size=(4, 9, 3))
+    fisher = np.swapaxes(columns, 1, 2) @ columns * np.array([1e6, 1.0, 1e-6])[:, None] * [1e6, 1.0, 1e-6]
+    wanted = np.diagonal(np.linalg.inv(np.swapaxes(columns, 1, 2) @ columns), axis1=1, axis2=2) / [1e12, 1, 1e-12]
+    bounds = jax.jit(crlb_from_fisher, static_argnums=1)
+    np.testing.assert_allclose(bounds(fisher), wanted, rtol=1e-9)
+    np.testing.assert_allclose(bounds(fisher, 2), wanted[:, :2], rtol=1e-9)
+    twice = np.stack([columns[0, :, 0], 2 * columns[0, :, 0], columns[0, :, 1], np.zeros(9)], axis=1)
+    found = bounds(twice.T @ twice)
+    np.testing.assert_array_equal(np.isinf(found), [True, True, False, True])
+
+
+def test_monte_carlo_fit_reaches_the_bound(rng):
+    """The variance of maximum-likelihood fits of T2 and M0 is the bound, within the error of 400 fits."""
+    noise, truth, te = 0.005, np.array([80.0, 1.0]), np.asarray(TE)
+    jacobian = jax.jacfwd(lambda p: p[1] * decay(p[0]))(jnp.asarray(truth))
+    bound = np.asarray(crlb(jacobian, noise=noise))
+    fits = []
+    for _ in range(400):
+        data = np.exp(-te / 80.0) + noise * rng.normal(size=te.size)
+        fits.append(scipy.optimize.least_squares(lambda p, d=data: p[1] * np.exp(-te / p[0]) - d, truth).x)
+    np.testing.assert_allclose(np.var(fits, axis=0), bound, rtol=4 * np.sqrt(2 / 400))
+
+
+def test_what_cannot_be_told_is_infinite_and_gradients_stay_finite():
+    """Equal columns and zero columns give `inf`, not NaN; the gradient elsewhere is finite."""
+    column = jnp.arange(1.0, 6.0)
+    assert np.isinf(crlb(jnp.stack([column, 2 * column], axis=1))).all()
+    found = crlb(jnp.stack([column, jnp.zeros(5)], axis=1))
+    assert np.isfinite(found[0])
+    assert np.isinf(found[1])
+
+    def loss(scale):
+        bounds = crlb(jnp.stack([column * scale, jnp.zeros(5)], axis=1))
+        return bounds[0]
+
+    assert float(jax.grad(loss)(2.0)) == pytest.approx(-2 * float(loss(2.0)) / 2.0)
+
+
+def test_gradient_of_a_bound(rng):
+    flips = jnp.asarray(rng.uniform(0.5, 2.5, 10))
+
+    @jax.jit
+    def bound(flips):
+        signal = lambda t: fse(flips, 0.01, t[0], t[1])  # noqa: E731
+        theta = jnp.array([1.0, 0.1])
+        return jnp.sum(crlb(jax.jacfwd(signal)(theta), signal=signal(theta), values=theta))
+
+    step = 1e-6
+    wanted = [(bound(flips + step * e) - bound(flips - step * e)) / (2 * step) for e in np.eye(10)]
+    np.testing.assert_allclose(jax.grad(bound)(flips), wanted, rtol=1e-5, atol=1e-7 * np.abs(wanted).max())
+
+
+def test_monotone_in_noise_and_samples():
+    jacobian = jax.jacfwd(lambda p: p[1] * decay(p[0]))(jnp.array([80.0, 1.0]))
+    assert (crlb(jacobian, noise=2.0) > crlb(jacobian, noise=1.0)).all()
+    assert (crlb(jacobian[:8]) > crlb(jacobian)).all()
+
+
+def test_many_bounds_reduce_to_their_mean_or_a_smooth_maximum():
+    bounds = jnp.array([1.0, 2.0, 4.0])
+    assert float(reduce_bounds(bounds)) == pytest.approx(7 / 3)
+    assert float(reduce_bounds(bounds, weights=jnp.array([2.0, 1.0, 1.0]))) == pytest.approx(2.0)
+    worst = float(reduce_bounds(bounds, "max"))
+    assert 4.0 <= worst <= 3**0.125 * 4.0
+    assert np.isinf(reduce_bounds(jnp.array([1.0, jnp.inf]), "max"))
+
+
+def test_errors():
+    with pytest.raises(ValueError, match=r"noise: got 0.0"):
+        crlb(jnp.ones((3, 1)), noise=0.0)
+    with pytest.raises(ValueError, match=r"weights: .*one for each sample"):
+        crlb(jnp.ones((3, 1)), weights=jnp.ones(2))
+    with pytest.raises(ValueError, match="one of mean, max"):
+        reduce_bounds(jnp.ones(2), "median")
