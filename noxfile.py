@@ -130,9 +130,7 @@ def examples(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The documentation; a warning is an error."""
     session.install("-e", ".[docs]")
-    session.run(
-        "sphinx-build", "-W", "--keep-going", "-b", "html", *session.posargs, "docs", "docs/_build/html"
-    )
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", *session.posargs, "docs", "docs/_build/html")
 
 
 @nox.session
@@ -156,9 +154,7 @@ def lab(session: nox.Session) -> None:
 def pages(session: nox.Session) -> None:
     """The built pages in a headless Chromium at two widths; needs `nox -s docs` and a Chromium, Debian's say."""
     session.install("playwright>=1.50")
-    session.run(
-        "python", "tools/check_pages.py", "docs/_build/html", "--out", "docs/_build/shots", *session.posargs
-    )
+    session.run("python", "tools/check_pages.py", "docs/_build/html", "--out", "docs/_build/shots", *session.posargs)
 
 
 @nox.session
@@ -197,7 +193,7 @@ def peers(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Every benchmark, or those named after `--` (with their options: `-- traj_step.py --rounds 2`)."""
+    """The benchmarks beside other packages, or one named after `--` with its options: `-- traj_step.py --rounds 2`."""
     session.install("-e", ".[test]")
     python = os.environ.get(PEERS_ENV) or str(Path(".nox/peers/bin/python").resolve())
     if not Path(python).exists():
@@ -205,10 +201,7 @@ def bench(session: nox.Session) -> None:
     if session.posargs:
         runs = [session.posargs]
     else:
-        runs = [
-            [path.name]
-            for pattern in ("traj_*.py", "signal_*.py", "export_*.py")
-            for path in sorted(Path("benchmarks").glob(pattern))
-        ]
+        names = ("traj_step", "traj_quality", "signal_fse", "signal_mrf", "export_agreement")
+        runs = [[f"{name}.py"] for name in names]
     for script, *options in runs:
         session.run("python", f"benchmarks/{script}", *options, env={PEERS_ENV: python})

@@ -32,9 +32,7 @@ def peers_python() -> str:
     try:
         importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:
-        sys.exit(
-            f"No torch in {sys.executable}: run `nox -s bench`, or set {PEERS_ENV} (benchmarks/README.md)."
-        )
+        sys.exit(f"No torch in {sys.executable}: run `nox -s bench`, or set {PEERS_ENV} (benchmarks/README.md).")
     return sys.executable
 
 

@@ -26,9 +26,10 @@ import jax.numpy as jnp
 import numpy as np
 from _harness import RESULTS, machine, write_results
 
-from acqdesign.design.flip_objectives import Schedule, relative_bounds
+from acqdesign import signal
 from acqdesign.export import read_design
 from acqdesign.learn_flips import main as learn
+from acqdesign.scene import Tissue
 
 FSE = {"t1_ms": 1000, "t2_ms": 100, "echoes": 32, "esp_ms": 10, "tr_ms": 1000, "rms_flip_deg": 60}
 MRF = {"t1_ms": 1380, "t2_ms": 80, "echoes": 400, "tr_ms": 10, "te_ms": 2, "ti_ms": 20, "max_step_deg": 1}
@@ -42,36 +43,37 @@ def learned(
     """Summary, flips [deg] and design of one run of the command."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        flags = [
-            text for key, value in settings.items() for text in ("--" + key.replace("_", "-"), str(value))
-        ]
+        flags = [text for key, value in settings.items() for text in ("--" + key.replace("_", "-"), str(value))]
         flags += ["--sequence", sequence, "--precision", "double", "--no-figures", "--out", str(out), *more]
         if learn(flags):
             raise RuntimeError(f"learn_flips {' '.join(flags)} failed")
-        design = {name: array.astype(float) for name, array in read_design(out / "design.npz").items()}
+        design = {name: array.astype(float) for name, array in read_design(out).items()}
         return json.loads((out / "summary.json").read_text()), np.degrees(design["flips_rad"]), design
 
 
 @functools.cache
-def judge(sequence: str, target: str) -> Callable[..., Any]:
+def judge(sequence: str) -> Callable[..., Any]:
     """Compiled once for all schedules of a sequence."""
 
     def relative(times: dict[str, Any], flips: Any, t1: Any, t2: Any) -> Any:
-        schedule = Schedule(sequence, **times)
-        return relative_bounds(schedule, {"flips": flips}, t1, t2, jnp.ones(()), target=target)
+        if sequence == "fse":
+            return signal.relative_bounds(signal.FSE(flips, **times), Tissue(t1, t2), ("t2",))
+        return signal.relative_bounds(signal.SSFPFID(flips, **times), Tissue(t1, t2), ("t1", "t2"))
 
     return jax.jit(relative)
 
 
-def bound(sequence: str, settings: dict[str, Any], target: str, degrees: np.ndarray, **changed: Any) -> float:
-    """Relative bound of a schedule of flips, in float64."""
+def bound(sequence: str, settings: dict[str, Any], degrees: np.ndarray, **changed: Any) -> float:
+    """Relative bound of a schedule of flips, in float64: of T2 for echo trains, of T1 and T2 for fingerprinting."""
     held = settings | changed
-    names = ("tr_ms", "esp_ms") if sequence == "fse" else ("tr_ms", "te_ms", "ti_ms")
-    times = {name[:-3]: 1e-3 * jnp.asarray(held[name], float) for name in names}
+    names = {"tr_ms": "tr", "esp_ms": "esp"}
+    if sequence == "mrf":
+        names = {"tr_ms": "tr", "te_ms": "te", "ti_ms": "inversion_time"}
+    times = {argument: 1e-3 * jnp.asarray(held[name], float) for name, argument in names.items()}
     if sequence == "mrf":
         times["tr"] = jnp.broadcast_to(times["tr"], degrees.shape)
     tissue = (1e-3 * jnp.asarray(held[name], float) for name in ("t1_ms", "t2_ms"))
-    return float(judge(sequence, target)(times, jnp.radians(degrees), *tissue))
+    return float(judge(sequence)(times, jnp.radians(degrees), *tissue))
 
 
 def sinusoids(count: int) -> dict[str, np.ndarray]:
@@ -92,26 +94,23 @@ def best_sinusoid(delay: float) -> tuple[str, np.ndarray]:
     """The best of a grid of `base + height |sin|` in period and phase, within the limits on flips and their steps."""
     pulse, tried = np.arange(MRF["echoes"]), {}
     grid = itertools.product(
-        (0, 5, 10, 20),
-        (30, 50, 63, 80),
-        (60, 80, 100, 120, 133, 160, 200, 250, 300, 400),
-        (0, 0.25, 0.5, 0.75),
+        (0, 5, 10, 20), (30, 50, 63, 80), (60, 80, 100, 120, 133, 160, 200, 250, 300, 400), (0, 0.25, 0.5, 0.75)
     )
     for base, height, period, phase in grid:
         flips = base + height * np.abs(np.sin(math.pi * (pulse / period + phase)))
         if np.abs(np.diff(flips)).max() <= MRF["max_step_deg"] and flips.max() <= 90:
             tried[f"{base} + {height} |sin|, humps of {period} from {phase}"] = flips
-    best = min(tried, key=lambda name: bound("mrf", MRF, "t1t2", tried[name], ti_ms=delay))
+    best = min(tried, key=lambda name: bound("mrf", MRF, tried[name], ti_ms=delay))
     return f"{best}: the best of {len(tried)}", tried[best]
 
 
 def echo_trains(seeds: int, *how: str) -> dict[str, Any]:
     """Of the command as it stands, by seed."""
-    constant = bound("fse", FSE, "t2", np.full(FSE["echoes"], float(FSE["rms_flip_deg"])))
+    constant = bound("fse", FSE, np.full(FSE["echoes"], float(FSE["rms_flip_deg"])))
     runs = []
     for seed in range(seeds):
         summary, flips, _ = learned("fse", FSE, "--seed", str(seed), *how)
-        best = bound("fse", FSE, "t2", flips)
+        best = bound("fse", FSE, flips)
         print(f"FSE, seed {seed}: T2 bound {constant:.3f} -> {best:.3f}, {constant / best:.2f} times lower")
         runs.append(
             {
@@ -131,11 +130,11 @@ def fingerprinting(*how: str) -> dict[str, Any]:
     """Against sinusoidal schedules; with learned times, those too at the inversion delay that suits them best."""
     summary, flips, design = learned("mrf", MRF, *how)
     tr, ti = 1e3 * design["tr_s"], 1e3 * float(design["ti_s"])
-    best = bound("mrf", MRF, "t1t2", flips, tr_ms=tr, ti_ms=ti)
+    best = bound("mrf", MRF, flips, tr_ms=tr, ti_ms=ti)
     delays = np.linspace(*TI_MS, 40) if "--learn-ti-ms" in how else [MRF["ti_ms"]]
     rows = {}
     for name, flips_of in (*sinusoids(MRF["echoes"]).items(), best_sinusoid(delays[0])):
-        found = min(bound("mrf", MRF, "t1t2", flips_of, ti_ms=delay) for delay in delays)
+        found = min(bound("mrf", MRF, flips_of, ti_ms=delay) for delay in delays)
         rows[name] = {"relative_bound": found, "variance_ratio": found / best}
         print(f"MRF from {name}: {found:.3f} -> {best:.3f}, {found / best:.2f} times lower")
     return {
@@ -152,9 +151,7 @@ def fingerprinting(*how: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", help="fse, mrf, times (default: all)")
     parser.add_argument("--steps", type=int, default=150, help="optimisation steps (default: 150)")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the echo train (default: 3)")

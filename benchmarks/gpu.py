@@ -23,28 +23,9 @@ from _program import counted
 STEPS = 10
 CASES: dict[str, dict[str, Any]] = {
     "copy": {"kind": "copy", "size": 2**28},
-    "reference step": {
-        "kind": "traj",
-        "shape": (23, 28, 23),
-        "lines": 253,
-        "samples": 128,
-        "objective": "adjoint",
-    },
-    "large step": {
-        "kind": "traj",
-        "shape": (256, 256, 256),
-        "lines": 10000,
-        "samples": 512,
-        "objective": "nrmse",
-    },
-    "joint step": {
-        "kind": "joint",
-        "shape": (90, 108, 90),
-        "lines": 4032,
-        "coils": 8,
-        "tissues": 3,
-        "anatomies": 1,
-    },
+    "reference step": {"kind": "traj", "shape": (23, 28, 23), "lines": 253, "samples": 128, "objective": "adjoint"},
+    "large step": {"kind": "traj", "shape": (256, 256, 256), "lines": 10000, "samples": 512, "objective": "nrmse"},
+    "joint step": {"kind": "joint", "shape": (90, 108, 90), "lines": 4032, "coils": 8, "tissues": 3, "anatomies": 1},
     "mrf 100000 tissues, all orders": {"kind": "mrf", "tissues": 10**5, "states": None},
     **{
         f"{kind} {tissues} tissues": {"kind": kind, "tissues": tissues}
@@ -64,11 +45,7 @@ QUICK: dict[str, dict[str, Any]] = {
 }
 PULSES = {"fse": 96, "mrf": 1000}
 STATES = 10  # of fingerprinting unless told otherwise, torchsim's own default; fast spin echo keeps all
-PEER_CASES = {
-    "reference step": "mri-nufft",
-    "fse 100000 tissues": "torchsim",
-    "mrf 100000 tissues": "torchsim",
-}
+PEER_CASES = {"reference step": "mri-nufft", "fse 100000 tissues": "torchsim", "mrf 100000 tissues": "torchsim"}
 
 
 def prepare(case: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:
@@ -76,43 +53,42 @@ def prepare(case: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:
     import jax
     import jax.numpy as jnp
     import numpy as np
+    from _step import value_and_gradient
 
     if case["kind"] == "copy":
         return (lambda x: x + 1), (jnp.zeros(case["size"], jnp.float32),)
     if case["kind"] == "joint":
-        from scaling import step_and_arguments
+        from scaling import problem_of
 
-        return step_and_arguments(case, abstract=False)
+        return value_and_gradient(problem_of(case))
+    from acqdesign.scene import Tissue
+
     if case["kind"] == "traj":
-        from acqdesign.design.line_objectives import AdjointObjective, IterativeObjective
-        from acqdesign.encoding import StraightLineEncoding
-        from acqdesign.scene import load_brain
+        from acqdesign.design import Problem, nrmse, scaled_error
+        from acqdesign.encoding import Lines
+        from acqdesign.recon import CG, DensityAdjoint
+        from acqdesign.scene import brain
 
-        shape = tuple(case["shape"])
-        start, _ = reference_start(shape, case["lines"], 0)
-        points = jnp.asarray(np.clip(start, -0.5, 0.5))
-        encoding = StraightLineEncoding(points, shape, case["samples"], backend=case.get("backend", "auto"))
-        make = AdjointObjective if case["objective"] == "adjoint" else IterativeObjective
-        objective = make(encoding, load_brain(shape=shape)[None])
+        start, _ = reference_start(case["shape"], case["lines"], 0)
+        points = np.clip(start, -0.5, 0.5)
+        lines = Lines(points, samples=case["samples"], backend=case.get("backend", "auto"))
+        adjoint = case["objective"] == "adjoint"
+        terms, how = (scaled_error(), DensityAdjoint()) if adjoint else (nrmse(), CG())
+        problem = Problem(brain(case["shape"]), lines, terms=terms, reconstruction=how)
+        return value_and_gradient(problem)
 
-        def step(points: Any, objective: Any, key: Any) -> Any:
-            return jax.value_and_grad(lambda p: objective({"points": p}, key)[0])(points)
-
-        return step, (points, objective, jax.random.key(0))
-
-    from acqdesign.signal import fse, ssfp_fid
+    from acqdesign.signal import FSE, SSFPFID
 
     pulses = case.get("pulses", PULSES[case["kind"]])
     t1 = jnp.geomspace(0.3, 4, case["tissues"], dtype=jnp.float32)
     if case["kind"] == "fse":
         flips = jnp.full(pulses, 1.0, jnp.float32)
-        return jax.value_and_grad(lambda f, t1: jnp.mean(fse(f, 5e-3, t1, 0.08 * t1) ** 2)), (flips, t1)
+        return jax.value_and_grad(lambda f, t1: jnp.mean(FSE(f, 5e-3).signal(Tissue(t1, 0.08 * t1)) ** 2)), (flips, t1)
     flips = jnp.abs(jnp.sin(jnp.linspace(0, 12, pulses, dtype=jnp.float32)))
 
     def fingerprints(f: Any, t1: Any) -> Any:
-        states = case.get("states", STATES)
-        echoes = ssfp_fid(f, 8e-3, t1, 0.08 * t1, te=2e-3, inversion_time=0.02, n_states=states)
-        return jnp.mean(jnp.abs(echoes) ** 2)
+        train = SSFPFID(f, 8e-3, 2e-3, inversion_time=0.02, n_states=case.get("states", STATES))
+        return jnp.mean(jnp.abs(train.signal(Tissue(t1, 0.08 * t1))) ** 2)
 
     return jax.value_and_grad(fingerprints), (flips, t1)
 
@@ -211,9 +187,7 @@ def peer(name: str, case: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes, to try the script; writes nothing")
     parser.add_argument("--only", nargs="+", metavar="CASE", help="cases whose names begin so")
     parser.add_argument("--case", help=argparse.SUPPRESS)

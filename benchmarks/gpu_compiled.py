@@ -48,7 +48,6 @@ MESHES = {
         "one card": {},
         "coils=4": {"coils": 4},
         "planes=8": {"planes": 8},
-        "lines=8": {"lines": 8},
         "anatomies=2": {"anatomies": 2},
     }.items()
 }
@@ -70,12 +69,10 @@ def compile_for_h200(case: dict[str, Any]) -> tuple[Any, float]:
     from jax.sharding import AxisType, Mesh, NamedSharding
     from jax.sharding import PartitionSpec as P
 
-    from acqdesign.design.joint_objective import SPLIT
+    from acqdesign.base.sharding import specs
 
     mesh = case.get("mesh")
-    function, arguments = (
-        scaling.step_and_arguments(case, abstract=True) if mesh is not None else prepare(case)
-    )
+    function, arguments = scaling.step_and_shapes(case) if mesh is not None else prepare(case)
     sizes = mesh or {"all": 1}
     card = topologies.get_topology_desc(
         platform="cuda", target_config=H200, topology=f"1x1x{math.prod(sizes.values())}"
@@ -83,12 +80,11 @@ def compile_for_h200(case: dict[str, Any]) -> tuple[Any, float]:
     cards = np.array(card.devices).reshape(tuple(sizes.values()))
     devices = Mesh(cards, tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
 
-    def place(path: Any, leaf: Any) -> Any:
-        name = str(getattr(path[-1], "key", "")) if path else ""
-        present = P(*(axis if axis in sizes else None for axis in SPLIT.get(name, P())))
+    def place(leaf: Any, spec: P) -> Any:
+        present = P(*(axis if axis in sizes else None for axis in spec))
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(devices, present))
 
-    arguments = jax.tree_util.tree_map_with_path(place, arguments)
+    arguments = jax.tree.map(place, arguments, specs(arguments))
     settings = {"out_shardings": NamedSharding(devices, P())} if mesh else {}
     begun = time.perf_counter()
     # What a program asks of the default backend while it is traced is answered for a GPU.
@@ -121,9 +117,7 @@ def work(case: dict[str, Any]) -> dict[str, Any]:
         "products": len(products),
         "products_in_full_precision": sum("highest" in line.lower() for line in products),
         # Each pass of a loop of unknown length asks the host whether to go on.
-        "loops_of_unknown_length": sum(
-            " while(" in x and "known_trip_count" not in x for x in text.splitlines()
-        ),
+        "loops_of_unknown_length": sum(" while(" in x and "known_trip_count" not in x for x in text.splitlines()),
         "transfers_to_host": len(re.findall(r" (?:infeed|outfeed|send|recv)\(|S\(5\)", text)),
         "calls_of_jax_finufft": text.count('custom_call_target="nufft'),
         "jax_finufft_has_cuda": lowering.jax_finufft_gpu is not None,
@@ -132,12 +126,8 @@ def work(case: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--only", nargs="+", metavar="CASE", help="cases whose names begin so; writes nothing"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", metavar="CASE", help="cases whose names begin so; writes nothing")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.case:

@@ -9,6 +9,7 @@ memory. The split is by differences: without noise, with fewer iterations, and t
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -18,13 +19,14 @@ from typing import Any
 from _harness import machine, memory, write_results
 
 SHAPE, LINES, COILS, ECHOES, ITERATIONS = (90, 108, 90), 4032, 8, 64, 10
+ESP, TE = 5e-3, 65e-3  # [s]
 FULL: dict[str, Any] = {
     "shape": SHAPE,
     "lines": LINES,
     "coils": COILS,
     "echoes": ECHOES,
     "iterations": ITERATIONS,
-    "noise": 0.06,
+    "noise": 0.06 / math.sqrt(2),  # in each part of a sample
 }
 CASES = {
     "full": {},
@@ -39,20 +41,19 @@ def measure(case: dict[str, Any], steps: int) -> dict[str, Any]:
     """Seconds of each step, of compilation and of the signal model, and peak memory, in this process."""
     import jax
     import jax.numpy as jnp
+    from _step import value_and_gradient
 
-    from acqdesign.design.joint_objective import JointObjective, JointSettings
-    from acqdesign.encoding import StraightLineEncoding, initial_lines, order_views
-    from acqdesign.scene import birdcage_maps, load_brain, tissue_classes, tissues
+    from acqdesign.design import Problem
+    from acqdesign.encoding import Lines
+    from acqdesign.recon import Prior
+    from acqdesign.scene import brain
+    from acqdesign.signal import FSE
 
-    shape = tuple(case["shape"])
-    scene = tissue_classes(load_brain(shape=shape, contrast="maps"), tissues("gm,wm,csf", "3T"))
-    start = initial_lines("poisson", shape, lines=case["lines"], calibration=16, key=jax.random.key(0))
-    views = order_views("random", start.points, case["echoes"], te_echo=12, key=jax.random.key(1))
-    smaps = birdcage_maps(case["coils"], shape)
-    lines = StraightLineEncoding(start.points, shape, shape[0], smaps=smaps)
-    settings = JointSettings(5e-3, 12, noise=case["noise"], iterations=case["iterations"])
-    objective = JointObjective(lines, jnp.asarray(views.echo), [scene], settings)
-    params = {"points": start.points, "flips": jnp.full(case["echoes"], 0.8, jnp.float32)}
+    scene = brain(case["shape"], coils=case["coils"])
+    start = Lines.start(scene, jax.random.key(0), lines=case["lines"], calibration=16)
+    train = FSE(jnp.full(case["echoes"], 0.8, jnp.float32), ESP, te=TE)
+    recon = Prior(iterations=case["iterations"])
+    problem = Problem(scene, Lines(start.points), train, reconstruction=recon, noise=case["noise"])
 
     def timed(function: Any, *args: Any) -> tuple[float, list[float]]:
         begun = time.perf_counter()
@@ -65,27 +66,22 @@ def measure(case: dict[str, Any], steps: int) -> dict[str, Any]:
             seconds.append(time.perf_counter() - begun)
         return compile_s, seconds
 
-    def step(objective: Any, params: Any, key: Any) -> Any:
-        return jax.value_and_grad(lambda p: objective(p, key)[0])(params)
-
-    compile_s, seconds = timed(step, objective, params, jax.random.key(2))
+    step, arguments = value_and_gradient(problem)
+    compile_s, seconds = timed(step, *arguments)
     found = {"seconds": seconds, "compile_s": compile_s, **memory()}
-    _, found["signal_seconds"] = timed(
-        lambda o, f: jax.vjp(o.amplitudes, f)[1](jnp.ones((3, case["echoes"]), f.dtype)),
-        objective,
-        params["flips"],
-    )
+
+    def pulled_back(flips: Any, tissue: Any) -> Any:
+        signal, pull = jax.vjp(lambda flips: FSE(flips, ESP, te=TE).signal(tissue), flips)
+        return pull(jnp.ones_like(signal))
+
+    _, found["signal_seconds"] = timed(pulled_back, train.flips, scene.tissue)
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=2, help="steps timed in each case (default: 2)")
-    parser.add_argument(
-        "--quick", action="store_true", help="a small volume, to try the script; writes nothing"
-    )
+    parser.add_argument("--quick", action="store_true", help="a small volume, to try the script; writes nothing")
     parser.add_argument("--only", nargs="+", choices=tuple(CASES), help="some of the cases")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -97,9 +93,7 @@ def main() -> None:
     base = FULL | ({"shape": (24, 40, 32), "lines": 960, "coils": 2} if args.quick else {})
     report: dict[str, Any] = {"machine": at, "settings": base, "steps": args.steps, "cases": {}}
     for name in args.only or CASES:
-        change = {
-            k: (v * base[k] // FULL[k] if k in ("lines", "coils") else v) for k, v in CASES[name].items()
-        }
+        change = {k: (v * base[k] // FULL[k] if k in ("lines", "coils") else v) for k, v in CASES[name].items()}
         call = [sys.executable, __file__, "--steps", str(args.steps), "--case", json.dumps(base | change)]
         reply = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True).stdout
         report["cases"][name] = json.loads(reply.splitlines()[-1])

@@ -86,17 +86,11 @@ class Model(torch.nn.Module):
 
 
 def _model_and_target(
-    image: np.ndarray,
-    points: np.ndarray,
-    fixed: int,
-    samples_per_line: int,
-    density_iterations: int,
-    precision: str,
+    image: np.ndarray, points: np.ndarray, fixed: int, samples_per_line: int, density_iterations: int, precision: str
 ) -> tuple[Model, torch.Tensor, torch.Tensor]:
-    real, cpx, eps = {
-        "single": (np.float32, np.complex64, 1e-6),
-        "double": (np.float64, np.complex128, 1e-12),
-    }[precision]
+    real, cpx, eps = {"single": (np.float32, np.complex64, 1e-6), "double": (np.float64, np.complex128, 1e-12)}[
+        precision
+    ]
     model = Model(points.astype(real), fixed, image.shape, samples_per_line, density_iterations, eps)
     target = torch.from_numpy((image / image.mean()).astype(real))[None, None]
     return model, target, torch.from_numpy((image / image.mean()).astype(cpx))[None]
@@ -116,9 +110,7 @@ def learn(
     Returns the loss before each step and after the last (`steps + 1` values), median seconds of a step (the
     first, which fills caches, left out), of which in the density, and the learned points.
     """
-    model, target, data = _model_and_target(
-        image, points, fixed, samples_per_line, density_iterations, "single"
-    )
+    model, target, data = _model_and_target(image, points, fixed, samples_per_line, density_iterations, "single")
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=lr)
     losses, seconds, in_density = [], [], []
     for _ in range(steps):
@@ -154,9 +146,7 @@ def gradient(
     step: float,
 ) -> dict:
     """Loss, its gradient in the free points, and central differences at some `coordinates` (flat indices)."""
-    model, target, data = _model_and_target(
-        image, points, fixed, samples_per_line, density_iterations, precision
-    )
+    model, target, data = _model_and_target(image, points, fixed, samples_per_line, density_iterations, precision)
     free = model.non_center_points
     loss = torch.mean((model(data) - target) ** 2)
     loss.backward()
@@ -188,13 +178,7 @@ def operators(image: np.ndarray, points: np.ndarray, samples_per_line: int) -> d
 
 
 def reconstruct(
-    image: np.ndarray,
-    points: np.ndarray,
-    samples_per_line: int,
-    noise: float,
-    seed: int,
-    iterations: int,
-    ridge: float,
+    image: np.ndarray, points: np.ndarray, samples_per_line: int, noise: float, seed: int, iterations: int, ridge: float
 ) -> dict:
     """NRMSE of an image reconstructed from lines at `points` by SigPy's CG on mri-nufft's operators.
 

@@ -33,12 +33,7 @@ def simulate(path, maps, t1, t2, voxel_m, states, threshold):
         data = phantom.build(PD_threshold=1e-6)
         graph = mr0.compute_graph(sequence, data, int(states), threshold)
         signal = mr0.execute_graph(
-            graph,
-            sequence,
-            data,
-            min_emitted_signal=threshold,
-            min_latent_signal=threshold,
-            print_progress=False,
+            graph, sequence, data, min_emitted_signal=threshold, min_latent_signal=threshold, print_progress=False
         )
         total = total + signal.numpy().ravel()
     return {"signal": total, "seconds": time.perf_counter() - begin}
@@ -60,9 +55,7 @@ def write_bin(path, points, fov, shape):
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        write_trajectory(
-            points, tuple(map(float, fov)), tuple(map(int, shape)), path, check_constraints=False
-        )
+        write_trajectory(points, tuple(map(float, fov)), tuple(map(int, shape)), path, check_constraints=False)
     return {}
 
 

@@ -19,11 +19,13 @@ import time
 from collections import Counter
 from typing import Any
 
-from _harness import HERE, machine, summary, write_results
+from _harness import HERE, machine, write_results
 
 BASE: dict[str, Any] = {"shape": (16, 48, 48), "lines": 512, "coils": 4, "tissues": 3, "anatomies": 2}
 QUICK: dict[str, Any] = {"shape": (2, 12, 12), "lines": 64, "coils": 2, "tissues": 3, "anatomies": 2}
 ECHOES, ITERATIONS = 64, 10
+NOISE = 0.06 / math.sqrt(2)  # in each part of a sample
+SMALL = (1, 4, 4)
 GROWTH = ("lines", "voxels", "coils", "tissues")
 # 1.8 m along the readout, 0.51 m and 0.26 m across it; one phase encode in eight.
 BODY = {"shape": (2240, 640, 320), "lines": 25600, "coils": 32, "tissues": 3, "anatomies": 1}
@@ -42,63 +44,47 @@ def grown(case: dict[str, Any], what: str) -> dict[str, Any]:
 # ----------------------------------------------------------------------------- the step
 
 
-def step_and_arguments(case: dict[str, Any], *, abstract: bool) -> tuple[Any, tuple[Any, ...]]:
-    """Value and gradient of the joint loss, with its arguments: arrays, or only their shapes."""
-    import equinox as eqx
-    import jax
+def problem_of(case: dict[str, Any]) -> Any:
+    """The joint problem of a case."""
     import jax.numpy as jnp
     import numpy as np
 
-    from acqdesign.design.joint_objective import JointObjective, JointSettings
-    from acqdesign.encoding import StraightLineEncoding
-    from acqdesign.recon import spectral_prior
-    from acqdesign.scene import TissueClasses, birdcage_maps, load_brain, support
+    from acqdesign.design import Problem
+    from acqdesign.encoding import Lines
+    from acqdesign.recon import Prior
+    from acqdesign.scene import Scene, Tissue, birdcage_maps, load_brain
+    from acqdesign.signal import FSE
 
     shape, classes = tuple(case["shape"]), case["tissues"]
-    seed = np.random.default_rng(0)
-    t2 = np.geomspace(0.05, 1.0, classes).astype(np.float32)
-    small = (1, 4, 4)
-    scene = TissueClasses(
-        jnp.asarray(seed.random((classes, *small)), jnp.float32), jnp.asarray(10 * t2), jnp.asarray(t2)
-    )
-    points = jnp.zeros((1, 2), jnp.float32)
-    settings = JointSettings(5e-3, 12, noise=0.06, iterations=ITERATIONS)
-    objective = JointObjective(
-        StraightLineEncoding(points, small, 1), jnp.zeros(1, jnp.int32), [scene], settings
-    )
-
-    def step(params: Any, seen: dict[str, Any], echo: Any, key: Any) -> Any:
-        backend = case.get("backend", "auto")
-        lines = StraightLineEncoding(points, shape, shape[0], smaps=seen["smaps"], backend=backend)
-        prior = spectral_prior(shape[1:], settings.prior)
-        here = eqx.tree_at(
-            lambda o: (o.lines, o.maps, o.support, o.echo, o.prior),
-            objective,
-            (lines, seen["maps"], seen["support"], echo, prior),
-        )
-        return jax.value_and_grad(lambda p: here(p, key)[0])(params)
-
-    sizes = {
-        "points": (case["lines"], 2),
-        "maps": (classes, case["anatomies"], *shape),
-        "support": (case["anatomies"], *shape),
-        "smaps": (case["coils"], *shape),
-    }
-    flips = jnp.full(ECHOES, 0.8, jnp.float32)
-    echo = jnp.arange(case["lines"], dtype=jnp.int32) % ECHOES
-    if abstract:
-        kinds = {"smaps": jnp.complex64}
-        shapes = {
-            name: jax.ShapeDtypeStruct(size, kinds.get(name, jnp.float32)) for name, size in sizes.items()
-        }
-        return step, ({"points": shapes.pop("points"), "flips": flips}, shapes, echo, jax.random.key(0))
-    start = jnp.asarray(seed.uniform(-0.5, 0.5, sizes["points"]), jnp.float32)
+    t2 = np.geomspace(0.05, 1.0, classes, dtype=np.float32)
     brain = load_brain(shape=shape, contrast="maps")
     maps = jnp.stack([brain[n % 3] for n in range(classes)])[:, None]
-    maps = jnp.repeat(maps, case["anatomies"], axis=1).astype(jnp.float32)
-    smaps = birdcage_maps(case["coils"], shape)
-    seen = {"maps": maps, "support": support(jnp.sum(maps, 0)), "smaps": smaps}
-    return step, ({"points": start, "flips": flips}, seen, echo, jax.random.key(0))
+    scene = Scene(
+        jnp.repeat(maps, case["anatomies"], axis=1), Tissue(10 * t2, t2), smaps=birdcage_maps(case["coils"], shape)
+    )
+    start = np.random.default_rng(0).uniform(-0.5, 0.5, (case["lines"], 2)).astype(np.float32)
+    lines = Lines(start, backend=case.get("backend", "auto"))
+    train = FSE(jnp.full(ECHOES, 0.8, jnp.float32), 5e-3, te=65e-3)
+    prior = Prior(iterations=ITERATIONS)
+    return Problem(scene, lines, train, reconstruction=prior, noise=NOISE, order=None)
+
+
+def step_and_shapes(case: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:
+    """Value and gradient of the joint loss, with the shapes of its arguments: no arrays of that size are made."""
+    import jax
+    from _step import value_and_gradient
+
+    step, arguments = value_and_gradient(problem_of(case | {"shape": SMALL, "lines": ECHOES}))
+
+    def resized(path: Any, leaf: Any) -> Any:
+        name, shape = jax.tree_util.keystr(path, simple=True, separator="."), leaf.shape
+        if name.endswith(("scene.maps", "scene.smaps", "scene.support")):
+            shape = (*shape[:-3], *case["shape"])
+        elif name.endswith(("trajectory.points", "trajectory.moves")):
+            shape = (case["lines"], *shape[1:])
+        return jax.ShapeDtypeStruct(shape, leaf.dtype)
+
+    return step, jax.tree_util.tree_map_with_path(resized, arguments)
 
 
 # ----------------------------------------------------------------------------- counting
@@ -110,7 +96,7 @@ def counted(case: dict[str, Any], mesh: dict[str, int] | None = None) -> dict[st
 
     import jax
 
-    step, arguments = step_and_arguments(case, abstract=True)
+    step, arguments = step_and_shapes(case)
     within: Any = contextlib.nullcontext()
     if mesh:
         devices = jax.sharding.AbstractMesh(
@@ -174,30 +160,13 @@ def work(case: dict[str, Any], steps: int) -> dict[str, Any]:
     if address:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(address, 2, number)
-    from jax.sharding import PartitionSpec as P
+    from acqdesign.base.sharding import device_mesh
+    from acqdesign.design import adam, learn
 
-    from acqdesign.base.sharding import device_mesh, split_over
-    from acqdesign.design.joint_objective import SPLIT
-
-    step, arguments = step_and_arguments(case, abstract=False)
-    mesh = device_mesh(case["mesh"], case | {"planes": case["shape"][0]}) if case.get("mesh") else None
-    settings: dict[str, Any] = {}
-    if mesh is not None:
-        params, seen, echo, key = arguments
-        params, echo, key = split_over(mesh, (params, echo, key), {})
-        arguments = (params, split_over(mesh, seen, SPLIT), echo, key)
-        settings = {"out_shardings": jax.sharding.NamedSharding(mesh, P())}
-        jax.set_mesh(mesh)
-    begun = time.perf_counter()
-    run = jax.jit(step, **settings).lower(*arguments).compile()
-    compile_s = time.perf_counter() - begun
-    seconds = []
-    for _ in range(steps + 1):
-        begun = time.perf_counter()
-        value, slope = jax.block_until_ready(run(*arguments))
-        seconds.append(time.perf_counter() - begun)
-    norm = float(jax.numpy.linalg.norm(slope["points"])) if mesh is None else None
-    return {**summary(seconds[1:]), "compile_s": compile_s, "loss": float(value), "slope": norm}
+    lengths = case | {"planes": case["shape"][0]}
+    mesh = device_mesh(case["mesh"], lengths) if case.get("mesh") else None
+    result, _, _ = learn(problem_of(case), steps, optimizer=adam(steps), mesh=mesh)
+    return {"median_s": result.seconds_per_step, "compile_s": result.compile_seconds, "loss": result.initial_loss}
 
 
 def launch(case: dict[str, Any], steps: int, *, cores: list[list[int]]) -> dict[str, Any]:
@@ -222,14 +191,10 @@ def launch(case: dict[str, Any], steps: int, *, cores: list[list[int]]) -> dict[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=3, help="steps timed in each case (default: 3)")
     parser.add_argument("--quick", action="store_true", help="small sizes, to try the script")
-    parser.add_argument(
-        "--dry", action="store_true", help="write nothing: fills JAX's compilation cache, say"
-    )
+    parser.add_argument("--dry", action="store_true", help="write nothing: fills JAX's compilation cache, say")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.case:
@@ -238,19 +203,14 @@ def main() -> None:
 
     base = QUICK if args.quick else BASE
     cores = sorted(os.sched_getaffinity(0))[:2]
-    report: dict[str, Any] = {
-        "machine": machine(len(cores)),
-        "base": base,
-        "echoes": ECHOES,
-        "iterations": ITERATIONS,
-    }
+    report: dict[str, Any] = {"machine": machine(len(cores)), "base": base, "echoes": ECHOES, "iterations": ITERATIONS}
     begun = time.perf_counter()
 
     one, two = [[cores[0]]], [[core] for core in cores]
     report["strong"] = {"one process": launch(base, args.steps, cores=one)}
     report["weak"] = {}
     alone = report["strong"]["one process"]["median_s"]
-    for axis in ("anatomies", "coils", "planes", "lines"):
+    for axis in ("anatomies", "coils", "planes"):
         mesh = {"mesh": f"{axis}=2"}
         report["strong"][axis] = held = launch(base | mesh, args.steps, cores=two)
         held["speedup"] = alone / held["median_s"]
@@ -271,8 +231,6 @@ def main() -> None:
         text: counted(base, mesh)
         for text, mesh in {
             "one device": None,
-            "lines=2": {"lines": 2},
-            "lines=8": {"lines": 8},
             "coils=2": {"coils": 2},
             "coils=4": {"coils": 4},
             "planes=2": {"planes": 2},
@@ -280,9 +238,6 @@ def main() -> None:
             "anatomies=2": {"anatomies": 2},
         }.items()
     }
-    report["messages"]["lines=8, four times the lines"] = counted(
-        base | {"lines": 4 * base["lines"]}, {"lines": 8}
-    )
     report["body"] = body()
     print(json.dumps({name: report[name] for name in ("strong", "weak", "messages", "body")}, indent=1))
     if not args.dry:

@@ -91,14 +91,15 @@ def torchsim(task: str, flips: np.ndarray, t1: np.ndarray, t2: np.ndarray, state
 
 @functools.cache
 def compiled_task(task: str, pulses: int, tissues: int, options: str) -> tuple[Any, float]:
-    """Our `fse` and `crlb`, from plain JAX transformations, and the seconds that compiling took."""
+    """Our `FSE` and `crlb`, from plain JAX transformations, and the seconds that compiling took."""
     import jax
     import jax.numpy as jnp
 
-    from acqdesign.signal import crlb, fse
+    from acqdesign.scene import Tissue
+    from acqdesign.signal import FSE, crlb
 
     def signal(flips: jax.Array, t1: jax.Array, t2: jax.Array) -> jax.Array:
-        return fse(flips, ESP, t1, t2, **json.loads(options))
+        return FSE(flips, ESP, **json.loads(options)).signal(Tissue(t1, t2))
 
     def derivatives(flips: jax.Array, t1: jax.Array, t2: jax.Array) -> jax.Array:
         """By the logarithms of T1 and T2, `(2, tissues, pulses)`."""
@@ -203,9 +204,7 @@ def judged(task: str, given: dict[str, np.ndarray]) -> np.ndarray:
     if task == "tissue derivatives":
         return np.moveaxis(slopes(flips, t1[:CHECKED], t2[:CHECKED]).real, -1, 0)
     step = 1e-30j
-    return np.array(
-        [costs(task, flips + step * (np.arange(flips.size) == i), t1, t2).imag / 1e-30 for i in SOME]
-    )
+    return np.array([costs(task, flips + step * (np.arange(flips.size) == i), t1, t2).imag / 1e-30 for i in SOME])
 
 
 def relative(value: np.ndarray, truth: np.ndarray) -> float:
@@ -305,10 +304,7 @@ def scaling(threads: int) -> None:
             for task in tasks:
                 given = problem(pulses, tissues)
                 reply = worker.call("acqdesign", task=task, repeats=7, options=kinds[kind], **given)
-                entry[task] = {
-                    "median_s": float(np.median(reply["seconds"])),
-                    "compile_s": reply["compile_seconds"],
-                }
+                entry[task] = {"median_s": float(np.median(reply["seconds"])), "compile_s": reply["compile_seconds"]}
             report[curve].append(entry)
             print(curve, entry)
     with ours_in(threads) as worker:
@@ -325,9 +321,7 @@ def scaling(threads: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", nargs="?", choices=("peers", "ours", "all"), default="all")
     parser.add_argument("--rounds", type=int, default=3, help="turns per side (default: 3)")
     parser.add_argument("--threads", type=int, default=2, help="cores for either side (default: 2)")

@@ -59,17 +59,16 @@ def torchsim(task: str, flips: np.ndarray, t1: np.ndarray, t2: np.ndarray, state
     return {"seconds": timed(run, repeats), "value": value.real}
 
 
-def acqdesign(
-    task: str, flips: np.ndarray, t1: np.ndarray, t2: np.ndarray, states: int | None, repeats: int
-) -> dict:
-    """Our `ssfp_fid`."""
+def acqdesign(task: str, flips: np.ndarray, t1: np.ndarray, t2: np.ndarray, states: int | None, repeats: int) -> dict:
+    """Our `SSFPFID`."""
     import jax
     import jax.numpy as jnp
 
-    from acqdesign.signal.ssfp import ssfp_fid
+    from acqdesign.scene import Tissue
+    from acqdesign.signal import SSFPFID
 
     def signal(flips: jax.Array, t1: jax.Array, t2: jax.Array) -> jax.Array:
-        return ssfp_fid(flips, TR, t1, t2, inversion_time=TI, n_states=states)
+        return SSFPFID(flips, TR, inversion_time=TI, n_states=states).signal(Tissue(t1, t2))
 
     def derivatives(flips: jax.Array, t1: jax.Array, t2: jax.Array) -> jax.Array:
         def along(by_t1: jax.Array, by_t2: jax.Array) -> jax.Array:
@@ -210,9 +209,7 @@ def growth(threads: int) -> dict[str, list[dict[str, float | int]]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="turns per side (default: 5)")
     parser.add_argument("--threads", type=int, default=2, help="cores for either side (default: 2)")
     args = parser.parse_args()

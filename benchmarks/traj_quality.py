@@ -25,9 +25,7 @@ IMAGES = {"learned_on": "T1w", "not_learned_on": "T2w"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10, help="random starts (default: 10)")
     parser.add_argument("--threads", type=int, default=2, help="cores for either side (default: 2)")
     args = parser.parse_args()
@@ -62,16 +60,12 @@ def main() -> None:
             designs = {"start": start, "mrinufft": ends["mrinufft"], "acqdesign_reference": ends["acqdesign"]}
             designs["acqdesign_default"] = default["points"]
             for name, points in designs.items():
-                for (label, (noise, ridge)), (kind, image) in itertools.product(
-                    NOISES.items(), images.items()
-                ):
+                for (label, (noise, ridge)), (kind, image) in itertools.product(NOISES.items(), images.items()):
                     how = {"noise": noise, "ridge": ridge, "iterations": CG_ITERATIONS, "seed": seed}
                     given = {"image": image, "points": points, "samples_per_line": SAMPLES}
                     reply = peer.call("reconstruct", **given, **how)
                     nrmse.setdefault(f"{name} {label} {kind}", []).append(reply["nrmse"])
-            print(
-                f"seed {seed}: loss {theirs['losses'][-1]:.3f} mri-nufft, {mine['losses'][-1]:.3f} acqdesign"
-            )
+            print(f"seed {seed}: loss {theirs['losses'][-1]:.3f} mri-nufft, {mine['losses'][-1]:.3f} acqdesign")
 
     means = {key: float(np.mean(values)) for key, values in nrmse.items()}
     cells = [f"{label} {kind}" for label in NOISES for kind in images]

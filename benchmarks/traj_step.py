@@ -19,18 +19,8 @@ from acqdesign.scene import load_brain
 
 CASES: dict[str, dict[str, Any]] = {
     # Steps a turn, of which its median counts.
-    "reference": {
-        "shape": (23, 28, 23),
-        "lines": 253,
-        "samples": 128,
-        "steps": {"mrinufft": 4, "acqdesign": 40},
-    },
-    "large": {
-        "shape": (90, 108, 90),
-        "lines": 2000,
-        "samples": 256,
-        "steps": {"mrinufft": 2, "acqdesign": 6},
-    },
+    "reference": {"shape": (23, 28, 23), "lines": 253, "samples": 128, "steps": {"mrinufft": 4, "acqdesign": 40}},
+    "large": {"shape": (90, 108, 90), "lines": 2000, "samples": 256, "steps": {"mrinufft": 2, "acqdesign": 6}},
 }
 DENSITY_ITERATIONS = 10
 LR = 1e-2
@@ -116,17 +106,13 @@ def peak_memory(case: dict[str, Any], threads: int) -> dict[str, dict[str, int]]
 
 def operator_difference(case: dict[str, Any], threads: int) -> dict[str, float]:
     """Relative difference between the sides' forward operators, and their adjoints of that."""
-    given = {
-        key: value for key, value in problem(case).items() if key in ("image", "points", "samples_per_line")
-    }
+    given = {key: value for key, value in problem(case).items() if key in ("image", "points", "samples_per_line")}
     values = {}
     for name, start in sides(threads).items():
         with start() as worker:
             values[name] = worker.call("operators", **given)
     ours, peer = values["acqdesign"], values["mrinufft"]
-    return {
-        k: float(np.linalg.norm(ours[k] - peer[k]) / np.linalg.norm(peer[k])) for k in ("forward", "adjoint")
-    }
+    return {k: float(np.linalg.norm(ours[k] - peer[k]) / np.linalg.norm(peer[k])) for k in ("forward", "adjoint")}
 
 
 def gradient_errors(case: dict[str, Any], threads: int) -> dict[str, Any]:
@@ -143,9 +129,7 @@ def gradient_errors(case: dict[str, Any], threads: int) -> dict[str, Any]:
         result[name] = {
             "loss_single": single["loss"],
             "loss_double": double["loss"],
-            "cosine_to_central_differences": cosine(
-                single["gradient"].ravel()[chosen], double["differences"]
-            ),
+            "cosine_to_central_differences": cosine(single["gradient"].ravel()[chosen], double["differences"]),
             "norm_over_central_differences": float(
                 np.linalg.norm(single["gradient"].ravel()[chosen]) / np.linalg.norm(double["differences"])
             ),
@@ -156,9 +140,7 @@ def gradient_errors(case: dict[str, Any], threads: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="turns per side (default: 5)")
     parser.add_argument("--threads", type=int, default=2, help="cores for either side (default: 2)")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="default: all")
@@ -183,13 +165,9 @@ def main() -> None:
         report["cases"][name] = entry
         ours, peer = seconds["acqdesign"]["median_s"], seconds["mrinufft"]["median_s"]
         print(f"{name}: mri-nufft {peer:.4f} s, acqdesign {ours:.4f} s a step: {speedup:.1f} times faster")
-        parts = ", ".join(
-            f"{part[:-2]} {1e3 * s:.2f} ms" for part, s in seconds["acqdesign"]["bound"].items()
-        )
+        parts = ", ".join(f"{part[:-2]} {1e3 * s:.2f} ms" for part, s in seconds["acqdesign"]["bound"].items())
         print(f"{name}: of our {1e3 * ours:.2f} ms, value and gradient of each part alone: {parts}")
-        print(
-            f"{name}: {READOUTS[1]} samples a line over {READOUTS[0]}: {entry['readout']['ratio']:.3f} of the time"
-        )
+        print(f"{name}: {READOUTS[1]} samples a line over {READOUTS[0]}: {entry['readout']['ratio']:.3f} of the time")
     write_results("traj_step", report)
 
 

@@ -10,103 +10,83 @@ and their echo amplitudes :math:`m_c`,
           \min_{k, \alpha} \; \frac{\|x(k, \alpha) - x^*\|}{\|x^*\|},
 
 where :math:`x` is the image that a scanner would reconstruct and :math:`x^*` the ideal spin echo image at the effective
-echo time. One gradient reaches both. This example learns lines alone, flips alone, and both, from one start with one
+echo time. One gradient reaches both. This example learns both, lines alone and flips alone, from one start with one
 budget. ``python -m acqdesign.learn_joint --compare`` does it from the command line.
 """
 
 # %%
 # Set-up: a plane of the brain, 768 lines in 8 trains of 96 echoes
 # ----------------------------------------------------------------
+# A problem is a scene, a trajectory, a sequence, and what matters. Lines come to echoes at random unless told
+# otherwise; without a calibration block, which would stay as it is, all of them may move. The RMS flip, a measure of
+# deposited power, may be at most 45°.
 import os
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from acqdesign.base.units import rad_from_deg
-from acqdesign.design import JointObjective, JointSettings
-from acqdesign.encoding import StraightLineEncoding, initial_lines, order_views
-from acqdesign.optim import ScheduleLimits, fit, schedule_projection
+from acqdesign.design import Problem, adam, run
+from acqdesign.encoding import Lines
+from acqdesign.optim import Limits
 from acqdesign.plot import plot_echoes, plot_flips, plot_images, plot_lines
-from acqdesign.scene import load_brain, tissue_classes, tissues
+from acqdesign.scene import brain
+from acqdesign.signal import FSE
 
 STEPS = int(os.environ.get("ACQDESIGN_EXAMPLE_STEPS", "150"))
-SHAPE, LINES, ECHOES, ESP = (1, 48, 48), 768, 96, 5e-3  # [s]
-key = jax.random.key(0)
+ECHOES, ESP = 96, 5e-3  # [s]
+rms = rad_from_deg(45.0)
 
-table = tissues("gm,wm,csf", "3T")
-scene = tissue_classes(load_brain(shape=SHAPE, contrast="maps"), table)
-begun = initial_lines("poisson", SHAPE, lines=LINES, calibration=15, shutter=True, key=key)
-views = order_views("random", begun.points, ECHOES, te_echo=15, key=key)
-encoding = StraightLineEncoding(begun.points, SHAPE, samples_per_line=1)
-settings = JointSettings(esp_s=ESP, te_echo=15, noise=0.06)  # an effective echo time of 80 ms
-objective = JointObjective(encoding, views.echo, [scene], settings)
+scene = brain((1, 48, 48))
+lines = Lines.poisson(scene, lines=768, calibration=0)
+train = FSE(jnp.full(ECHOES, rms), ESP, te=80e-3)
+problem = Problem(scene, lines, train, noise=0.04, limits=[Limits(rms=rms)])
+for name, shape in problem.learned().items():
+    print(f"learned: {name} {shape}")
 
 # %%
 # Solve: the same call, whatever may move
 # ---------------------------------------
-# The RMS flip, a measure of deposited power, is held at 45° by projection.
-limits = ScheduleLimits(0.0, rad_from_deg(180.0), rms=rad_from_deg(45.0))
-within_power = schedule_projection(limits, ECHOES)
-start = {"points": begun.points, "flips": jnp.full(ECHOES, rad_from_deg(45.0))}
-
-
-def project(params):
-    return {"points": jnp.clip(params["points"], -0.5, 0.5), "flips": within_power(params["flips"])}
-
-
-def learn(lines=0.0, flips=0.0):
-    rates = {"points": lines, "flips": flips}
-    adam = {name: optax.adam(optax.cosine_decay_schedule(rate, STEPS)) for name, rate in rates.items()}
-    return fit(
-        objective,
-        start,
-        optimizer=optax.multi_transform(adam, {name: name for name in adam}),
-        steps=STEPS,
-        key=key,
-        project=project,
-        learned={"points": jnp.array(lines > 0), "flips": jnp.array(flips > 0)},
-        progress=False,
-    )
-
-
-# Learning rates [rad, cycles/voxel] are those found best for each by benchmarks/joint_compare.py.
-found = {"flips": learn(flips=0.06), "lines": learn(lines=8e-3), "both": learn(lines=8e-3, flips=0.06)}
-designs = {"start": start, **{name: result.params for name, result in found.items()}}
+# Learning rates [cycles/voxel, rad] are those found best by benchmarks/joint_compare.py.
+found = run(
+    problem,
+    STEPS,
+    optimizer=adam(STEPS, trajectory=8e-3, sequence=6e-2),
+    beside={"lines alone": problem.learning("trajectory"), "flips alone": problem.learning("sequence")},
+    name="both",
+    key=jax.random.key(0),
+    progress=False,
+)
 
 # %%
 # Show: the four images
 # ---------------------
-# Every design is judged with noise that none of them was learned with.
-judge = jax.jit(
-    lambda params, key: (objective.reconstruct(params, key)[0], objective.terms(params, key)["nrmse"])
-)
-judged = {
-    name: judge(jax.tree.map(jnp.asarray, params), jax.random.key(1)) for name, params in designs.items()
-}
-captions = {name: f"NRMSE {float(error):.3f}" for name, (_, error) in judged.items()}
-for name, caption in captions.items():
-    print(f"{name:>6}: {caption}")
-truth = objective.target()[0]
-figure = plot_images(truth, {name: image for name, (image, _) in judged.items()}, captions=captions)
+# Every design is judged under noise that none of them was learned with, on the head that was learned on, and on the
+# same head in another pose.
+scores = found.numbers["compare"]
+for name, score in scores.items():
+    print(f"{name:>11}: NRMSE {score['nrmse']:.3f}, in another pose {score['nrmse_held_out']:.3f}")
+images = found.images | {"none": found.images["start"], "both": found.images["learned"]}
+captions = {name: f"NRMSE {score['nrmse']:.3f}" for name, score in scores.items()}
+figure = plot_images(problem.scan().target[0], {name: images[name] for name in scores}, captions=captions)
 figure
 
 # %%
 # Where lines went, by their echo
 # -------------------------------
-both = found["both"].params
-figure = plot_lines(both["points"], start=start["points"], echo=views.echo)
+design = found.design
+figure = plot_lines(design.trajectory.points, start=found.start.trajectory.points, echo=jnp.arange(768) % ECHOES)
 figure
 
 # %%
 # The flips that go with them
 # ---------------------------
-figure = plot_flips(both["flips"], start=start["flips"])
+figure = plot_flips(design.sequence.flips, start=found.start.sequence.flips)
 figure
 
 # %%
 # What the tissues' echoes look like
 # ----------------------------------
-echoes = [objective.amplitudes(jnp.asarray(design["flips"])) for design in (both, start)]
-figure = plot_echoes(echoes[0], names=[t.name for t in table], esp_s=ESP, start=echoes[1])
+echoes, before = (d.sequence.signal(scene.tissue) for d in (design, found.start))
+figure = plot_echoes(echoes, names=scene.names, esp_s=ESP, start=before)
 figure

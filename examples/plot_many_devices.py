@@ -2,8 +2,8 @@ r"""
 Many devices
 ============
 
-Coils, lines, anatomies and tissues are sums, and a sum can be split: each device takes its part, and only the partial
-sums meet,
+Coils, anatomies and tissues are sums, and a sum can be split: each device takes its part, and only the partial sums
+meet,
 
 .. math:: A^H A f = \sum_c S_c^* A_k^H A_k S_c f
           = \sum_{\text{devices}} \; \sum_{c \text{ of the device}} S_c^* A_k^H A_k S_c f .
@@ -16,7 +16,7 @@ brings several machines. The design is the same but for the order in which numbe
 # Set-up: two devices out of one processor
 # ----------------------------------------
 # A real run needs no flag: JAX finds its GPUs. Here XLA makes two devices of this machine's processor, which shows that
-# the result does not change, and not how much faster it gets.
+# the result does not change, not how much faster it gets.
 import json
 import os
 import subprocess
@@ -37,16 +37,8 @@ scan = f"--shape 20 24 20 --lines 160 --samples 20 --coils 4 --steps {STEPS} --b
 def learn(name, *options, devices=1):
     """The same command as in a terminal."""
     environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-    command = [
-        sys.executable,
-        "-m",
-        "acqdesign.learn_traj",
-        *scan.split(),
-        "--out",
-        str(folder / name),
-        *options,
-    ]
-    subprocess.run([*command, "--no-figures", *options], env=environment, check=True, capture_output=True)
+    command = [sys.executable, "-m", "acqdesign.learn_traj", *scan.split(), "--no-figures", *options]
+    subprocess.run([*command, "--out", folder / name], env=environment, check=True, capture_output=True)
     return json.loads((folder / name / "summary.json").read_text())
 
 
@@ -56,17 +48,14 @@ def learn(name, *options, devices=1):
 # ``python -m acqdesign.learn_traj --coils 4 --mesh coils=2``
 found = {"one device": learn("one"), "two devices": learn("two", "--mesh", "coils=2", devices=2)}
 for name, summary in found.items():
-    print(
-        f"{name}: loss {summary['initial_loss']:.6f} -> {summary['final_loss']:.6f}, NRMSE {summary['nrmse']:.6f}"
-    )
+    print(f"{name}: loss {summary['initial_loss']:.6f} -> {summary['final_loss']:.6f}, NRMSE {summary['nrmse']:.6f}")
 
 # %%
 # Show: the two designs are one
 # -----------------------------
-designs = {name: read_design(folder / name / "design.npz") for name in ("one", "two")}
+# To the digits of single precision, in which ``design.npz`` holds them.
+designs = {name: read_design(folder / name) for name in ("one", "two")}
 apart = np.abs(designs["one"]["points"] - designs["two"]["points"]).max()
 print(f"positions differ by at most {apart:.1e} cycles/voxel")
-figure = plot_lines(
-    designs["two"]["points"], learned=designs["two"]["learned"], title="Learned on two devices"
-)
+figure = plot_lines(designs["two"]["points"], learned=designs["two"]["learned"], title="Learned on two devices")
 figure

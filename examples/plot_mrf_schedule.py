@@ -17,65 +17,56 @@ for an inversion-prepared, spoiled train. Small steps keep the train close to a 
 # %%
 # Set-up: an inversion, then 200 pulses 10 ms apart
 # -------------------------------------------------
+# The start is one hump from 10° to 60°, as in the first fingerprinting scans (Ma et al., Nature 495, 2013).
 import os
 
-import jax
 import jax.numpy as jnp
 
 from acqdesign.base.units import rad_from_deg
-from acqdesign.design import BoundObjective, Schedule
-from acqdesign.optim import ScheduleLimits, fit, make_optimizer, schedule_projection
+from acqdesign.design import Problem, bound, learn
+from acqdesign.optim import Limits, lbfgs
 from acqdesign.plot import plot_bounds, plot_fingerprints, plot_flips
 from acqdesign.scene import tissues
+from acqdesign.signal import SSFPFID, relative_bounds
 
 STEPS = int(os.environ.get("ACQDESIGN_EXAMPLE_STEPS", "60"))
 PULSES, TR, TE, TI = 200, 10e-3, 2e-3, 20e-3  # [s]
 
-table = tissues("gm,wm", "3T")
-names = tuple(tissue.name for tissue in table)
-t1, t2 = jnp.array([t.t1_s for t in table]), jnp.array([t.t2_s for t in table])
-schedule = Schedule("mrf", tr=TR, te=TE, ti=TI)
-objective = BoundObjective(schedule, t1, t2, target="t1t2", names=names)
-limits = ScheduleLimits(0.0, rad_from_deg(70.0), step=rad_from_deg(1.0))
-project = schedule_projection(limits, PULSES)
+tissue = tissues("gm", "wm")
+hump = rad_from_deg(10.0) + rad_from_deg(50.0) * jnp.sin(jnp.pi * jnp.arange(PULSES) / PULSES)
+problem = Problem(
+    tissue,
+    sequence=SSFPFID(hump, TR, TE, inversion_time=TI),
+    terms=bound("t1", "t2"),
+    limits=[Limits(upper=rad_from_deg(70.0), step=rad_from_deg(1.0))],
+)
 
 # %%
-# Solve, from the usual sinusoid
-# ------------------------------
-# The start is one hump from 10° to 60°, as in the first fingerprinting scans (Ma et al., Nature 495, 2013). L-BFGS with
-# the projection takes far fewer steps than Adam where the loss has no noise.
-hump = jnp.abs(jnp.sin(jnp.pi * jnp.arange(PULSES) / PULSES))
-start = project(rad_from_deg(10.0) + rad_from_deg(50.0) * hump)
-result = fit(
-    objective,
-    {"flips": start},
-    optimizer=make_optimizer("lbfgs", steps=STEPS),
-    steps=STEPS,
-    key=jax.random.key(0),
-    project=lambda params: {"flips": project(params["flips"])},
-    progress=False,
-)
-flips = jnp.asarray(result.params["flips"])
-before, after = (objective.bounds({"flips": f})[0] for f in (start, flips))
-for name, b, a in zip(names, before, after, strict=True):
+# Solve
+# -----
+# L-BFGS that keeps to the limits takes far fewer steps than Adam where the loss has no noise.
+result, design, starts = learn(problem, STEPS, optimizer=lbfgs())
+learned, start = design.sequence, starts[0].sequence
+
+before, after = (relative_bounds(sequence, tissue, ("t1", "t2")) for sequence in (start, learned))
+for name, b, a in zip(tissue.names, before, after, strict=True):
     print(f"{name}: bound {float(b):.2f} -> {float(a):.2f}, {float(b / a):.2f} times lower in variance")
 
 # %%
 # Show: the flips
 # ---------------
-figure = plot_flips(flips, start=start)
+figure = plot_flips(learned.flips, start=start.flips)
 figure
 
 # %%
 # The bounds
 # ----------
 # For noise of 1 % of M0 the root of a relative bound is a standard deviation in percent, T1 and T2 taken together.
-figure = plot_bounds(after, names=names, start=before, label="σ / T [%], noise 1 % of $M_0$")
+figure = plot_bounds(after, names=tissue.names, start=before, label="σ / T [%], noise 1 % of $M_0$")
 figure
 
 # %%
 # The fingerprints
 # ----------------
-signals = [schedule.signal({"flips": f}, t1, t2, jnp.ones(())) for f in (flips, start)]
-figure = plot_fingerprints(signals[0], names=names, start=signals[1])
+figure = plot_fingerprints(learned.signal(tissue), names=tissue.names, start=start.signal(tissue))
 figure

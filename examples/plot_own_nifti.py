@@ -18,25 +18,18 @@ import tempfile
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import nibabel
 import numpy as np
-import optax
 
-from acqdesign.design import IterativeObjective
-from acqdesign.encoding import StraightLineEncoding, initial_lines
-from acqdesign.optim import fit
+from acqdesign.design import Problem, judge, learn
+from acqdesign.encoding import Lines
 from acqdesign.plot import plot_images, plot_lines
-from acqdesign.recon import nrmse
-from acqdesign.scene import image_fov_m, load_brain, load_image
+from acqdesign.scene import load_brain, load_scene
 
 STEPS = int(os.environ.get("ACQDESIGN_EXAMPLE_STEPS", "40"))
-folder = Path(tempfile.mkdtemp())
-file = folder / "head.nii.gz"
+file = Path(tempfile.mkdtemp()) / "head.nii.gz"
 
-stored = np.asarray(
-    load_brain(voxel_size_m=2e-3, contrast="T2w")
-)  # axes to the head, to the back, to the left
+stored = np.asarray(load_brain(voxel_size=2e-3, contrast="T2w"))  # axes to the head, to the back, to the left
 turned = 1000 * stored.transpose(2, 1, 0)[:, ::-1]  # to the left, to the front, to the head
 affine = np.diag([-2.0, 2.0, 2.0, 1.0])  # voxels to right, anterior and superior [mm]
 nibabel.save(nibabel.Nifti1Image(turned.astype(np.int16), affine), file)
@@ -44,44 +37,31 @@ nibabel.save(nibabel.Nifti1Image(turned.astype(np.int16), affine), file)
 # %%
 # Load it on the grid of the scan
 # -------------------------------
-SHAPE = (25, 30, 25)
-image = load_image(str(file), shape=SHAPE)
-fov = image_fov_m(str(file))
-print(f"{file.name}: field of view {', '.join(f'{1e3 * f:.0f}' for f in fov)} mm along x, y, z")
-print(f"on the scan's grid: {image.shape}, {image.dtype}, largest value {float(image.max()):.2f}")
+# It is an image rather than maps of tissues, so there are no tissues to name.
+scene = load_scene(str(file), shape=(25, 30, 25), tissue_names=None)
+truth = scene.image()[0]
+print(f"{file.name}: field of view {', '.join(f'{1e3 * f:.0f}' for f in scene.fov)} mm along x, y, z")
+print(f"on the scan's grid: {truth.shape}, {truth.dtype}, largest value {float(truth.max()):.2f}")
 
 # %%
 # Solve
 # -----
-key = jax.random.key(0)
-begun = initial_lines("poisson", SHAPE, acceleration=4, calibration=10, shutter=True, key=key)
-encoding = StraightLineEncoding(begun.points, SHAPE, samples_per_line=SHAPE[0])
-loss = IterativeObjective(encoding, image[None])
-result = fit(
-    loss,
-    {"points": begun.points},
-    optimizer=optax.adam(1e-2),
-    steps=STEPS,
-    key=key,
-    project=lambda params: {"points": jnp.clip(params["points"], -0.5, 0.5)},
-    learned={"points": begun.learned[:, None]},
-    progress=False,
-)
-points = jnp.asarray(result.params["points"])
+# A quarter of the lines, the default optimiser and the default goal, the error of the image.
+problem = Problem(scene, Lines.poisson(scene, acceleration=4))
+result, design, starts = learn(problem, STEPS)
+print(f"loss {result.initial_loss:.3f} -> {result.final_loss:.3f}")
 
 # %%
 # Show: the image from a quarter of the lines
 # -------------------------------------------
-images = {
-    name: loss.reconstruct(p, image[None], key)[0]
-    for name, p in (("start", begun.points), ("learned", points))
-}
-captions = {name: f"NRMSE {float(nrmse(shown, image)):.3f}" for name, shown in images.items()}
-figure = plot_images(image, images, captions=captions)
+judged = {name: judge(problem, d, jax.random.key(1), 1) for name, d in (("start", starts[0]), ("learned", design))}
+captions = {name: f"NRMSE {float(terms['nrmse']):.3f}" for name, (terms, _) in judged.items()}
+figure = plot_images(truth, {name: image for name, (_, image) in judged.items()}, captions=captions)
 figure
 
 # %%
 # The lines
 # ---------
-figure = plot_lines(points, start=begun.points, learned=begun.learned)
+lines = design.trajectory
+figure = plot_lines(lines.points, start=starts[0].trajectory.points, learned=lines.moves)
 figure

@@ -14,45 +14,38 @@ This example learns flips for one B1 and for many, and lines from one image and 
 # %%
 # Flips: a train that measures T2 at B1 from 0.7 to 1.3
 # -----------------------------------------------------
+# Bounds run over whatever a ``Tissue`` holds: here one tissue under several fields.
 import os
 
 import jax
 import jax.numpy as jnp
-import matplotlib.figure
 import numpy as np
-import optax
 
 from acqdesign.base.units import rad_from_deg
-from acqdesign.design import BoundObjective, IterativeObjective, Schedule
-from acqdesign.encoding import StraightLineEncoding, initial_lines
-from acqdesign.optim import ScheduleLimits, fit, make_optimizer, schedule_projection
-from acqdesign.plot import plot_images
+from acqdesign.design import Design, Problem, adam, bound, judge, learn
+from acqdesign.encoding import Lines
+from acqdesign.optim import Limits, lbfgs
+from acqdesign.plot import new_figure, plot_images
 from acqdesign.plot.style import COLOURS, INK
-from acqdesign.recon import nrmse
-from acqdesign.scene import fine_shape, load_brain, posed
+from acqdesign.scene import Tissue, brain, load_scene
+from acqdesign.signal import FSE, relative_bounds
 
 STEPS = int(os.environ.get("ACQDESIGN_EXAMPLE_STEPS", "60"))
-ECHOES, ESP, TR, T1, T2 = 32, 10e-3, 1.0, 1.0, 0.1  # [s]
-key = jax.random.key(0)
+ECHOES, ESP, TR = 32, 10e-3, 1.0  # [s]
 
-schedule = Schedule("fse", tr=TR, esp=ESP)
-project = schedule_projection(ScheduleLimits(0.0, rad_from_deg(180.0), rms=rad_from_deg(60.0)), ECHOES)
-constant = jnp.full(ECHOES, rad_from_deg(60.0))
-comb = jnp.where(jnp.arange(ECHOES) % 4 == 0, 2.0, 0.5) * constant
+constant = FSE(jnp.full(ECHOES, rad_from_deg(60.0)), ESP, tr=TR)
+comb = FSE(jnp.where(jnp.arange(ECHOES) % 4 == 0, 2.0, 0.5) * constant.flips, ESP, tr=TR)
 
 
-def learn_flips(b1):
-    result = fit(
-        BoundObjective(schedule, [T1], [T2], b1=b1, over="worst"),
-        {"flips": jnp.stack([constant, comb])},
-        optimizer=make_optimizer("lbfgs", steps=STEPS),
-        steps=STEPS,
-        key=key,
-        project=lambda params: {"flips": project(params["flips"])},
-        starts=2,
-        progress=False,
-    )
-    return jnp.asarray(result.params["flips"])
+def tissue(fields):
+    return Tissue(t1=1.0, t2=0.1, b1=jnp.asarray(fields))
+
+
+def learn_flips(fields):
+    worst, limit = bound("t2", reduce="max"), Limits(rms=rad_from_deg(60.0))
+    problem = Problem(tissue(fields), sequence=constant, terms=worst, limits=[limit])
+    starts = [Design(None, constant), Design(None, comb)]
+    return learn(problem, STEPS, optimizer=lbfgs(), starts=starts)[1].sequence
 
 
 trains = {
@@ -64,15 +57,14 @@ trains = {
 # %%
 # Show: the bound over B1
 # -----------------------
-fields = jnp.linspace(0.7, 1.3, 25)
-chart = BoundObjective(schedule, [T1], [T2], b1=fields)
-curves = {name: np.asarray(chart.bounds({"flips": flips})[:, 0]) for name, flips in trains.items()}
-figure = matplotlib.figure.Figure(figsize=(6.8, 4.0), layout="constrained")
+fields = np.linspace(0.7, 1.3, 25)
+curves = {name: np.asarray(relative_bounds(train, tissue(fields), ("t2",))) for name, train in trains.items()}
+figure = new_figure(6.8, 4.0)
 axes = figure.subplots()
 looks = ((INK, ":"), (COLOURS[1], "--"), (COLOURS[0], "-"))
-for (name, bound), (colour, dashes) in zip(curves.items(), looks, strict=True):
-    axes.plot(fields, np.sqrt(bound), dashes, color=colour, lw=2, label=name)
-    print(f"{name}: σ(T2)/T2 at B1 = 1 {np.sqrt(bound[12]):.2f} %, worst {np.sqrt(bound.max()):.2f} %")
+for (name, variance), (colour, dashes) in zip(curves.items(), looks, strict=True):
+    axes.plot(fields, np.sqrt(variance), dashes, color=colour, lw=2, label=name)
+    print(f"{name}: σ(T2)/T2 at B1 = 1 {np.sqrt(variance[12]):.2f} %, worst {np.sqrt(variance.max()):.2f} %")
 axes.set(xlabel="B1 relative to nominal", ylabel="σ(T2) / T2 [%], noise 1 % of $M_0$", ylim=(0, None))
 axes.grid(axis="y", alpha=0.4)
 axes.legend(frameon=False)
@@ -81,47 +73,27 @@ figure
 # %%
 # Lines: one head, or its random poses
 # ------------------------------------
-# Poses are drawn on a finer grid, so that turning does not blur, anew at every step.
+# An augmented scene is turned anew at every step, on a finer grid, so that turning does not blur.
 SHAPE = (25, 30, 25)
-image = load_brain(shape=SHAPE)[None]
-fine = load_brain(shape=fine_shape(SHAPE))[None]
-begun = initial_lines("poisson", SHAPE, lines=220, calibration=8, shutter=True, key=key)
-encoding = StraightLineEncoding(begun.points, SHAPE, samples_per_line=SHAPE[0])
-losses = {
-    "one image": IterativeObjective(encoding, image),
-    "random poses": IterativeObjective(encoding, fine, augmented=True),
-}
-
-
-def learn_lines(loss):
-    result = fit(
-        loss,
-        {"points": begun.points},
-        optimizer=optax.adam(optax.cosine_decay_schedule(1e-2, STEPS)),
-        steps=STEPS,
-        key=key,
-        project=lambda params: {"points": jnp.clip(params["points"], -0.5, 0.5)},
-        learned={"points": begun.learned[:, None]},
-        progress=False,
-    )
-    return jnp.asarray(result.params["points"])
-
-
-designs = {"start": begun.points, **{name: learn_lines(loss) for name, loss in losses.items()}}
+scenes = {"one image": brain(SHAPE), "random poses": brain(SHAPE, augment=True)}
+lines = Lines.poisson(scenes["one image"], lines=220, calibration=8)
+problems = {name: Problem(scene, lines) for name, scene in scenes.items()}
+designs = {"start": problems["one image"].design}
+for name, problem in problems.items():
+    _, designs[name], _ = learn(problem, STEPS, optimizer=adam(STEPS, trajectory=1e-2))
 
 # %%
-# Show: a pose that none has seen
-# -------------------------------
-# What was learned from one image is better on it, and loses more on another.
-keys = jax.random.split(jax.random.key(1), 8)
-others = jax.vmap(lambda key: posed(fine[0], key, SHAPE))(keys)
-reconstruct = jax.jit(lambda points, images: losses["one image"].reconstruct(points, images, key))
+# Show: poses that none has seen
+# ------------------------------
+# What was learned from one image is better on it, and loses more on others.
+here = problems["one image"]
+there = here.judged_on(load_scene("brain", shape=SHAPE, key=jax.random.key(1), each=8))
 shown, captions = {}, {}
-for name, points in designs.items():
-    here = float(nrmse(reconstruct(points, image)[0], image[0]))
-    found = reconstruct(points, others)
-    there = float(jnp.mean(nrmse(found, others)))
-    print(f"{name:>12}: NRMSE on the image {here:.3f}, on eight other poses {there:.3f}")
-    shown[name], captions[name] = found[0], f"NRMSE, 8 poses {there:.3f}"
-figure = plot_images(others[0], shown, captions=captions)
+for name, design in designs.items():
+    own, _ = judge(here, design, jax.random.key(0), 1)
+    others, shown[name] = judge(there, design, jax.random.key(0), 1)
+    own, others = float(own["nrmse"]), float(others["nrmse"])
+    print(f"{name:>12}: NRMSE on the image {own:.3f}, on eight other poses {others:.3f}")
+    captions[name] = f"NRMSE, 8 poses {others:.3f}"
+figure = plot_images(there.scan().target[0], shown, captions=captions)
 figure

@@ -18,115 +18,92 @@ recipe minimises the error of an image reconstructed by conjugate gradients, as 
 # %%
 # Set-up: the package's brain, 253 lines of 128 samples, of which 81 are the fixed centre
 # ----------------------------------------------------------------------------------------
+# A problem is a scene, a trajectory, and what matters: terms, of an image that a reconstruction makes. Both have
+# defaults.
 import os
-from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from acqdesign.design import AdjointObjective, IterativeObjective
-from acqdesign.encoding import StraightLineEncoding, initial_lines
-from acqdesign.optim import fit
+from acqdesign.design import Design, Problem, judge, learn, scaled_error
+from acqdesign.encoding import Lines
+from acqdesign.optim import Snapshots
 from acqdesign.plot import animate_lines, plot_images, plot_lines, plot_loss
-from acqdesign.recon import nrmse
-from acqdesign.scene import load_brain
+from acqdesign.recon import DensityAdjoint
+from acqdesign.scene import brain
 
 STEPS = int(os.environ.get("ACQDESIGN_EXAMPLE_STEPS", "40"))
-SHAPE, LINES, SAMPLES = (23, 28, 23), 253, 128
+LINES, SAMPLES = 253, 128
 
-image = load_brain(shape=SHAPE, contrast="T1w")
+scene = brain((23, 28, 23), contrast="T1w")
 key = jax.random.key(0)
-starts = {
-    "reference": initial_lines("reference", SHAPE, lines=LINES, key=key),
-    "default": initial_lines("poisson", SHAPE, lines=LINES, calibration=9, shutter=True, key=key),
-}
 # Samples of the reference include both ends of the readout.
-readout = jnp.linspace(-0.5, 0.5, SAMPLES)
-losses = {
-    "reference": AdjointObjective(
-        StraightLineEncoding(starts["reference"].points, SHAPE, readout=readout), image[None]
-    ),
-    "default": IterativeObjective(
-        StraightLineEncoding(starts["default"].points, SHAPE, samples_per_line=SAMPLES), image[None]
-    ),
+ends = {"readout": jnp.linspace(-0.5, 0.5, SAMPLES), "samples": SAMPLES}
+uniform = Lines.start(scene, key, init="reference", lines=LINES, **ends)
+poisson = Lines.poisson(scene, key=key, lines=LINES, samples=SAMPLES)
+problems = {
+    "reference": Problem(scene, uniform, terms=scaled_error(), reconstruction=DensityAdjoint()),
+    "default": Problem(scene, poisson),
 }
 
 # %%
-# Solve: one loop, whatever the loss
+# Solve: one call, whatever the loss
 # ----------------------------------
-# The fixed centre is held by a mask, k-space's box by a projection after every step.
-learn = partial(
-    fit,
-    optimizer=optax.adam(1e-2),
-    steps=STEPS,
-    key=key,
-    project=lambda params: {"points": jnp.clip(params["points"], -0.5, 0.5)},
-    snapshot_every=1,
-    progress=False,
-)
-found = {
-    name: learn(loss, {"points": starts[name].points}, learned={"points": starts[name].learned[:, None]})
-    for name, loss in losses.items()
-}
-for name, result in found.items():
+# The fixed centre stays, and lines keep to k-space's box.
+watched = Snapshots(1)
+found = {}
+for name, problem in problems.items():
+    callbacks = [watched] if name == "reference" else []
+    found[name] = learn(problem, STEPS, optimizer=optax.adam(1e-2), key=key, callbacks=callbacks)
+    result = found[name][0]
     print(
         f"{name}: loss {result.initial_loss:.3f} -> {result.final_loss:.3f}, "
         f"{1e3 * result.seconds_per_step:.1f} ms a step after {result.compile_seconds:.1f} s of compilation"
     )
+learned = {name: design.trajectory for name, (_, design, _) in found.items()}
 
 # %%
 # Show: where the lines went
 # --------------------------
-figure = plot_lines(
-    found["reference"].params["points"],
-    start=starts["reference"].points,
-    learned=starts["reference"].learned,
-    title="Reference recipe",
-)
+moves = uniform.moves
+figure = plot_lines(learned["reference"].points, start=uniform.points, learned=moves, title="Reference recipe")
 figure
 
 # %%
-figure = plot_lines(
-    found["default"].params["points"],
-    start=starts["default"].points,
-    learned=starts["default"].learned,
-    title="Default recipe",
-)
+moves = poisson.moves
+figure = plot_lines(learned["default"].points, start=poisson.points, learned=moves, title="Default recipe")
 figure
 
 # %%
 # How the reference's loss fell
 # -----------------------------
-figure = plot_loss(found["reference"].history, label="mean-normalised squared error")
+history = found["reference"][0].history
+figure = plot_loss(history, label="mean-normalised squared error")
 figure
 
 # %%
-# Both designs through one reconstruction
-# ---------------------------------------
-# The same conjugate gradients for every design, so that only the positions differ.
-judge = losses["default"]
-designs = {
-    "reference start": starts["reference"].points,
-    "reference learned": found["reference"].params["points"],
-    "default learned": found["default"].params["points"],
-}
-images = {
-    name: judge.reconstruct(jnp.asarray(points), image[None], key)[0] for name, points in designs.items()
-}
-captions = {name: f"NRMSE {float(nrmse(shown, image)):.3f}" for name, shown in images.items()}
-figure = plot_images(image, images, captions=captions)
+# The designs through one reconstruction
+# --------------------------------------
+# The same readout and the same conjugate gradients for every design, so that only the positions differ.
+designs = {"reference start": uniform, "reference learned": learned["reference"], "default learned": learned["default"]}
+images, captions = {}, {}
+for name, lines in designs.items():
+    alike = Design(Lines(lines.points, samples=SAMPLES), None)
+    terms, images[name] = judge(problems["default"], alike, key, 1)
+    captions[name] = f"NRMSE {float(terms['nrmse']):.3f}"
+figure = plot_images(scene.image()[0], images, captions=captions)
 figure
 
 # %%
 # The run as an animation
 # -----------------------
 # Made after the loop from stored snapshots, so that drawing never slows learning.
-snapshots = found["reference"].snapshots
 animate_lines(
     "straight_lines.gif",
-    snapshots.params["points"],
-    steps=snapshots.steps,
-    losses=found["reference"].history["loss"],
-    loss_steps=found["reference"].history["step"],
+    np.stack([design.trajectory.points for design in watched.of(None)]),
+    steps=watched.steps(),
+    losses=history["loss"],
+    loss_steps=history["step"],
 )

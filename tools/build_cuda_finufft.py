@@ -81,12 +81,8 @@ def run(*call: str) -> None:
 
 def main() -> None:
     """Downloads, compiles, copies."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--arch", help="compute capability to build for, 90 say (default: that of the GPU here)"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arch", help="compute capability to build for, 90 say (default: that of the GPU here)")
     parser.add_argument("--look", action="store_true", help="only look whether a GPU is here")
     args = parser.parse_args()
     arch = args.arch or architecture()

@@ -76,9 +76,7 @@ def search(context: Any, address: str, shot: Path | None) -> list[str]:
     """What is wrong with the search page."""
     page = context.new_page()
     page.goto(f"{address}/search.html?q={SEARCHED}", wait_until="load")
-    page.wait_for_function(
-        "() => document.querySelector('#search-results .search-summary')?.innerText.trim()"
-    )
+    page.wait_for_function("() => document.querySelector('#search-results .search-summary')?.innerText.trim()")
     page.wait_for_timeout(1500)
     found = page.locator("#search-results ul.search li").count()
     if shot is not None:
@@ -89,9 +87,7 @@ def search(context: Any, address: str, shot: Path | None) -> list[str]:
 
 def arguments(description: str | None, names: tuple[str, ...] = ()) -> argparse.Namespace:
     """What a check of built pages in a browser is told; `names` are what it looks at unless others are named."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="built pages")
     if names:
         parser.add_argument("names", nargs="*", default=list(names), help="notebooks, without their ending")

@@ -37,9 +37,7 @@ def needed() -> dict[str, set[str]]:
         name, first = waiting.pop()
         for requirement in map(Requirement, metadata.requires(name) or []):
             extras = ("", *EXTRAS) if first else ("",)
-            by = [
-                e for e in extras if requirement.marker is None or requirement.marker.evaluate({"extra": e})
-            ]
+            by = [e for e in extras if requirement.marker is None or requirement.marker.evaluate({"extra": e})]
             other = canonical(requirement.name)
             if by:
                 waiting += [] if other in found else [(other, False)]
@@ -64,10 +62,7 @@ def main() -> int:
     parser.add_argument("page", type=Path)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    rows = {
-        name: f"| {name} | {', '.join(sorted(by))} | {licence(name)} |"
-        for name, by in sorted(needed().items())
-    }
+    rows = {name: f"| {name} | {', '.join(sorted(by))} | {licence(name)} |" for name, by in sorted(needed().items())}
     if not options.check:
         options.page.write_text(HEAD + "\n".join(rows.values()) + "\n")
         return 0

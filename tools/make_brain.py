@@ -52,9 +52,7 @@ def centred(maps: np.ndarray, axis: int, centre: float) -> np.ndarray:
 
 def main() -> None:
     """Write the file."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wheel", type=Path)
     parser.add_argument("--out", type=Path, default=TARGET)
     args = parser.parse_args()
@@ -63,7 +61,7 @@ def main() -> None:
     for axis, centre in enumerate(CENTRE.values(), start=1):
         maps = centred(maps, axis, centre)
     maps = maps.transpose(0, 3, 2, 1)[:, :, ::-1, ::-1]
-    maps = box_resample(maps.astype(np.float64), SHAPE, voxel_in_m=(1e-3,) * 3, voxel_out_m=(2e-3,) * 3)
+    maps = box_resample(maps.astype(np.float64), SHAPE, voxel_in=(1e-3,) * 3, voxel_out=(2e-3,) * 3)
     if not np.allclose(maps, maps[..., ::-1], atol=1e-9):
         raise SystemExit("The templates are not symmetric: store both hemispheres.")
     # Running sums are rounded, so that fractions never add up to more than one; and first to six digits, so

@@ -104,9 +104,7 @@ def problems(page: Any, notebook: Any, progress: bool) -> list[str]:
     """What is wrong with a notebook that ran, one sentence each."""
     found = [f"{o.ename}: {o.evalue}" for o in outputs(notebook) if o.output_type == "error"]
     found += [
-        f"prints to standard error: {o.text.strip()[:200]}"
-        for o in outputs(notebook)
-        if o.get("name") == "stderr"
+        f"prints to standard error: {o.text.strip()[:200]}" for o in outputs(notebook) if o.get("name") == "stderr"
     ]
     if not progress:
         return found if "image/png" in kinds(notebook) else [*found, "shows no picture"]

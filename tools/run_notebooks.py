@@ -16,9 +16,9 @@ from nbclient import NotebookClient
 
 PROGRESS = """
 import jax, jax.numpy as jnp, optax
-from acqdesign.optim import fit
+from acqdesign.optim import Progress, fit
 result = fit(lambda p, key: (jnp.sum(p["x"] ** 2), {}), {"x": jnp.ones(3)}, optimizer=optax.adam(0.1), steps=20,
-             key=jax.random.key(0))
+             key=jax.random.key(0), callbacks=[Progress()])
 """
 
 
