@@ -14,9 +14,7 @@ package = Path(acqdesign.__file__).resolve().parent
 assert repo not in package.parents, f"the checkout's package was imported, not the wheel's: {package}"
 
 source = repo / "acqdesign"
-tracked = {
-    str(p.relative_to(source)) for p in source.rglob("*") if p.is_file() and "__pycache__" not in p.parts
-}
+tracked = {str(p.relative_to(source)) for p in source.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
 missing = sorted(name for name in tracked if not (package / name).is_file())
 assert not missing, f"not in the wheel: {missing}"
 

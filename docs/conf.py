@@ -58,9 +58,7 @@ def _plain_docstrings(app, what, name, obj, options, lines):
     text, literal, section = [], False, False
     for line in lines:
         indented = line.startswith("    ")
-        section = (section or line in {"Args:", "Returns:", "Raises:"}) and (
-            indented or not line or line.endswith(":")
-        )
+        section = (section or line in {"Args:", "Returns:", "Raises:"}) and (indented or not line or line.endswith(":"))
         if indented and not section and not literal and text and not text[-1]:
             text += ["::", ""]
             literal = True

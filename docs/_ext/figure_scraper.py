@@ -25,15 +25,7 @@ def figures(block, block_vars, gallery_conf):
 
 
 ORDER = (
-    *(
-        "straight_lines",
-        "autodiff_epg",
-        "t2_train",
-        "mrf_schedule",
-        "joint_design",
-        "robustness",
-        "multi_coil",
-    ),
+    *("straight_lines", "autodiff_epg", "t2_train", "mrf_schedule", "joint_design", "robustness", "multi_coil"),
     *("many_devices", "own_nifti", "own_objective", "pulseq_export"),
 )
 

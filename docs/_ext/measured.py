@@ -103,9 +103,7 @@ def readme(text: str) -> str:
     for number, line in enumerate(lines):
         first = line.strip("| ").split(" | ")[0]
         if line.startswith("| ") and first in README:
-            lines[number] = (
-                "| " + " | ".join([first, *(measured(s) if s else "" for s in README[first])]) + " |"
-            )
+            lines[number] = "| " + " | ".join([first, *(measured(s) if s else "" for s in README[first])]) + " |"
             lines[number] = lines[number].replace("|  |", "| |")
     return "\n".join(lines) + "\n"
 
