@@ -1,4 +1,4 @@
-"""The Python blocks of the README and of each page run, in order, as a reader would type them; `own/` by `test_own.py`."""
+"""The Python blocks of the README and of each page run, in order; those of `own/` by `test_own.py`."""
 
 import re
 from pathlib import Path
