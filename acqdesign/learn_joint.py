@@ -2,7 +2,6 @@
 
 import dataclasses
 import sys
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import equinox as eqx
@@ -20,11 +19,10 @@ from acqdesign.commands.options import (
     TrainOptions,
     TrajectoryOptions,
 )
-from acqdesign.commands.run import configure, parse_options, run_and_report, run_command
+from acqdesign.commands.run import learner
 from acqdesign.design import Design, Held, Problem, per_half
 from acqdesign.scene import Scene
 
-COMMAND = "learn_joint"
 HALVES = {"joint": ("trajectory", "sequence"), "lines": ("trajectory",), "flips": ("sequence",)}
 # Learning rates of lines [cycles/voxel] and flips [rad] unless given, found by benchmarks/joint_compare.py.
 RATES = {"trajectory": 8e-3, "sequence": 6e-2}
@@ -183,24 +181,7 @@ def _changed(scene: Scene) -> Scene:
     return eqx.tree_at(lambda s: (s.tissue, s.ensemble), scene, (tissue, tissue))
 
 
-def _main(argv: Sequence[str] | None) -> int:
-    prog = "python -m acqdesign.learn_joint"
-    options = parse_options(JointOptions, argv, prog=prog)
-    configure(options.run, prog)
-    return run_and_report(COMMAND, options, **build(options))
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        argv: its arguments; the process's own unless given.
-
-    Returns:
-        The exit code: 0 done, 2 wrong use or input, 3 numerical failure, 4 file system, 130 or 143 interrupted.
-    """
-    return run_command(_main, argv, prog=COMMAND)
-
+main = learner("learn_joint", JointOptions, build)
 
 if __name__ == "__main__":
     sys.exit(main())

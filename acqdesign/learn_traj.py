@@ -2,7 +2,6 @@
 
 import dataclasses
 import sys
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
@@ -10,11 +9,10 @@ import jax.numpy as jnp
 
 from acqdesign.base.checks import usage_error
 from acqdesign.commands.options import ImageOptions, ReconstructionOptions, RunOptions, TermOptions, TrajectoryOptions
-from acqdesign.commands.run import configure, parse_options, run_and_report, run_command
+from acqdesign.commands.run import learner
 from acqdesign.design import Design, Held, Problem
 from acqdesign.recon import CG
 
-COMMAND = "learn_traj"
 # Starts that are the same for every key.
 FIXED_STARTS = ("caipi", "spiral", "full")
 
@@ -99,24 +97,7 @@ def build(options: TrajOptions) -> dict[str, Any]:
     }
 
 
-def _main(argv: Sequence[str] | None) -> int:
-    prog = "python -m acqdesign.learn_traj"
-    options = parse_options(TrajOptions, argv, prog=prog)
-    configure(options.run, prog)
-    return run_and_report(COMMAND, options, **build(options))
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        argv: its arguments; the process's own unless given.
-
-    Returns:
-        The exit code: 0 done, 2 wrong use or input, 3 numerical failure, 4 file system, 130 or 143 interrupted.
-    """
-    return run_command(_main, argv, prog=COMMAND)
-
+main = learner("learn_traj", TrajOptions, build)
 
 if __name__ == "__main__":
     sys.exit(main())

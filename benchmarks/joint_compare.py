@@ -27,7 +27,6 @@ import dataclasses
 import functools
 import itertools
 import json
-import math
 import os
 import time
 from pathlib import Path
@@ -48,7 +47,7 @@ from acqdesign.scene import Scene, brain
 from acqdesign.signal import FSE
 
 STEPS, ECHOES, ESP, TE = 150, 96, 5e-3, 80e-3
-NOISE = 0.06 / math.sqrt(2)
+NOISE = 0.042
 # How what is held out differs from what is learned on.
 T1, T2, LOUDER = 0.9, 1.1, 1.25
 HALVES = {"flips": ("sequence",), "lines": ("trajectory",), "joint": ("trajectory", "sequence")}

@@ -9,7 +9,6 @@ memory. The split is by differences: without noise, with fewer iterations, and t
 
 import argparse
 import json
-import math
 import os
 import subprocess
 import sys
@@ -26,7 +25,7 @@ FULL: dict[str, Any] = {
     "coils": COILS,
     "echoes": ECHOES,
     "iterations": ITERATIONS,
-    "noise": 0.06 / math.sqrt(2),  # in each part of a sample
+    "noise": 0.042,  # in each part of a sample
 }
 CASES = {
     "full": {},

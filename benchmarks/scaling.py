@@ -24,7 +24,7 @@ from _harness import HERE, machine, write_results
 BASE: dict[str, Any] = {"shape": (16, 48, 48), "lines": 512, "coils": 4, "tissues": 3, "anatomies": 2}
 QUICK: dict[str, Any] = {"shape": (2, 12, 12), "lines": 64, "coils": 2, "tissues": 3, "anatomies": 2}
 ECHOES, ITERATIONS = 64, 10
-NOISE = 0.06 / math.sqrt(2)  # in each part of a sample
+NOISE = 0.042  # in each part of a sample
 SMALL = (1, 4, 4)
 GROWTH = ("lines", "voxels", "coils", "tissues")
 # 1.8 m along the readout, 0.51 m and 0.26 m across it; one phase encode in eight.

@@ -3,14 +3,12 @@
 import dataclasses
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import jax
-from jax.sharding import Mesh
 
 from acqdesign.base.checks import check_count, usage_error
-from acqdesign.base.sharding import device_mesh, mesh_sizes
+from acqdesign.base.sharding import mesh_sizes
 
 # Seconds without a sign of life after which a process counts as lost; the others then end.
 _HEARTBEAT_S = 30
@@ -24,7 +22,7 @@ class DeviceOptions:
     """Where the work is done."""
 
     mesh: str | None = None
-    """Split the work over devices: AXIS=N[,AXIS=N...] of anatomies, tissues, coils and planes.
+    """Split the work over devices: AXIS=N[,AXIS=N...] of anatomies, coils and planes; of tissues in learn_flips.
     One device unless given. Also under srun, each process of which brings its devices."""
     coordinator: str | None = None
     """HOST:PORT of the first of several processes; all of them get the same options but for --process-id."""
@@ -88,10 +86,6 @@ class DeviceOptions:
             "--cache-dir: where XLA says that +prefer-no-gather or +prefer-no-scatter is not supported, nothing is "
             "wrong: those are preferences of its compiler, and programs come only from processors like this one."
         )
-
-    def mesh_over(self, lengths: Mapping[str, int]) -> Mesh | None:
-        """The mesh asked for, or None; see `device_mesh`."""
-        return None if self.mesh is None else device_mesh(self.mesh, lengths)
 
 
 def explain(error: BaseException) -> str | None:

@@ -13,7 +13,7 @@ from acqdesign.base.units import m_from_mm, rad_from_deg, s_from_ms
 from acqdesign.commands.flags import read_flags
 from acqdesign.commands.own import accepted, load_part, takes
 from acqdesign.commands.run import run_command
-from acqdesign.export import FORMATS, Format, PulseqOptions, read_design, with_samples
+from acqdesign.export import FORMATS, Format, PulseqOptions, read_design, with_samples, write_design
 from acqdesign.export.formats import design_file
 from acqdesign.scene import system_limits
 
@@ -29,8 +29,8 @@ class ExportOptions:
     bin: SPARKLING gradients, as mri-nufft reads them. cfl: a BART trajectory, with its .hdr.
     mrd: ISMRM Raw Data with trajectory and header; needs the extra "mrd". mat: MATLAB, every array by its name.
 
-    Designs of learn_flips have no lines to acquire: only mat takes them. Times and pulses that the design does not
-    say are chosen within the limits of --system. Exit codes: 0 written, 2 wrong use or a design that the scanner
+    Designs of learn_flips have no lines to acquire: seq, bin, cfl and mrd refuse them. Times and pulses that the
+    design does not say are chosen within the limits of --system. Exit codes: 0 written, 2 wrong use or a design that the scanner
     cannot play (the error says what would fix it), 4 file system. Examples:
 
     python -m acqdesign.export runs/joint --to seq --system prisma --tr-ms 2500
@@ -117,22 +117,18 @@ def _main(argv: Sequence[str] | None) -> int:
     if not source.exists():
         raise usage_error("RUN_DIR", f"{options.run_dir}, without a design.npz", "the folder of a run")
     design: Mapping[str, Any] = read_design(source)
-    has_samples = {"points", "coordinates"} & set(design)
-    if not has_samples and options.to in ("seq", "bin", "cfl", "mrd"):
-        remedy = "Designs of learn_flips have nothing to acquire: learn them together with learn_joint."
-        raise usage_error("RUN_DIR", f"{source} without line positions", "a design with lines", remedy)
     if options.samples is not None:
         design = with_samples(design, options.samples)
     given = {"system": system_limits(options.system), "options": options.pulseq(), "pns_hardware": options.pns_asc}
     made = kind(**accepted(kind, given, dict.fromkeys(given, "--to"), given))
+    if not kind.ending:
+        raise usage_error("--to", f"{options.to}, without an ending", 'a class with one, such as ending = "csv"')
     path = source.with_name(f"design.{kind.ending}")
     if path == source:
         raise usage_error("--to", options.to, f"another format than that of {source}")
-    said = made.write(design, path)
+    said = write_design(path, design, to=made)
     for line in said.lines() if hasattr(said, "lines") else ():
         print(line)
-    if getattr(said, "advice", ""):
-        print(f"{COMMAND}: warning: {said.advice}", file=sys.stderr)
     print(f"wrote {path}")
     return 0
 

@@ -76,7 +76,6 @@ class SceneOptions:
     is one and a unitary transform."""
 
     def check(self) -> None:
-        """Raises `UsageError` where options are wrong or exclude each other; called once they are all read."""
         check_shape("--shape", self.shape, dims=(3,))
         check_count("--coils", self.coils)
         if not self.phantom:
@@ -111,7 +110,7 @@ class TissueSceneOptions(SceneOptions):
 
     shape: tuple[int, int, int] = (1, 48, 48)
     """Voxels NX NY NZ, x along the readout; NX = 1 is one plane."""
-    noise: float = 0.06
+    noise: float = 0.042
     """Standard deviation of the real and of the imaginary part of each sample, of a unitary transform, for proton
     densities relative to water."""
     tissue: str = "gm,wm,csf"
@@ -122,7 +121,6 @@ class TissueSceneOptions(SceneOptions):
     """Standard deviation of ln T2 inside each tissue; 0 is one T2 a tissue."""
 
     def check(self) -> None:
-        """Raises `UsageError` where options are wrong or exclude each other; called once they are all read."""
         super().check()
         for name, limit in (("b1_spread", 1.0), ("t2_spread", math.inf)):
             if not 0 <= getattr(self, name) < limit:
@@ -156,7 +154,6 @@ class TissueOptions:
     """Transmit fields relative to nominal that every tissue is seen at."""
 
     def check(self) -> None:
-        """Raises `UsageError` where options are wrong or exclude each other; called once they are all read."""
         if self.tissue is not None and (self.t1_ms or self.t2_ms):
             raise usage_error("--tissue", f"{self.tissue} and --t1-ms or --t2-ms", "one of the two")
         if len(self.t1_ms) != len(self.t2_ms):
@@ -208,7 +205,6 @@ class TrajectoryOptions:
     """Relative accuracy of finufft; 1e-6 in single and 1e-12 in double precision unless given."""
 
     def check(self) -> None:
-        """Raises `UsageError` where options are wrong or exclude each other; called once they are all read."""
         for name in ("lines", "samples", "calibration"):
             if getattr(self, name) is not None:
                 check_count(flag(name), getattr(self, name), minimum=0 if name == "calibration" else 1)
@@ -275,7 +271,7 @@ class SequenceOptions:
     """How the spins are played."""
 
     sequence: str = "fse"
-    """fse (echo trains in their steady state), mrf (spoiled, with inversion), spgr (RF-spoiled), bssfp (balanced, with
+    """fse (echo trains), mrf (spoiled, with inversion), spgr (RF-spoiled), bssfp (balanced, with
     inversion), mprage, or your own: FILE.py:NAME."""
     echoes: int | None = None
     """Readouts of a train; 32 for fse, 128 for mprage, 400 for the others unless given."""
@@ -300,7 +296,6 @@ class SequenceOptions:
     Unless given, constant for fse and mprage, sinusoid for others. Further --starts are combs for fse, else random."""
 
     def check(self) -> None:
-        """Raises `UsageError` where options are wrong or exclude each other; called once they are all read."""
         if self.echoes is not None:
             check_count("--echoes", self.echoes, minimum=2)
         _check_optional(self, "esp_ms", "tr_ms", "te_ms", "ti_ms", "excitation_deg")
@@ -405,7 +400,6 @@ class TrainOptions(SequenceOptions):
     """Which line starts at which echo: linear, centre-out, radial-fan or random."""
 
     def check(self) -> None:
-        """Raises `UsageError` where options are wrong or exclude each other; called once they are all read."""
         super().check()
         check_positive("--te-eff-ms", self.te_eff_ms)
         if self.te_eff_ms != type(self).te_eff_ms and self.sequence != "fse":
@@ -430,8 +424,8 @@ class LimitOptions:
     """What the flips must keep to."""
 
     rms_flip_deg: float | None = None
-    """Largest root mean square of the flips [deg], a limit on SAR; 60 for fse, else inf (none), unless it or one of the
-    next two is given."""
+    """Largest root mean square of the flips [deg], a limit on SAR; 60 for fse (45 in learn_joint), else inf (none),
+    unless it or one of the next two is given."""
     sar_fraction: float | None = None
     """Instead: largest power of the pulses, as a fraction of that of all-180° pulses."""
     b1rms_ut: float | None = None
@@ -458,7 +452,6 @@ class LimitOptions:
     """Constraints of your own, FILE.py:NAME each."""
 
     def check(self) -> None:
-        """Raises `UsageError` where options are wrong or exclude each other; called once they are all read."""
         _check_optional(self, "rms_flip_deg", "max_flip_deg", "max_step_deg", allow_inf=True)
         _check_optional(self, "sar_fraction", "b1rms_ut", "max_bend_deg", "pulse_ms")
         powers = [n for n in ("rms_flip_deg", "sar_fraction", "b1rms_ut") if getattr(self, n) is not None]
@@ -568,7 +561,6 @@ class ScannerOptions:
     """Time between samples of a line [µs], for --system."""
 
     def check(self) -> None:
-        """Raises `UsageError` where options are wrong or exclude each other; called once they are all read."""
         check_positive("--dwell-us", self.dwell_us)
         if self.system is not None:
             check_choice("--system", self.system, SYSTEMS)
@@ -648,7 +640,6 @@ class ReconstructionOptions:
     """Iterations of that density; 10 unless given."""
 
     def check(self) -> None:
-        """Raises `UsageError` where options are wrong or exclude each other; called once they are all read."""
         for name in ("iterations", "rank", "density_iterations"):
             if getattr(self, name) is not None:
                 check_count(flag(name), getattr(self, name))
@@ -731,7 +722,6 @@ class RunOptions:
     )
 
     def check(self) -> None:
-        """Raises `UsageError` where options are wrong or exclude each other; called once they are all read."""
         self.device.check()
         check_count("--seed", self.seed, minimum=0, maximum=2**32 - 1)
         for name in ("steps", "starts", "checkpoint_every"):

@@ -127,7 +127,7 @@ def run_and_report(command: str, options: Any, problem: Problem, **more: Any) ->
         more: further arguments of `acqdesign.design.run`.
     """
     run: RunOptions = options.run
-    if problem.needs_opposite and not problem.noisy:
+    if problem.terms.needs_opposite and not problem.noisy:
         raise usage_error("--term", "noise with --noise 0", "a noise above 0")
     if not any(np.any(mask) for mask in jax.tree.leaves(problem.masks())):
         raise usage_error("problem", "nothing to learn", "an array, or an entry of one, that is not held")
@@ -149,6 +149,35 @@ def run_and_report(command: str, options: Any, problem: Problem, **more: Any) ->
     if found.numbers:
         report(found)
     return _EXIT_SIGNALS.get(found.result.stopped, 0)
+
+
+def learner(name: str, kind: type, build: Callable[[Any], dict[str, Any]]) -> Callable[..., int]:
+    """The `main` of a command that learns.
+
+    Args:
+        name: of the command, `learn_traj` say.
+        kind: its options, as of `parse_options`.
+        build: options to the problem and further arguments of `acqdesign.design.run`.
+    """
+    prog = f"python -m acqdesign.{name}"
+
+    def learn(argv: Sequence[str] | None) -> int:
+        options = parse_options(kind, argv, prog=prog)
+        configure(options.run, prog)
+        return run_and_report(name, options, **build(options))
+
+    def main(argv: Sequence[str] | None = None) -> int:
+        """Runs the command.
+
+        Args:
+            argv: its arguments; the process's own unless given.
+
+        Returns:
+            The exit code: 0 done, 2 wrong use or input, 3 numerical failure, 4 file system, 130 or 143 interrupted.
+        """
+        return run_command(learn, argv, prog=name)
+
+    return main
 
 
 def run_command(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None, *, prog: str) -> int:

@@ -18,89 +18,6 @@ _OURS = "# acqdesign"
 _MAX_HEADER, _MAX_MATRIX = 2**16, 2**15
 
 
-def write_bart(path: Path | str, design: Mapping[str, Any]) -> None:
-    """Writes a design's lines as a BART trajectory, each of the two files atomically; equal designs, equal bytes.
-
-    Matrix and field of view stand in a comment of the header, which BART skips. `bart nufft -P` knows that k-space
-    is periodic, which lines near its ends need; BART's origin lies half a voxel from ours along axes of odd length.
-
-    Args:
-        path: of the `.cfl` file; the `.hdr` file lies beside it.
-        design: arrays by the names of `design.npz`.
-
-    Raises:
-        ValueError: the design lacks positions, readout or shape.
-        OSError: a file cannot be written.
-    """
-    samples = trajectory(design)
-    need(design, "shape")
-    shape = np.asarray(design["shape"], int)
-    cfl, hdr = _names(path)
-    sizes = (3, samples.shape[1], samples.shape[0], *[1] * (_DIMS - 3))
-    fov = [] if design.get("fov_m") is None else ["fov_m", *(f"{f:.9g}" for f in np.asarray(design["fov_m"]))]
-    ours = " ".join([_OURS, "shape", *map(str, shape), *fov])
-    text = f"# Dimensions\n{' '.join(map(str, sizes))}\n{ours}\n"
-    with atomic_write(cfl) as file:
-        file.write((samples * shape).astype("<c8").tobytes())  # the last axis varies fastest: BART's first
-    with atomic_write(hdr) as file:
-        file.write(text.encode())
-
-
-def read_bart(path: Path | str, shape: Sequence[int] | None = None) -> dict[str, np.ndarray]:
-    """Reads the straight lines of a BART trajectory.
-
-    Args:
-        path: of the `.cfl` or the `.hdr` file; both must be there.
-        shape: `(nx, ny, nz)` of the image, where the header doesn't say.
-
-    Returns:
-        Points [cycles/voxel], readout and shape, by the names of `design.npz`.
-
-    Raises:
-        ValueError: what is wrong with the files.
-        OSError: one cannot be read.
-    """
-    cfl, hdr = _names(path)
-    try:
-        lines = [line.strip() for line in read_text("cfl", hdr, _MAX_HEADER).decode("utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise usage_error("cfl", f"{hdr}: byte {error.start} is no text", "a BART header") from None
-    try:
-        given = [int(n) for n in lines[lines.index("# Dimensions") + 1].split()]
-    except (ValueError, IndexError):
-        raise usage_error("cfl", f"{hdr}: no sizes after a line '# Dimensions'", "a BART header") from None
-    sizes = given + [1] * (3 - len(given))
-    if min(sizes) < 1 or sizes[0] != 3 or any(n != 1 for n in sizes[3:]):
-        raise usage_error("cfl", f"{hdr}: dimensions {given}", "3, samples and lines, and ones")
-    expected = 8 * 3 * sizes[1] * sizes[2]
-    if expected > MAX_BYTES:
-        raise usage_error("cfl", f"{hdr}: dimensions {given}, {expected} bytes", f"at most {MAX_BYTES}")
-    size = cfl.stat().st_size
-    if size != expected:
-        raise usage_error(
-            "cfl",
-            f"{cfl}: {size} bytes",
-            f"{expected} for the dimensions in {hdr.name}",
-            "It is truncated, or another's.",
-        )
-    check_memory("cfl", cfl, 4 * expected)
-    held = _comment(lines, "shape") if shape is None else check_shape("shape", shape, dims=(3,))
-    if held is None:
-        raise usage_error("cfl", f"{hdr}: no matrix", "a header with one, as write_design has it, or Bart(shape)")
-    matrix = np.array(held)
-    if matrix.shape != (3,) or (matrix % 1 != 0).any() or matrix.min() < 1 or matrix.max() > _MAX_MATRIX:
-        raise usage_error("cfl", f"{hdr}: matrix {matrix.tolist()}", "three positive integers")
-    matrix = matrix.astype(int)
-    data = np.fromfile(cfl, "<c8").reshape(sizes[2], sizes[1], 3)
-    if (data.imag != 0).any():
-        raise usage_error("cfl", f"{cfl}: complex positions", "a trajectory, which is real")
-    design = straight_lines("cfl", str(cfl), data.real.astype(float) / matrix)
-    fov = _comment(lines, "fov_m")
-    if fov is not None and (len(fov) != 3 or not all(0 < f < math.inf for f in fov)):
-        raise usage_error("cfl", f"{hdr}: fov_m {fov}", "three positive lengths")
-    return design | {"shape": matrix} | ({} if fov is None else {"fov_m": np.array(fov)})
-
-
 def _names(path: Path | str) -> tuple[Path, Path]:
     path = Path(path)
     if path.suffix not in (".cfl", ".hdr"):
@@ -131,9 +48,66 @@ class Bart(Format):
         self.shape = shape
 
     def write(self, design: Mapping[str, Any], path: Path) -> None:
-        """Writes a design's samples."""
-        write_bart(path, design)
+        """Writes a design's lines as a BART trajectory, each of the two files atomically; equal designs, equal bytes.
+
+        Matrix and field of view stand in a comment of the header, which BART skips. `bart nufft -P` knows that k-space
+        is periodic, which lines near its ends need; BART's origin lies half a voxel from ours along axes of odd length.
+        """
+        samples = trajectory(design)
+        need(design, "shape")
+        shape = np.asarray(design["shape"], int)
+        cfl, hdr = _names(path)
+        sizes = (3, samples.shape[1], samples.shape[0], *[1] * (_DIMS - 3))
+        fov = [] if design.get("fov_m") is None else ["fov_m", *(f"{f:.9g}" for f in np.asarray(design["fov_m"]))]
+        ours = " ".join([_OURS, "shape", *map(str, shape), *fov])
+        text = f"# Dimensions\n{' '.join(map(str, sizes))}\n{ours}\n"
+        with atomic_write(cfl) as file:
+            file.write((samples * shape).astype("<c8").tobytes())  # the last axis varies fastest: BART's first
+        with atomic_write(hdr) as file:
+            file.write(text.encode())
 
     def read(self, path: Path) -> dict[str, np.ndarray]:
-        """Reads straight lines."""
-        return read_bart(path, self.shape)
+        """Reads the straight lines of a BART trajectory.
+
+        Returns:
+            Points [cycles/voxel], readout and shape, by the names of `design.npz`.
+        """
+        cfl, hdr = _names(path)
+        try:
+            lines = [line.strip() for line in read_text("cfl", hdr, _MAX_HEADER).decode("utf-8").splitlines()]
+        except UnicodeDecodeError as error:
+            raise usage_error("cfl", f"{hdr}: byte {error.start} is no text", "a BART header") from None
+        try:
+            given = [int(n) for n in lines[lines.index("# Dimensions") + 1].split()]
+        except (ValueError, IndexError):
+            raise usage_error("cfl", f"{hdr}: no sizes after a line '# Dimensions'", "a BART header") from None
+        sizes = given + [1] * (3 - len(given))
+        if min(sizes) < 1 or sizes[0] != 3 or any(n != 1 for n in sizes[3:]):
+            raise usage_error("cfl", f"{hdr}: dimensions {given}", "3, samples and lines, and ones")
+        expected = 8 * 3 * sizes[1] * sizes[2]
+        if expected > MAX_BYTES:
+            raise usage_error("cfl", f"{hdr}: dimensions {given}, {expected} bytes", f"at most {MAX_BYTES}")
+        size = cfl.stat().st_size
+        if size != expected:
+            raise usage_error(
+                "cfl",
+                f"{cfl}: {size} bytes",
+                f"{expected} for the dimensions in {hdr.name}",
+                "It is truncated, or another's.",
+            )
+        check_memory("cfl", cfl, 4 * expected)
+        held = _comment(lines, "shape") if self.shape is None else check_shape("shape", self.shape, dims=(3,))
+        if held is None:
+            raise usage_error("cfl", f"{hdr}: no matrix", "a header with one, as we write it, or Bart(shape)")
+        matrix = np.array(held)
+        if matrix.shape != (3,) or (matrix % 1 != 0).any() or matrix.min() < 1 or matrix.max() > _MAX_MATRIX:
+            raise usage_error("cfl", f"{hdr}: matrix {matrix.tolist()}", "three positive integers")
+        matrix = matrix.astype(int)
+        data = np.fromfile(cfl, "<c8").reshape(sizes[2], sizes[1], 3)
+        if (data.imag != 0).any():
+            raise usage_error("cfl", f"{cfl}: complex positions", "a trajectory, which is real")
+        design = straight_lines("cfl", str(cfl), data.real.astype(float) / matrix)
+        fov = _comment(lines, "fov_m")
+        if fov is not None and (len(fov) != 3 or not all(0 < f < math.inf for f in fov)):
+            raise usage_error("cfl", f"{hdr}: fov_m {fov}", "three positive lengths")
+        return design | {"shape": matrix} | ({} if fov is None else {"fov_m": np.array(fov)})

@@ -21,16 +21,32 @@ class Format:
         also: further endings that are read.
     """
 
-    ending: ClassVar[str]
+    ending: ClassVar[str] = ""
     about: ClassVar[str] = ""
     also: ClassVar[tuple[str, ...]] = ()
 
     def write(self, design: Mapping[str, Any], path: Path) -> Any:
-        """Writes a design; what is returned may have `lines()` of text for the terminal, and `advice` to warn of."""
+        """Writes a design, atomically; equal designs give equal bytes.
+
+        Returns:
+            Nothing, or an object with `lines()` of text for the terminal and `advice` to warn of.
+
+        Raises:
+            UsageError: the design lacks an array that the format needs, or a package is missing.
+            OSError: the file cannot be written.
+        """
         raise usage_error("format", f"{type(self).__name__}, which is not written", "a format with a method write")
 
     def read(self, path: Path) -> dict[str, np.ndarray]:
-        """Reads a design, trusting nothing in the file."""
+        """Reads a design, trusting nothing in the file.
+
+        Returns:
+            Arrays by the names of `design.npz`.
+
+        Raises:
+            UsageError: what is wrong with the file, or a package is missing.
+            OSError: it cannot be read.
+        """
         raise usage_error("format", f"{type(self).__name__}, which is not read", "a format with a method read")
 
 

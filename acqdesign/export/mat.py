@@ -13,7 +13,7 @@ import scipy.io
 
 from acqdesign.base.checks import usage_error
 from acqdesign.base.files import atomic_write
-from acqdesign.base.untrusted import parsing
+from acqdesign.base.untrusted import parsing, read_text
 from acqdesign.export.formats import Format
 from acqdesign.export.npz import PARTS, axes_of, is_key
 from acqdesign.export.straight import MAX_BYTES
@@ -28,61 +28,13 @@ _STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8
 _TITLE = b"MATLAB 5.0 MAT-file, an acquisition design of acqdesign".ljust(116)
 
 
-def write_mat(path: Path | str, design: Mapping[str, Any]) -> None:
-    """Writes a design as a MATLAB file, atomically; equal designs give equal bytes.
-
-    Args:
-        path: of the `.mat` file.
-        design: arrays by the names of `design.npz`; vectors become rows, and dots in names underscores.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    buffer = io.BytesIO()
-    arrays = {name.replace(".", "_"): value for name, value in sorted(design.items())}
-    scipy.io.savemat(buffer, arrays, do_compression=True)
-    with atomic_write(path) as file:
-        file.write(_TITLE + buffer.getvalue()[len(_TITLE) :])
-
-
-def read_mat(path: Path | str) -> dict[str, np.ndarray]:
-    """Reads a design from a MATLAB file, trusting nothing in it.
-
-    Args:
-        path: of the `.mat` file.
-
-    Returns:
-        Arrays by the names of `design.npz`; other names are left out.
-
-    Raises:
-        ValueError: what is wrong with the file, by name.
-        OSError: it cannot be read.
-    """
-    path = Path(path)
-    found = {}
-    with parsing("mat", path, "a readable MATLAB file of level 5"):
-        for name, matrix in _variables(path):
-            for part in PARTS:
-                if name.startswith(part[:-1] + "_"):
-                    name = part + name[len(part) :]
-            if name in found:
-                raise usage_error("mat", f"{path}, with two variables named {name}", "one of each name")
-            if is_key(name):
-                found[name] = _plain(name, _numbers(path, name, *matrix))
-    if not found:
-        raise usage_error("mat", f"{path} without any of a design's arrays", "points, flips_rad or others")
-    return found
-
-
 def _variables(path: Path) -> Iterator[tuple[str, tuple[str, list[tuple[int, bytes]]]]]:
     """Name, byte order and parts of each variable, unpacked to no more than the memory that the file is worth.
 
     By hand: SciPy's reader takes memory for what a damaged file claims, and can crash on it.
     """
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise usage_error("mat", f"{path}: {size} bytes", f"at most {MAX_BYTES}")
-    data, at = path.read_bytes(), _HEADER
+    data, at = read_text("mat", path, MAX_BYTES), _HEADER
+    size = len(data)
     order = {b"IM": "<", b"MI": ">"}.get(data[_HEADER - 2 : _HEADER])
     if order is None:
         raise usage_error("mat", f"{path}: bytes 126 and 127 are {data[126:128]!r}", "those of a MATLAB file, level 5")
@@ -150,9 +102,29 @@ class Mat(Format):
     ending, about = "mat", "MATLAB, every array by its name"
 
     def write(self, design: Mapping[str, Any], path: Path) -> None:
-        """Writes a design."""
-        write_mat(path, design)
+        """Writes a design as a MATLAB file, atomically; equal designs give equal bytes."""
+        buffer = io.BytesIO()
+        arrays = {name.replace(".", "_"): value for name, value in sorted(design.items())}
+        scipy.io.savemat(buffer, arrays, do_compression=True)
+        with atomic_write(path) as file:
+            file.write(_TITLE + buffer.getvalue()[len(_TITLE) :])
 
     def read(self, path: Path) -> dict[str, np.ndarray]:
-        """Reads a design."""
-        return read_mat(path)
+        """Reads a design from a MATLAB file, trusting nothing in it.
+
+        Returns:
+            Arrays by the names of `design.npz`; other names are left out.
+        """
+        found = {}
+        with parsing("mat", path, "a readable MATLAB file of level 5"):
+            for name, matrix in _variables(path):
+                for part in PARTS:
+                    if name.startswith(part[:-1] + "_"):
+                        name = part + name[len(part) :]
+                if name in found:
+                    raise usage_error("mat", f"{path}, with two variables named {name}", "one of each name")
+                if is_key(name):
+                    found[name] = _plain(name, _numbers(path, name, *matrix))
+        if not found:
+            raise usage_error("mat", f"{path} without any of a design's arrays", "points, flips_rad or others")
+        return found

@@ -12,7 +12,7 @@ import numpy as np
 from acqdesign.base.checks import usage_error
 from acqdesign.base.files import atomic_write
 from acqdesign.base.units import GAMMA_HZ_PER_T, deg_from_rad, ms_from_s, rad_from_deg, s_from_ms
-from acqdesign.base.untrusted import parsing
+from acqdesign.base.untrusted import parsing, read_text
 from acqdesign.export.formats import Format
 from acqdesign.export.straight import MAX_BYTES, need, straight_lines, trajectory
 from acqdesign.scene.scanner import SYSTEMS, SystemLimits
@@ -33,52 +33,6 @@ def _ismrmrd() -> Any:
     except ImportError as error:
         remedy = 'Install it with: pip install "acqdesign[mrd]".'
         raise usage_error("ismrmrd", f"no usable installation ({error})", "the package ismrmrd", remedy) from error
-
-
-def write_mrd(path: Path | str, design: Mapping[str, Any], limits: SystemLimits = SYSTEMS["generic"]) -> None:
-    """Writes a design as an ISMRM Raw Data file (HDF5), atomically.
-
-    One acquisition a line, in the order of trains and echoes where there are any, its samples zero and its
-    trajectory in cycles per voxel; the nearest grid cell and the echo as encoding counters, train and echo as user
-    counters 0 and 1; matrices, fields of view, limits, times and flips in the header.
-
-    Args:
-        path: of the `.mrd` (or `.h5`) file.
-        design: arrays by the names of `design.npz`.
-        limits: of the scanner, for its field strength.
-
-    Raises:
-        ValueError: ismrmrd is missing, or the design lacks positions, readout, shape or field of view.
-        OSError: the file cannot be written.
-    """
-    mrd = _ismrmrd()
-    samples = trajectory(design)
-    need(design, "shape", "fov_m")
-    shape = [int(n) for n in np.asarray(design["shape"])]
-    lines, count, _ = samples.shape
-    train, echo = (
-        np.zeros(lines, int) if design.get(name) is None else np.asarray(design[name]) for name in ("train", "echo")
-    )
-    cells = np.round(samples[:, 0, 1:] * shape[1:]).astype(int) + np.array(shape[1:]) // 2
-    cells = np.clip(cells, 0, np.array(shape[1:]) - 1)
-    centre = int(np.argmin(np.linalg.norm(samples[0], axis=-1)))
-    dwell = 0.0 if design.get("dwell_s") is None else float(design["dwell_s"])
-    data = np.zeros((1, count), np.complex64)
-    with tempfile.TemporaryDirectory() as folder:
-        draft = Path(folder) / "design.mrd"
-        with mrd.Dataset(str(draft), _GROUP, mode="w") as file:
-            file.write_xml_header(_header(mrd, design, shape, count, centre, echo, limits).encode())
-            for number, line in enumerate(np.lexsort((echo, train))):
-                one = mrd.Acquisition.from_array(data, samples[line].astype(np.float32))
-                one.center_sample, one.sample_time_us = centre, 1e6 * dwell
-                one.idx.kspace_encode_step_1, one.idx.kspace_encode_step_2 = (int(n) for n in cells[line])
-                one.idx.segment = int(echo[line])
-                one.idx.user[0], one.idx.user[1] = int(train[line]), int(echo[line])
-                one.scan_counter = number
-                file.append_acquisition(one)
-        content = draft.read_bytes()
-    with atomic_write(path) as out:
-        out.write(content)
 
 
 def _header(
@@ -132,40 +86,6 @@ def _header(
         sequenceParameters=xsd.sequenceParametersType(flipAngle_deg=flips, **times),
     )
     return str(xsd.ToXML(header))
-
-
-def read_mrd(path: Path | str) -> dict[str, np.ndarray]:
-    """Reads the straight lines of an ISMRM Raw Data file.
-
-    Args:
-        path: of a file whose acquisitions carry three-dimensional trajectories in cycles per voxel.
-
-    Returns:
-        Points, readout, shape, field of view and, where the file's echo train is longer than one, train, echo,
-        flips and times, by the names of `design.npz`.
-
-    Raises:
-        ValueError: ismrmrd is missing, or what is wrong with the file.
-        OSError: it cannot be read.
-    """
-    path = Path(path)
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(len(_HDF5))
-    if size > MAX_BYTES:
-        raise usage_error("mrd", f"{path}: {size} bytes", f"at most {MAX_BYTES}")
-    if start != _HDF5:
-        raise usage_error("mrd", f"{path}: bytes 0 to 7 are {start!r}", "those of an HDF5 file")
-    mrd, h5py = _ismrmrd(), importlib.import_module("h5py")
-    with parsing("mrd", path, "a readable ISMRM Raw Data file"):
-        content = path.read_bytes()
-        heaps = _heaps(path, content)
-        with h5py.File(path, "r") as file:
-            group = _inside(h5py, path, file, _GROUP)
-            xml, data = (_inside(h5py, path, group, name) for name in ("xml", "data"))
-            header = _read_header(mrd, path, content, heaps, xml)
-            lines = _read_lines(mrd, path, content, heaps, data)
-        return _named(path, header, *lines)
 
 
 def _heaps(path: Path, content: bytes) -> Heaps:
@@ -329,9 +249,57 @@ class Mrd(Format):
         self.system = system
 
     def write(self, design: Mapping[str, Any], path: Path) -> None:
-        """Writes a design's samples, data being zero."""
-        write_mrd(path, design, self.system)
+        """Writes a design as an ISMRM Raw Data file (HDF5), atomically.
+
+        One acquisition a line, in the order of trains and echoes where there are any, its samples zero and its
+        trajectory in cycles per voxel; the nearest grid cell and the echo as encoding counters, train and echo as user
+        counters 0 and 1; matrices, fields of view, limits, times and flips in the header.
+        """
+        mrd = _ismrmrd()
+        samples = trajectory(design)
+        need(design, "shape", "fov_m")
+        shape = [int(n) for n in np.asarray(design["shape"])]
+        lines, count, _ = samples.shape
+        train, echo = (
+            np.zeros(lines, int) if design.get(name) is None else np.asarray(design[name]) for name in ("train", "echo")
+        )
+        cells = np.round(samples[:, 0, 1:] * shape[1:]).astype(int) + np.array(shape[1:]) // 2
+        cells = np.clip(cells, 0, np.array(shape[1:]) - 1)
+        centre = int(np.argmin(np.linalg.norm(samples[0], axis=-1)))
+        dwell = 0.0 if design.get("dwell_s") is None else float(design["dwell_s"])
+        data = np.zeros((1, count), np.complex64)
+        with tempfile.TemporaryDirectory() as folder:
+            draft = Path(folder) / "design.mrd"
+            with mrd.Dataset(str(draft), _GROUP, mode="w") as file:
+                file.write_xml_header(_header(mrd, design, shape, count, centre, echo, self.system).encode())
+                for number, line in enumerate(np.lexsort((echo, train))):
+                    one = mrd.Acquisition.from_array(data, samples[line].astype(np.float32))
+                    one.center_sample, one.sample_time_us = centre, 1e6 * dwell
+                    one.idx.kspace_encode_step_1, one.idx.kspace_encode_step_2 = (int(n) for n in cells[line])
+                    one.idx.segment = int(echo[line])
+                    one.idx.user[0], one.idx.user[1] = int(train[line]), int(echo[line])
+                    one.scan_counter = number
+                    file.append_acquisition(one)
+            content = draft.read_bytes()
+        with atomic_write(path) as out:
+            out.write(content)
 
     def read(self, path: Path) -> dict[str, np.ndarray]:
-        """Reads straight lines."""
-        return read_mrd(path)
+        """Reads the straight lines of an ISMRM Raw Data file.
+
+        Returns:
+            Points, readout, shape, field of view and, where the file's echo train is longer than one, train, echo,
+            flips and times, by the names of `design.npz`.
+        """
+        content = read_text("mrd", path, MAX_BYTES)
+        if not content.startswith(_HDF5):
+            raise usage_error("mrd", f"{path}: bytes 0 to 7 are {content[:8]!r}", "those of an HDF5 file")
+        mrd, h5py = _ismrmrd(), importlib.import_module("h5py")
+        with parsing("mrd", path, "a readable ISMRM Raw Data file"):
+            heaps = _heaps(path, content)
+            with h5py.File(path, "r") as file:
+                group = _inside(h5py, path, file, _GROUP)
+                xml, data = (_inside(h5py, path, group, name) for name in ("xml", "data"))
+                header = _read_header(mrd, path, content, heaps, xml)
+                lines = _read_lines(mrd, path, content, heaps, data)
+            return _named(path, header, *lines)

@@ -71,65 +71,6 @@ class PulseqReport:
         ]
 
 
-def write_pulseq(
-    path: Path | str, design: Mapping[str, Any], options: PulseqOptions | None = None, *, pns_hardware: Any = None
-) -> PulseqReport:
-    """Writes a design as a Pulseq file (`.seq`, version 1.5), atomically; equal designs give equal bytes.
-
-    With echo trains a 3D fast spin echo: 90° about y, refocusing about x (CPMG), every line wound and rewound
-    within its echo, crushers along the readout. Without, a 3D spoiled gradient echo with RF spoiling. The file is
-    read back and compared with the design before it takes its name.
-
-    Args:
-        path: of the `.seq` file.
-        design: arrays by the names of `design.npz`.
-        options: what the design doesn't say.
-        pns_hardware: for `predict_pns`.
-
-    Returns:
-        What the file plays, with advice where stimulation is predicted over 100 %.
-
-    Raises:
-        ValueError: pypulseq is missing; the design lacks what a scan needs, or is beyond the scanner's limits.
-        OSError: the file cannot be written.
-    """
-    options = options or PulseqOptions()
-    if design.get("points") is None and design.get("coordinates") is not None:
-        expected = "straight lines, as of --trajectory lines"
-        raise usage_error("design", "readouts that are not straight lines", expected, "bin and cfl take any.")
-    need(design, "points")
-    plan = make_plan(design, options)
-    sequence = build_sequence(plan)
-    passed, errors = sequence.check_timing()
-    if not passed:
-        first = errors[0]
-        raise usage_error("timing", f"{len(errors)} faults, the first {first.error_type} of {first.event} in block "
-                  f"{first.block}", "none", "Choose other durations.")  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        draft = Path(folder) / "design.seq"
-        sequence.write(str(draft), create_signature=True)
-        played = read_pulseq(draft)
-        _compare(plan, played)
-        data = draft.read_bytes()
-    pns = predict_pns(plan, pns_hardware)
-    advice = _advice(pns, passing_slew(design, options, hardware=pns_hardware), plan) if pns >= 1 else ""
-    with atomic_write(path) as file:
-        file.write(data)
-    lobes = [plan.lobes, plan.spoil] + ([plan.first] if plan.first else [])
-    return PulseqReport(
-        played,
-        float(sum(sequence.block_durations.values())),
-        pns,
-        advice,
-        max(float(np.hypot(lobe.x_t_per_m, lobe.yz_t_per_m)) for lobe in lobes),
-        max(lobe.slew_t_per_m_s for lobe in lobes),
-        plan.peak_b1_t,
-        float(np.mean(plan.flips**2) / np.pi**2) if plan.is_train else 0.0,
-        options.system,
-        "a published example of a scanner" if pns_hardware is None else "the scanner's model",
-    )
-
-
 def _compare(plan: Plan, played: Mapping[str, np.ndarray]) -> None:
     """Raises unless the file's positions are the plan's, to a hundredth of a cell."""
     order = plan.lines[plan.lines >= 0]
@@ -163,12 +104,53 @@ class Pulseq(Format):
     ending, about = "seq", 'a Pulseq sequence, ready for a scanner; needs the extra "pulseq"'
 
     def __init__(self, options: PulseqOptions | None = None, pns_hardware: Any = None):
-        self.options, self.pns_hardware = options, pns_hardware
+        self.options, self.pns_hardware = options or PulseqOptions(), pns_hardware
 
     def write(self, design: Mapping[str, Any], path: Path) -> PulseqReport:
-        """Writes a design's lines and trains."""
-        return write_pulseq(path, design, self.options, pns_hardware=self.pns_hardware)
+        """Writes a design as a Pulseq file (`.seq`, version 1.5), atomically; equal designs give equal bytes.
+
+        With echo trains a 3D fast spin echo: 90° about y, refocusing about x (CPMG), every line wound and rewound
+        within its echo, crushers along the readout. Without, a 3D spoiled gradient echo with RF spoiling. The file is
+        read back and compared with the design before it takes its name.
+
+        Returns:
+            What the file plays, with advice where stimulation is predicted over 100 %.
+        """
+        options, hardware = self.options, self.pns_hardware
+        if design.get("points") is None and design.get("coordinates") is not None:
+            expected = "straight lines, as of --trajectory lines"
+            raise usage_error("design", "readouts that are not straight lines", expected, "bin and cfl take any.")
+        need(design, "points")
+        plan = make_plan(design, options)
+        sequence = build_sequence(plan)
+        passed, errors = sequence.check_timing()
+        if not passed:
+            first = errors[0]
+            raise usage_error("timing", f"{len(errors)} faults, the first {first.error_type} of {first.event} in block "
+                      f"{first.block}", "none", "Choose other durations.")  # fmt: skip
+        with tempfile.TemporaryDirectory() as folder:
+            draft = Path(folder) / "design.seq"
+            sequence.write(str(draft), create_signature=True)
+            played = read_pulseq(draft)
+            _compare(plan, played)
+            data = draft.read_bytes()
+        pns = predict_pns(plan, hardware)
+        advice = _advice(pns, passing_slew(design, options, hardware=hardware), plan) if pns >= 1 else ""
+        with atomic_write(path) as file:
+            file.write(data)
+        lobes = [plan.lobes, plan.spoil] + ([plan.first] if plan.first else [])
+        return PulseqReport(
+            played,
+            float(sum(sequence.block_durations.values())),
+            pns,
+            advice,
+            max(float(np.hypot(lobe.x_t_per_m, lobe.yz_t_per_m)) for lobe in lobes),
+            max(lobe.slew_t_per_m_s for lobe in lobes),
+            plan.peak_b1_t,
+            float(np.mean(plan.flips**2) / np.pi**2) if plan.is_train else 0.0,
+            options.system,
+            "a published example of a scanner" if hardware is None else "the scanner's model",
+        )
 
     def read(self, path: Path) -> dict[str, np.ndarray]:
-        """Reads straight lines and trains."""
         return read_pulseq(path)

@@ -8,8 +8,7 @@ from acqdesign.base.units import cycles_from_per_m
 from acqdesign.base.untrusted import parsing
 from acqdesign.export.pulseq_play import Pulses, Readouts, play
 from acqdesign.export.pulseq_text import Tables, read_tables, wrong
-
-_STRAIGHT = 1e-4  # cycles/voxel that samples of a line may leave it
+from acqdesign.export.straight import STRAIGHT
 
 
 def read_pulseq(path: Path | str) -> dict[str, np.ndarray]:
@@ -17,7 +16,7 @@ def read_pulseq(path: Path | str) -> dict[str, np.ndarray]:
 
     Args:
         path: of a `.seq` file of straight lines along x, with a signature and the definitions FOV and ImgSize;
-            `write_pulseq`'s or another program's, version 1.4 or 1.5.
+            ours or another program's, version 1.4 or 1.5.
 
     Returns:
         Arrays by the names of `design.npz`: positions and readout [cycles/voxel] in the order of playing; with
@@ -56,7 +55,7 @@ def _design(tables: Tables, pulses: Pulses, read: Readouts) -> dict[str, np.ndar
     along = start[:, 0]
     low, high = (kinds[:, 0].min(-1)[read.kind] + along).min(), (kinds[:, 0].max(-1)[read.kind] + along).max()
     spread = float(np.abs([low, high, kinds[:, 1:].min(), kinds[:, 1:].max()]).max())
-    if not spread <= _STRAIGHT:
+    if not spread <= STRAIGHT:
         raise wrong(path, f"k-space lines that are not straight along x, by {spread:.2g} cycles/voxel")
     centre = float(np.interp(0.0, readout, np.arange(samples))) if samples > 1 else 0.0
     design = {

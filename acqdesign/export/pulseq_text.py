@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from acqdesign.base.checks import usage_error
-from acqdesign.base.untrusted import check_memory
+from acqdesign.base.untrusted import check_memory, read_text
 
 _MAX_BYTES = 2**28
 _MAX_SHAPE, _MAX_RAMP_S, _MAX_CHAIN = 2**18, 1.0, 64  # samples: 0.26 s of a pulse, 2.6 s of a gradient
@@ -126,10 +126,7 @@ def read_tables(path: Path) -> Tables:
 
 def _sections(path: Path) -> dict[str, bytes]:
     """The sections before the signature, which must fit."""
-    size = path.stat().st_size
-    if size > _MAX_BYTES:
-        raise wrong(path, f"{size} bytes", f"at most {_MAX_BYTES}")
-    data = path.read_bytes()
+    data = read_text("seq", path, _MAX_BYTES)
     if not data.isascii():
         at = next(n for n, byte in enumerate(data) if byte > 127)
         raise wrong(path, f"byte {at} is not ASCII", "a Pulseq file, which is text")

@@ -8,7 +8,7 @@ import numpy as np
 from acqdesign.base.checks import check_count, usage_error
 
 MAX_BYTES = 2**30
-_STRAIGHT = 1e-4  # cycles/voxel that samples of a line may leave it
+STRAIGHT = 1e-4  # cycles/voxel that samples of a line may leave it
 
 
 def need(design: Mapping[str, Any], *names: str) -> None:
@@ -106,7 +106,7 @@ def straight_lines(name: str, where: str, samples: np.ndarray) -> dict[str, np.n
         raise usage_error(name, f"{where}: positions that are not finite", "finite ones")
     readout, points = samples[..., 0].mean(0), samples[..., 1:].mean(1)
     spread = max(np.abs(samples[..., 0] - readout).max(), np.abs(samples[..., 1:] - points[:, None]).max())
-    if spread > _STRAIGHT:
+    if spread > STRAIGHT:
         raise usage_error(
             name,
             f"{where}: lines that leave straight ones along x by {spread:.2g} cycles/voxel",

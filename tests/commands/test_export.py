@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import warnings
 
 import numpy as np
 import pytest
@@ -75,7 +76,7 @@ def test_planes_are_exported_with_samples(tmp_path, capsys):
         (["--to", "cfl", "--samples", "0"], JOINT, "--samples: got 0"),
         (["--to", "seq", "--tr-ms", "-1"], JOINT, "--tr-ms: got -1.0"),
         (["--to", "seq", "--system", "prizma"], JOINT, "Did you mean 'prisma'?"),
-        (["--to", "cfl"], {"flips_rad": [1.0]}, "Designs of learn_flips have nothing to acquire"),
+        (["--to", "cfl"], {"flips_rad": [1.0]}, "Designs of learn_flips have no lines to acquire"),
         (["--to", "mrd"], {**LINES, "fov_m": None}, "none of fov_m"),
         (["--to", "npz"], JOINT, "--to: got npz, expected another format"),
         (["--to", "bin", "--tr-ms", "9"], JOINT, "--tr-ms: got 9.0, for which bin has no use"),
@@ -123,7 +124,9 @@ def test_stimulation_over_the_limit_is_a_warning_on_standard_error(tmp_path, cap
     pytest.importorskip("pypulseq")
     steep = {**JOINT, "fov_m": (0.016, 0.02, 0.015), "esp_s": 3.4e-3, "samples_per_line": 16}
     write_design(tmp_path / "design.npz", steep | {"points": np.full((6, 2), 0.5)})
-    assert main([str(tmp_path), "--to", "seq", "--system", "prisma", "--crusher", "0.3"]) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main([str(tmp_path), "--to", "seq", "--system", "prisma", "--crusher", "0.3"]) == 0
     error = capsys.readouterr().err
     assert error.startswith("export: warning: Peripheral nerve stimulation is predicted at")
     assert error.count("\n") == 1

@@ -311,8 +311,8 @@ def test_a_mistake_in_the_program_keeps_its_traceback(error):
 
 def test_a_bug_ends_a_command_with_code_1_and_its_traceback(tmp_path):
     code = (
-        "from acqdesign import learn_traj as module\ndef build(_): raise ValueError('a bug')\n"
-        "module.build = build\nmodule.sys.exit(module.main())"
+        "import sys\nfrom acqdesign import learn_traj as module\ndef broken(*_, **__): raise ValueError('a bug')\n"
+        "module.Problem = broken\nsys.exit(module.main(['--shape', '4', '6', '4', '--lines', '9', '--samples', '4']))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "ValueError: a bug")

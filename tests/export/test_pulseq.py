@@ -500,7 +500,7 @@ def test_a_scan_takes_no_more_memory_than_the_file_allows(tmp_path):
 
 def test_oversized_files_are_refused_before_they_are_read(written, monkeypatch):
     monkeypatch.setattr(pulseq_text, "_MAX_BYTES", 100)
-    with pytest.raises(UsageError, match="expected at most 100"):
+    with pytest.raises(UsageError, match="a file of at most 100"):
         read_design(written[0])
 
 
