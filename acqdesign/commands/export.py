@@ -30,8 +30,8 @@ class ExportOptions:
     mrd: ISMRM Raw Data with trajectory and header; needs the extra "mrd". mat: MATLAB, every array by its name.
 
     Designs of learn_flips have no lines to acquire: seq, bin, cfl and mrd refuse them. Times and pulses that the
-    design does not say are chosen within the limits of --system. Exit codes: 0 written, 2 wrong use or a design that the scanner
-    cannot play (the error says what would fix it), 4 file system. Examples:
+    design does not say are chosen within the limits of --system. Exit codes: 0 written, 2 wrong use or a design that
+    the scanner cannot play (the error says what would fix it), 4 file system. Examples:
 
     python -m acqdesign.export runs/joint --to seq --system prisma --tr-ms 2500
 
