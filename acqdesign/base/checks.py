@@ -25,9 +25,8 @@ def usage_error(name: str, got: object, expected: str, remedy: str = "") -> Usag
     """
     if hasattr(got, "shape") and hasattr(got, "dtype"):
         got = f"an array of shape {tuple(got.shape)} and dtype {got.dtype}"
-    text = f"{name}: got {got!r}" if not isinstance(got, str) else f"{name}: got {got}"
-    text += f", expected {expected}."
-    return UsageError(printable(text + (f" {remedy}" if remedy else "")))
+    shown = got if isinstance(got, str) else repr(got)
+    return UsageError(printable(f"{name}: got {shown}, expected {expected}. {remedy}"))
 
 
 def printable(text: str) -> str:
@@ -54,11 +53,13 @@ def as_real(name: str, value: Any) -> jax.Array:
         array = jnp.asarray(value)
     except (TypeError, ValueError):
         raise usage_error(name, repr(value), "a real number or an array of them") from None
-    if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
+    if jnp.issubdtype(array.dtype, jnp.integer):
+        return array.astype(jnp.result_type(float))
+    if not jnp.issubdtype(array.dtype, jnp.floating):
         raise usage_error(name, array, "real numbers")
-    if jnp.issubdtype(array.dtype, jnp.floating) and jnp.finfo(array.dtype).bits < 32:
+    if jnp.finfo(array.dtype).bits < 32:
         raise usage_error(name, array, "float32 or float64", "Half precision is too coarse here: astype(float32).")
-    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
+    return array
 
 
 def is_concrete(value: Any) -> bool:
@@ -101,10 +102,7 @@ def check_count(name: str, value: Any, *, minimum: int = 1, maximum: int = 2**31
 
 def check_shape(name: str, shape: Sequence[int], *, dims: Sequence[int] = (1, 2, 3)) -> tuple[int, ...]:
     """`shape` as a tuple of positive integers with an allowed number of axes."""
-    if not isinstance(shape, Iterable):
-        raise usage_error(name, repr(shape), " or ".join(map(str, dims)) + " positive integers")
-    given = tuple(shape)
-    if len(given) not in dims or any(int(n) != n or n < 1 for n in given):
-        allowed = " or ".join(map(str, dims))
-        raise usage_error(name, repr(given), f"{allowed} positive integers")
+    given = tuple(shape) if isinstance(shape, Iterable) else shape
+    if not isinstance(given, tuple) or len(given) not in dims or any(int(n) != n or n < 1 for n in given):
+        raise usage_error(name, repr(given), " or ".join(map(str, dims)) + " positive integers")
     return tuple(int(n) for n in given)

@@ -12,22 +12,20 @@ from typing import IO, Any
 
 import numpy as np
 
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
+
 
 @contextmanager
 def atomic_write(path: Path | str) -> Iterator[IO[bytes]]:
     """A binary file that takes the name `path` only once everything in it is on the disk.
 
-    The bytes go to a hidden temporary file in the same folder, are flushed and fsynced, and are then renamed;
-    on any failure the temporary file is removed and what stood under `path` stays as it was.
-
-    Args:
-        path: the final name; its folder must exist.
-
-    Yields:
-        A writable, seekable binary file.
+    The bytes go to a hidden temporary file in the same folder, which must exist, are flushed and fsynced, and are then
+    renamed; on any failure the temporary file is removed, what stood under `path` stays as it was, and an error of the
+    system names `path`.
     """
     path = Path(path)
-    with _naming(path):
+    try:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -41,13 +39,6 @@ def atomic_write(path: Path | str) -> Iterator[IO[bytes]]:
                 os.unlink(temporary)
             raise
         sync_folder(path.parent)
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Errors of the system say which file they are about, by its final name."""
-    try:
-        yield
     except OSError as error:
         if error.errno is not None:
             error.filename, error.filename2 = str(path), None
@@ -102,15 +93,6 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-def _umask() -> int:
-    current = os.umask(0o077)
-    os.umask(current)
-    return current
-
-
-_UMASK = _umask()
 
 
 def write_history(path: Path | str, history: Mapping[str, np.ndarray]) -> None:

@@ -6,7 +6,7 @@ type says over which of them it varies, so a sum over local coils knows by itsel
 
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -75,13 +75,14 @@ def across(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Calla
     known = set(mesh.axis_names) & set(AXES) - set(mesh.manual_axes)
     if not known:
         return function
-
-    def present(spec: PartitionSpec) -> PartitionSpec:
-        return PartitionSpec(*(axis if axis in known else None for axis in spec))
-
-    is_spec = lambda leaf: isinstance(leaf, PartitionSpec)  # noqa: E731
-    ins, outs = (jax.tree.map(present, specs, is_leaf=is_spec) for specs in (in_specs, out_specs))
+    ins, outs = jax.tree.map(
+        lambda spec: _among(known, spec), (in_specs, out_specs), is_leaf=lambda leaf: isinstance(leaf, PartitionSpec)
+    )
     return jax.shard_map(function, in_specs=ins, out_specs=outs)
+
+
+def _among(axes: Collection[str], spec: PartitionSpec) -> PartitionSpec:
+    return PartitionSpec(*(axis if axis in axes else None for axis in spec))
 
 
 REASONS = ("", "settled", "time", "SIGINT", "SIGTERM")
@@ -89,16 +90,10 @@ REASONS = ("", "settled", "time", "SIGINT", "SIGTERM")
 
 
 def mesh_sizes(text: str) -> dict[str, int]:
-    """Sizes by axis from `AXIS=N[,AXIS=N...]`.
-
-    Args:
-        text: as in `anatomies=2,coils=4`; axes are `AXES`.
-
-    Returns:
-        Devices along each axis.
+    """Devices along each of `AXES` from `AXIS=N[,AXIS=N...]`, such as `anatomies=2,coils=4`.
 
     Raises:
-        ValueError: it does not read so, or an axis is unknown or named twice.
+        UsageError: it does not read so, or an axis is unknown or named twice.
     """
     sizes: dict[str, int] = {}
     for part in text.split(","):
@@ -119,11 +114,8 @@ def device_mesh(text: str, lengths: Mapping[str, int]) -> Mesh:
         text: as in `mesh_sizes`.
         lengths: how many there are of what can be split, by axis; other axes make no sense here.
 
-    Returns:
-        A mesh with the text's axes.
-
     Raises:
-        ValueError: a mesh that needs more devices than there are, leaves a process without work, or does not divide
+        UsageError: a mesh that needs more devices than there are, leaves a process without work, or does not divide
             what it splits; with what would fit.
     """
     sizes = mesh_sizes(text)
@@ -133,9 +125,8 @@ def device_mesh(text: str, lengths: Mapping[str, int]) -> Mesh:
         length = lengths[axis]
         if length % size:
             fits = ", ".join(str(n) for n in range(1, length + 1) if length % n == 0)
-            raise usage_error(
-                "--mesh", f"{axis}={size} for {length} {axis}", f"a divisor of {length}", f"Those are {fits}."
-            )
+            got = f"{axis}={size} for {length} {axis}"
+            raise usage_error("--mesh", got, f"a divisor of {length}", f"Those are {fits}.")
     needed, there = math.prod(sizes.values()), jax.device_count()
     several = jax.process_count() > 1
     if needed > there or (several and needed != there):
@@ -144,20 +135,17 @@ def device_mesh(text: str, lengths: Mapping[str, int]) -> Mesh:
         what = f"{'exactly' if several else 'at most'} the {there} {kind} device{'s' * (there > 1)} here"
         remedy = f"This would fit: {fitting}." if fitting else ""
         if kind == "cpu" and not several:
-            flag = f"XLA_FLAGS=--xla_force_host_platform_device_count={needed}"
-            remedy += f" {flag} makes that many of one processor."
-        raise usage_error("--mesh", f"{text}, which takes {needed} devices", what, remedy.strip())
-    axes = tuple(sizes)
-    return jax.make_mesh(
-        tuple(sizes.values()), axes, axis_types=(AxisType.Auto,) * len(axes), devices=jax.devices()[:needed]
-    )
+            remedy += f" XLA_FLAGS=--xla_force_host_platform_device_count={needed} makes that many of one processor."
+        raise usage_error("--mesh", f"{text}, which takes {needed} devices", what, remedy)
+    kinds = (AxisType.Auto,) * len(sizes)
+    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=kinds, devices=jax.devices()[:needed])
 
 
 def _fitting(sizes: Mapping[str, int], lengths: Mapping[str, int], devices: int, *, exact: bool) -> str:
     """The same axes for as many of the devices as they can use."""
     found, left = {}, devices
-    for axis in sorted(sizes, key=lambda axis: sizes[axis]):
-        most = left if axis == max(sizes, key=lambda axis: sizes[axis]) else min(left, sizes[axis])
+    for axis in sorted(sizes, key=sizes.__getitem__):
+        most = left if axis == max(sizes, key=sizes.__getitem__) else min(left, sizes[axis])
         found[axis] = max(n for n in range(1, most + 1) if lengths[axis] % n == 0 and left % n == 0)
         left //= found[axis]
     if exact and left > 1:
@@ -188,8 +176,7 @@ def place(mesh: Mesh | None, tree: PyTree) -> PyTree:
     def put_one(leaf: Any, spec: PartitionSpec) -> Any:
         if not isinstance(leaf, jax.Array | np.ndarray):
             return leaf
-        present = PartitionSpec(*(axis if axis in mesh.axis_names else None for axis in spec))
-        return _put(leaf, NamedSharding(mesh, present))
+        return _put(leaf, NamedSharding(mesh, _among(mesh.axis_names, spec)))
 
     return jax.tree.map(put_one, tree, specs(tree))
 

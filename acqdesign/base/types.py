@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jaxtyping import Array, Complex, Float, Inexact, Int, Key
+from jaxtyping import Array, Complex, Float, Inexact, Key  # noqa: F401  (imported from here by all rooms)
 
 Real = Float[Array, "..."]
 """A real array of any shape."""
@@ -27,20 +27,3 @@ PRNGKey = Key[Array, ""]
 
 PyTree = Any
 """Any JAX pytree."""
-
-__all__ = [
-    "Array",
-    "Complex",
-    "Float",
-    "Image",
-    "Inexact",
-    "Int",
-    "Key",
-    "LinePoints",
-    "PRNGKey",
-    "Points",
-    "PyTree",
-    "Real",
-    "Samples",
-    "Scalar",
-]

@@ -1,8 +1,11 @@
-"""Files from elsewhere: sizes are known before memory is taken, no pickle is ever read, every error names the file."""
+"""Files from elsewhere: sizes are known before memory is taken, no pickle is ever read, every error names the file.
+
+Everywhere `name` is what a file is read as, and `path` where it is, for errors; these are `UsageError`, a `ValueError`.
+"""
 
 import math
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,15 +20,9 @@ _NPY_HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.l
 
 @contextmanager
 def parsing(name: str, path: Path, expected: str) -> Iterator[None]:
-    """Turns whatever a parser raises on a damaged file into a `ValueError` that names the file.
+    """Turns whatever a parser raises on a damaged file into an error that names the file and says what was `expected`.
 
-    Args:
-        name: what the file is read as, for errors.
-        path: of the file.
-        expected: what a sound one would have been.
-
-    Raises:
-        ValueError: in place of any other error; ours, which name the file, pass as they are.
+    Our own errors, where they name the file, pass as they are.
     """
     try:
         yield
@@ -38,13 +35,7 @@ def parsing(name: str, path: Path, expected: str) -> Iterator[None]:
 
 
 def check_memory(name: str, path: Path, need: float | int) -> None:
-    """Raises where reading a file would take more than 4 times its size and 192 MiB: it unpacks to too much.
-
-    Args:
-        name: what the file is read as, for errors.
-        path: of the file.
-        need: memory that it would take [bytes].
-    """
+    """Raises where reading a file `need`s more bytes than 4 times its size and 192 MiB: it unpacks to too much."""
     most = 4 * path.stat().st_size + _SLACK
     if need > most:
         expected = f"at most {most}: 4 times the file and {_SLACK >> 20} MiB"
@@ -68,23 +59,17 @@ def npy_header(name: str, path: Path, file: Any) -> tuple[tuple[int, ...], np.dt
 
 
 def npz_headers(
-    name: str, path: Path, archive: zipfile.ZipFile, wanted: Callable[[str], bool] | None = None
+    name: str, path: Path, archive: zipfile.ZipFile, wanted: Callable[[str], bool] = bool
 ) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Shapes and dtypes of an archive's arrays, once every member is found to be as long as its header claims.
-
-    Args:
-        name: what the file is read as, for errors.
-        path: of the file.
-        archive: opened.
-        wanted: which names to look at; all unless given.
+    """Shapes and dtypes of an archive's `wanted` arrays, once each is found to be as long as its header claims.
 
     Raises:
-        ValueError: two members of one name, a damaged header, or one that fits no member.
+        UsageError: two members of one name, a damaged header, or one that fits no member.
     """
     found: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
     for info in archive.infolist():
         member = info.filename.removesuffix(".npy")
-        if wanted is not None and not wanted(member):
+        if not wanted(member):
             continue
         if member in found:
             raise usage_error(name, f"{path}, with two arrays named {member!r}", "one of each name")
@@ -96,16 +81,11 @@ def npz_headers(
     return found
 
 
-def read_npz(name: str, path: Path, wanted: Callable[[str], bool] | None = None) -> dict[str, np.ndarray]:
+def read_npz(name: str, path: Path, wanted: Callable[[str], bool] = bool) -> dict[str, np.ndarray]:
     """The arrays of an `.npz` file, or those whose names are `wanted`.
 
-    Args:
-        name: what the file is read as, for errors.
-        path: of the file.
-        wanted: which names; all unless given.
-
     Raises:
-        ValueError: the file cannot be read, is damaged, holds Python objects or unpacks to too much.
+        UsageError: the file cannot be read, is damaged, holds Python objects or unpacks to too much.
     """
     with parsing(name, path, f"a readable {name}.npz"), zipfile.ZipFile(path) as archive:
         headers = npz_headers(name, path, archive, wanted)
@@ -115,18 +95,12 @@ def read_npz(name: str, path: Path, wanted: Callable[[str], bool] | None = None)
 
 def read_member(archive: zipfile.ZipFile, member: str) -> np.ndarray:
     """One array, by its name without ending, of an archive that passed `npz_headers`."""
-    names: Mapping[str, str] = {n.removesuffix(".npy"): n for n in archive.namelist()}
-    with archive.open(names[member]) as file:
+    with archive.open(next(n for n in archive.namelist() if n.removesuffix(".npy") == member)) as file:
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def read_text(name: str, path: Path, limit: int) -> bytes:
-    """The bytes of a small file.
-
-    Raises:
-        ValueError: it is no regular file, or longer than `limit`.
-        OSError: it cannot be read.
-    """
+    """The bytes of a small regular file, of at most `limit`."""
     size = path.stat().st_size
     if not path.is_file() or size > limit:
         raise usage_error(name, f"{path}: {size} bytes", f"a file of at most {limit}")

@@ -17,6 +17,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from acqdesign import optim
 from acqdesign.base.checks import check_count, usage_error
 from acqdesign.base.files import write_history, write_json
 from acqdesign.base.sharding import is_main_process, peak_memory_bytes, place
@@ -27,22 +28,10 @@ from acqdesign.design import terms as of
 from acqdesign.design.exchange import exchange_step
 from acqdesign.design.figures import animation, draw
 from acqdesign.design.folder import environment, run_folder
-from acqdesign.design.problem import Design, Problem, bounds_of, stacked
+from acqdesign.design.problem import Design, Problem, bounds_of, by_tissue, names_of, stacked
 from acqdesign.design.scan import name_of
 from acqdesign.design.terms import Term
 from acqdesign.export import write_design
-from acqdesign.optim import (
-    Between,
-    Callback,
-    Checkpoints,
-    FitResult,
-    Progress,
-    Snapshots,
-    StopOnSignal,
-    TimeLimit,
-    fit,
-    resolve,
-)
 from acqdesign.optim.fit import FINISHED, NonFiniteError
 from acqdesign.plot import write_figure
 from acqdesign.scene import Scene
@@ -77,11 +66,7 @@ class Found:
     """What is compared with: the first start, projected as learning does."""
     origin: Design
     """The start that the learned design came from."""
-    result: FitResult
-    numbers: dict[str, Any]
-    """What `summary.json` says of both."""
-    images: dict[str, np.ndarray]
-    """Reconstructions of the first anatomy, by design."""
+    result: optim.FitResult
     beside: dict[str, Design]
     """Designs that were learned for comparison."""
     snapshots: tuple[np.ndarray, list[Design]]
@@ -89,6 +74,10 @@ class Found:
     history: dict[str, np.ndarray]
     """The log, with what was held out where it was looked at."""
     out: Path | None
+    numbers: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What `summary.json` says of the learned design and of the start."""
+    images: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    """Reconstructions of the first anatomy, by design."""
 
 
 class _Objective(eqx.Module):
@@ -115,10 +104,7 @@ def adam(steps: int, **rates: float) -> optax.GradientTransformation:
 
 def per_half(optimizers: Mapping[str, optax.GradientTransformation]) -> optax.GradientTransformation:
     """An optimiser for each half of a design, by `trajectory` and `sequence`."""
-
-    def labels(learned: Any) -> Any:
-        return jax.tree_util.tree_map_with_path(lambda path, _: path[0].name, learned)
-
+    labels = functools.partial(jax.tree_util.tree_map_with_path, lambda path, _: path[0].name)
     return optax.multi_transform(dict(optimizers), labels)
 
 
@@ -130,52 +116,46 @@ def learn(
     starts: Sequence[Design] | None = None,
     key: PRNGKey | None = None,
     exchange_every: int = 0,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Sequence[optim.Callback] = (),
     mesh: Mesh | None = None,
-) -> tuple[FitResult, Design, list[Design]]:
+) -> tuple[optim.FitResult, Design, list[Design]]:
     """Learns a problem without writing anything.
 
     Args:
         problem: what is to be designed.
         steps: optimisation steps.
-        optimizer: `adam(steps)` unless given.
+        optimizer: any optax transformation of a `Design`; `adam(steps)` unless given.
         starts: designs to start from side by side; the problem's own unless given.
         key: of noise and poses.
         exchange_every: steps between exchanges of echoes among readouts; 0 for none.
         callbacks: see `acqdesign.optim.callbacks`.
-        mesh: devices to split the scene over.
+        mesh: devices to split the scene over; all processes call this together.
 
     Returns:
         What the fit found, the learned design, and all starts, projected as learning does.
     """
     begin = list(starts or [problem.design])
     several = len(begin) > 1
+    optimizer = optimizer or adam(steps)
+    key = jax.random.key(0) if key is None else key
     for design in begin:
         if not jax.tree.leaves(problem.split(design)[0]):
             raise usage_error("problem", "nothing to learn", "a float array that is not held")
     own = stacked(begin) if several else begin[0]
     arrays, form = eqx.partition(own, eqx.is_array)
-    key = jax.random.key(0) if key is None else key
 
     def project(learned: Design, arrays: Design) -> Design:
         return problem.project(learned, eqx.combine(arrays, form))
 
     if exchange_every:
         change = exchange_step(problem, jax.random.fold_in(key, 1), own)
-        callbacks = [Between(change, exchange_every), *callbacks]
+        callbacks = [optim.Between(change, exchange_every), *callbacks]
     try:
-        result = fit(
-            place(mesh, _Objective(problem.prepared(), form)),
-            problem.split(own)[0],
-            optimizer=optimizer or adam(steps),
-            steps=steps,
-            key=key,
-            project=project,
-            starts=len(begin) if several else None,
-            given=arrays,
-            callbacks=callbacks,
-            mesh=mesh,
-        )
+        result = optim.fit(
+            place(mesh, _Objective(problem.prepared(), form)), problem.split(own)[0],
+            optimizer=optimizer, steps=steps, key=key, project=project, starts=len(begin) if several else None,
+            given=arrays, callbacks=callbacks, mesh=mesh,
+        )  # fmt: skip
     except NonFiniteError as error:
         learned = jax.tree.map(lambda leaf: jnp.asarray(leaf[0] if several else leaf), error.params)
         broken = _not_finite(problem, eqx.combine(learned, problem.split(begin[0])[1]), key)
@@ -258,7 +238,7 @@ def run(
     progress: bool = True,
     mesh: Mesh | None = None,
     config: Mapping[str, Any] | None = None,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Sequence[optim.Callback] = (),
 ) -> Found:
     """Learns a problem, judges what was found on what was learned on and on what was not, and writes and draws it.
 
@@ -267,14 +247,14 @@ def run(
         steps: optimisation steps, those of a resumed run included.
         out: folder for the results: `config.json`, `design.npz`, `history.csv`, `summary.json`, figures and
             checkpoints. None writes nothing.
-        optimizer: any optax transformation of a `Design`; Adam with a cosine schedule unless given (see `adam`).
+        optimizer: as of `learn`.
         starts: how many to learn side by side, the best being kept, or the designs to start from.
         key: of every random choice.
         held: what is judged on and never learned on; the scene in other poses, where it has them, unless given.
         judged_by: the reconstruction to judge by; the problem's own unless given.
         beside: further problems by name, learned with the same budget from the same starts, to compare with.
         name: of the problem's own design in the comparison.
-        exchange_every: steps between exchanges of echoes among readouts; 0 for none.
+        exchange_every: as of `learn`.
         checkpoint_every: steps between checkpoints.
         checkpoint_minutes: a step that ends this long after the last checkpoint writes one too.
         max_minutes: stop learning, save and report after so long.
@@ -282,7 +262,7 @@ def run(
         overwrite: replace the run in `out`.
         figures: draw figures and the animation.
         progress: draw a progress bar and say what is learned, on standard error.
-        mesh: devices to split the scene over; all processes call this together.
+        mesh: as of `learn`.
         config: what `config.json` says of where the problem is from.
         callbacks: further ones.
 
@@ -307,53 +287,39 @@ def run(
         raise usage_error("resume", "True without out", "the folder of the run to continue")
     with folder as place_of:
 
-        def watch(where: str, shots: Snapshots | None, resume: bool) -> list[Callback]:
-            found: list[Callback] = [*callbacks, StopOnSignal()]
-            found += [] if max_minutes is None else [TimeLimit(max_minutes)]
+        def watch(where: str, shots: optim.Snapshots | None, resume: bool) -> list[optim.Callback]:
+            found: list[optim.Callback] = [*callbacks, optim.StopOnSignal()]
+            found += [] if max_minutes is None else [optim.TimeLimit(max_minutes)]
             found += [] if shots is None else [shots]
             if place_of is not None:
                 policy: dict[str, Any] = {"minutes": checkpoint_minutes, "config": config, "resume": resume}
-                found.append(Checkpoints(place_of / where, checkpoint_every, **policy))
-            return [*found, *([Progress()] if progress else [])]
+                found.append(optim.Checkpoints(place_of / where, checkpoint_every, **policy))
+            return found + [optim.Progress()] * progress
 
         if progress and is_main_process():
             said = ", ".join(f"{leaf} {shape}" for leaf, shape in problem.learned().items())
             print(f"learning {said}", file=sys.stderr)
-        shots = Snapshots(max(1, steps // 50))
-        learning = functools.partial(
-            learn, steps=steps, optimizer=optimizer, starts=begin, key=fit_key, mesh=mesh,
-            exchange_every=exchange_every,
-        )  # fmt: skip
+        shots = optim.Snapshots(max(1, steps // 50))
+        same: dict[str, Any] = {"optimizer": optimizer, "starts": begin, "key": fit_key, "mesh": mesh}
+        learning = functools.partial(learn, steps=steps, exchange_every=exchange_every, **same)
         result, design, from_ = learning(problem, callbacks=watch("checkpoint", shots, resume))
         others: dict[str, Design] = {}
         for other, its in (beside or {}).items():
             if result.stopped != FINISHED:
                 break
             where = f"checkpoint-{other}"
-            again = resume and place_of is not None and any((place_of / where).glob("step-*.json"))
-            if place_of is not None and not again and is_main_process():
-                for old in (place_of / where).glob("step-*"):
+            there = [] if place_of is None else list((place_of / where).glob("step-*"))
+            again = resume and any(path.suffix == ".json" for path in there)
+            if not again and is_main_process():
+                for old in there:
                     old.unlink()
             more, others[other], _ = learning(its, callbacks=watch(where, None, again))
             if more.stopped != FINISHED:
                 result = dataclasses.replace(result, stopped=more.stopped)
-        rest = problem.split(design)[1]
-        along = [
-            eqx.combine(jax.tree.map(jnp.asarray, held_then), rest)
-            for held_then in shots.of(None if len(begin) == 1 else result.start)
-        ]
+        taken = jax.tree.map(jnp.asarray, shots.of(None if len(begin) == 1 else result.start))
+        along = shots.steps(), [eqx.combine(learned, problem.split(design)[1]) for learned in taken]
         found = Found(
-            problem,
-            design,
-            from_[0],
-            from_[result.start],
-            result,
-            {},
-            {},
-            others,
-            (shots.steps(), along),
-            dict(result.history),
-            place_of,
+            problem, design, from_[0], from_[result.start], result, others, along, dict(result.history), place_of
         )
         if not is_main_process():
             return found
@@ -401,11 +367,9 @@ def _another(part: Any, thing: Any, key: PRNGKey, **more: Any) -> Any:
 
 
 def _held(problem: Problem, held: Held | Scene | None, key: PRNGKey) -> Held | None:
-    if isinstance(held, Scene):
-        return Held(held)
     if held is None and problem.trajectory is not None and problem.scene.reposed is not None:
-        return Held(problem.scene.reposed(key))
-    return held
+        held = problem.scene.reposed(key)
+    return Held(held) if isinstance(held, Scene) else held
 
 
 def _judged(found: Found, held: Held | None, judged_by: Any, key: PRNGKey, compared: str | None) -> Found:
@@ -414,8 +378,7 @@ def _judged(found: Found, held: Held | None, judged_by: Any, key: PRNGKey, compa
     images: dict[str, np.ndarray] = {}
     history = dict(found.history)
     if problem.trajectory is not None:
-        terms = report_terms(problem)
-        judging = problem.judged_by(terms, judged_by)
+        judging = problem.judged_by(report_terms(problem), judged_by)
         own = judging.judged_on(problem.scene)
         other = None if held is None else judging.judged_on(held.scene, held.noise)
         count = jnp.int32(REALISATIONS if problem.noisy else 1)
@@ -424,8 +387,7 @@ def _judged(found: Found, held: Held | None, judged_by: Any, key: PRNGKey, compa
         for name, (score, image) in scores.items():
             images[name] = np.asarray(image)
             if judged_by is None:
-                weights = {part: weight for weight, part, _ in problem.terms.parts}
-                score["loss"] = sum(weight * score[part] for part, weight in weights.items())
+                score["loss"] = sum(weight * score[part] for weight, part, _ in problem.terms.parts)
         numbers |= {f"initial_{n}": v for n, v in scores["start"][0].items()} | scores["learned"][0]
         if compared is not None:
             named = {"none": "start", compared: "learned", **{name: name for name in found.beside}}
@@ -466,7 +428,7 @@ def _of_sequence(found: Found) -> dict[str, Any]:
     """Power and duration of both sequences, and their bounds by tissue where bounds are learned for."""
     numbers: dict[str, Any] = {}
     for prefix, design in (("initial_", found.start), ("", found.design)):
-        sequence = resolve(design.sequence)
+        sequence = optim.resolve(design.sequence)
         flips = getattr(sequence, "flips", None)
         if flips is not None and jnp.ndim(flips) == 1:
             degrees = deg_from_rad(np.asarray(flips, float))
@@ -479,21 +441,17 @@ def _of_sequence(found: Found) -> dict[str, Any]:
             numbers[f"{prefix}scan_s"] = sequence.duration()
     targets = found.problem.terms.bound_targets()
     if targets:
-        before, after = (np.atleast_1d(bounds_of(found.problem, d, targets)) for d in (found.start, found.design))
-        names = found.problem.scene.ensemble.names if found.problem.scene.ensemble else ()
-        names = names if len(names) == after.shape[-1] else tuple(f"tissue {n + 1}" for n in range(after.shape[-1]))
-        flat = [x.reshape(-1, x.shape[-1]) for x in (before, after)]
-        numbers["bounds"] = {
-            tissue: {"start": float(flat[0][:, n].mean()), "learned": float(flat[1][:, n].mean())}
-            for n, tissue in enumerate(names)
-        }
+        before, after = (np.asarray(bounds_of(found.problem, d, targets)) for d in (found.start, found.design))
+        names = names_of(found.problem.scene.ensemble, after.shape[-1])
+        each = zip(names, by_tissue(before).tolist(), by_tissue(after).tolist(), strict=True)
+        numbers["bounds"] = {tissue: {"start": start, "learned": learned} for tissue, start, learned in each}
         numbers["gain"] = float(before.mean() / after.mean())
         numbers["gain_worst"] = float(before.max() / after.max())
     return numbers
 
 
 def _write(found: Found) -> None:
-    out, scene, problem = found.out, found.problem.scene, found.problem
+    out, scene, problem, result = found.out, found.problem.scene, found.problem, found.result
     assert out is not None
     write_history(out / "history.csv", found.history)
     entries = found.design.entries()
@@ -503,14 +461,12 @@ def _write(found: Found) -> None:
             at, echoes = np.arange(problem.trajectory.readouts()), problem.sequence.readouts()
             entries |= {"train": at // echoes, "echo": at % echoes}
     write_design(out / "design.npz", entries)
-    result = found.result
     names = "initial_loss final_loss seconds_per_step compile_seconds steps stopped verdict"
     summary = {name: getattr(result, name) for name in names.split()}
     if result.start_losses is not None:
         summary |= {"start": result.start, "start_losses": result.start_losses}
-    compare = found.numbers.get("compare")
-    if compare is not None:
-        write_json(out / "compare.json", compare)
+    if "compare" in found.numbers:
+        write_json(out / "compare.json", found.numbers["compare"])
     write_json(out / "summary.json", summary | {"peak_memory_bytes": peak_memory_bytes()} | found.numbers)
 
 
@@ -530,10 +486,8 @@ def report(found: Found) -> None:
         ratio = bound["start"] / bound["learned"]
         print(f"{name}: relative bound {bound['start']:.4g} -> {bound['learned']:.4g}, {ratio:.2f} times lower")
     if "rms_flip_deg" in numbers:
-        print(
-            f"RMS flip {numbers['initial_rms_flip_deg']:.2f} -> {numbers['rms_flip_deg']:.2f} deg, "
-            f"largest step {numbers['largest_step_deg']:.2f} deg"
-        )
+        change = f"{numbers['initial_rms_flip_deg']:.2f} -> {numbers['rms_flip_deg']:.2f} deg"
+        print(f"RMS flip {change}, largest step {numbers['largest_step_deg']:.2f} deg")
     # A resumed run that had ended takes no step.
     if math.isfinite(result.seconds_per_step):
         step, compiling = ms_from_s(result.seconds_per_step), result.compile_seconds
@@ -542,6 +496,5 @@ def report(found: Found) -> None:
         print(f"results in {found.out}")
     named = {"stalled": "the loss did not fall", "diverged": "the loss rose"}
     if result.verdict in named and result.steps:
-        change = f"from {result.initial_loss:.4g} to {result.final_loss:.4g}"
-        text = f"warning: {result.verdict}: {named[result.verdict]}, {change}; try another --lr"
-        print(text, file=sys.stderr)
+        change = f"{named[result.verdict]}, from {result.initial_loss:.4g} to {result.final_loss:.4g}"
+        print(f"warning: {result.verdict}: {change}; try another --lr", file=sys.stderr)

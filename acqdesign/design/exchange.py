@@ -124,12 +124,11 @@ def exchange_step(
         leaves = jax.tree.leaves(learned.trajectory)
         axis = leaves[0].ndim - jax.tree.leaves(problem.split()[0].trajectory)[0].ndim
         designs = eqx.combine(learned, rest)
-        starts = [designs]
         if axis:
-            count = leaves[0].shape[0]
-            starts = [jax.tree.map(lambda x, n=n: x[n] if eqx.is_array(x) else x, designs) for n in range(count)]
-        sources = np.stack([order(design, noise_key) for design in starts])
-        source = jnp.asarray(sources if axis else sources[0])
+            one = lambda n: jax.tree.map(lambda x: x[n] if eqx.is_array(x) else x, designs)  # noqa: E731
+            source = jnp.stack([order(one(n), noise_key) for n in range(len(leaves[0]))])
+        else:
+            source = jnp.asarray(order(designs, noise_key))
         moved = {leaf.shape for leaf in leaves if leaf.shape[axis : axis + 1] == (readouts,)}
 
         def follow(leaf: Array) -> Array:

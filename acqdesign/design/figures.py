@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 
 from acqdesign import plot
 from acqdesign.base.types import Array
-from acqdesign.design.problem import Design, Problem, bounds_of
+from acqdesign.design.problem import Design, Problem, bounds_of, by_tissue, names_of
 from acqdesign.encoding import Lines, Trajectory
 from acqdesign.optim import Limits, resolve
 from acqdesign.recon import DensityAdjoint, nrmse
 from acqdesign.scene import Tissue
-from acqdesign.signal import relative_bounds
+from acqdesign.signal import FSE, relative_bounds
 
 if TYPE_CHECKING:
     from acqdesign.design.driver import Found
@@ -42,9 +42,7 @@ def _(trajectory: Lines, start: Lines, echo: Array | None) -> Figure:
 def draw(found: "Found") -> dict[str, Figure]:
     """Figures by their files' names."""
     problem = found.problem
-    figures: dict[str, Figure] = {}
-    if problem.trajectory is not None:
-        figures |= _of_images(found)
+    figures = {} if problem.trajectory is None else _of_images(found)
     if problem.sequence is not None:
         figures |= _of_sequence(found)
     label = "relative bound" if problem.trajectory is None else "loss"
@@ -57,14 +55,9 @@ def animation(found: "Found", path: Path) -> None:
     if not isinstance(found.design.trajectory, Lines) or "trajectory" not in found.problem.learn:
         return
     steps, designs = found.snapshots
-    plot.animate_lines(
-        path,
-        np.stack([np.asarray(design.trajectory.points) for design in designs]),
-        steps=steps,
-        losses=found.history["loss"],
-        loss_steps=found.history["step"],
-        echo=_echo(found.problem),
-    )
+    points = np.stack([np.asarray(design.trajectory.points) for design in designs])
+    losses, at = found.history["loss"], found.history["step"]
+    plot.animate_lines(path, points, steps=steps, losses=losses, loss_steps=at, echo=_echo(found.problem))
 
 
 def _echo(problem: Problem) -> Array | None:
@@ -77,8 +70,8 @@ def _of_images(found: "Found") -> dict[str, Figure]:
     problem, images = found.problem, found.images
     truth = problem.scan().target[0]
     order = ["start", "learned", *found.beside]
-    captions = {name: f"NRMSE {float(nrmse(jnp.asarray(images[name]), truth)):.3f}" for name in order}
     shown = {name: images[name] for name in order}
+    captions = {name: f"NRMSE {float(nrmse(jnp.asarray(image), truth)):.3f}" for name, image in shown.items()}
     # Density compensation shows how k-space is covered; with a sequence the reconstruction undoes its weighting.
     by = DensityAdjoint() if problem.sequence is None else None
     respond = eqx.filter_jit(lambda problem, design: problem.scan(design).point_spread)
@@ -120,15 +113,14 @@ def _signals(problem: Problem, design: Design, start: Design) -> Figure:
     """Signals of the tissues in units of their M0; of the classes that a tissue was split into, the middle one."""
     tissue = problem.scene.tissue
     assert tissue is not None
-    names = tissue.names or tuple(f"tissue {n + 1}" for n in range(int(np.prod(tissue.shape)) or 1))
+    names = tissue.names or names_of(tissue, int(np.prod(tissue.shape)))
     unit = eqx.tree_at(lambda t: t.m0, tissue, jnp.ones_like(jnp.real(tissue.m0)))
     after, before = (jnp.atleast_2d(_signal(resolve(d.sequence), unit)) for d in (design, start))
     places = {name: [n for n, other in enumerate(names) if other == name] for name in names}
     rows = np.array([at[len(at) // 2] for at in places.values()])
-    esp = getattr(design.sequence, "esp", None) if type(design.sequence).__name__ == "FSE" else None
     shown: dict[str, Any] = {"names": tuple(places), "start": before[rows]}
-    if esp is not None:
-        return plot.plot_echoes(after[rows], esp_s=float(esp), **shown)
+    if isinstance(design.sequence, FSE):
+        return plot.plot_echoes(after[rows], esp_s=float(design.sequence.esp), **shown)
     return plot.plot_fingerprints(after[rows], **shown)
 
 
@@ -141,9 +133,8 @@ def _bounds(found: "Found", targets: tuple[str, ...]) -> dict[str, Figure]:
     quantity = one.get("".join(targets), "root of sum of (σ/T)² over T1, T2")
     label = f"{quantity} [%]\nfor noise of 1 % of $M_0$"
     unit = problem if not problem.noisy else eqx.tree_at(lambda p: p.noise, problem, jnp.ones_like(problem.noise))
-    pair = [np.asarray(bounds_of(unit, design, targets)) for design in (found.design, found.start)]
-    after, before = (x.reshape(-1, x.shape[-1]).mean(axis=0) if x.ndim else x[None] for x in pair)
-    names = ensemble.names if len(ensemble.names) == len(after) else tuple(f"tissue {n + 1}" for n in range(len(after)))
+    after, before = (by_tissue(bounds_of(unit, design, targets)) for design in (found.design, found.start))
+    names = names_of(ensemble, len(after))
     unique = len(set(names)) == len(names)
     names = names if unique else tuple(f"{name} {n + 1}" for n, name in enumerate(names))
     figures = {"bounds.png": plot.plot_bounds(after, names=names, start=before, label=label)}
@@ -156,10 +147,8 @@ def _bounds(found: "Found", targets: tuple[str, ...]) -> dict[str, Figure]:
     possible = np.asarray(grid[2] <= grid[1])
     tissue = Tissue(grid[1], jnp.minimum(grid[1], grid[2]), b1=grid[0])
     chart = eqx.filter_jit(lambda sequence, tissue: relative_bounds(sequence, tissue, targets))
-    maps = [
-        np.where(possible, np.asarray(chart(resolve(design.sequence), tissue)), np.nan)
-        for design in (found.design, found.start)
-    ]
+    pair = (resolve(design.sequence) for design in (found.design, found.start))
+    maps = [np.where(possible, np.asarray(chart(sequence, tissue)), np.nan) for sequence in pair]
     marked = {}
     if unique and scene.tissue is not None and len(names) == len(np.ravel(scene.tissue.t1)):
         times = (np.ravel(x).tolist() for x in (scene.tissue.t1, scene.tissue.t2))

@@ -83,7 +83,6 @@ class Problem(eqx.Module):
     noisy: bool = eqx.field(static=True)
     free_scale: bool = eqx.field(static=True)
     learn: tuple[str, ...] = eqx.field(static=True)
-    needs_opposite: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -122,15 +121,12 @@ class Problem(eqx.Module):
         self.trajectory = self.in_order(given, jax.random.key(0) if key is None else key).trajectory
         self.terms = terms if terms is not None else (nrmse() if trajectory is not None else bound("t2"))
         _check_kind("terms", self.terms, (Term,))
-        self.needs_opposite = self.terms.needs_opposite
         for half in learn:
             check_choice("learn", half, HALVES)
         self.learn = tuple(learn)
         self.free_scale = sequence is not None if free_scale is None else free_scale
         self.reconstruction = reconstruction or (CG() if sequence is None else Prior())
-        self.assumed = None
-        if trajectory is not None:
-            self.assumed = Assumed.of(scene, self.contrast(scene))
+        self.assumed = None if trajectory is None else Assumed.of(scene, self.contrast(scene))
         self.constraints = self._constraints(tuple(limits))
 
     @property
@@ -161,10 +157,9 @@ class Problem(eqx.Module):
             return design
         lines, echoes = trajectory.readouts(), sequence.readouts()
         if lines % echoes:
-            low, high = lines // echoes * echoes, -(-lines // echoes) * echoes
-            near = f"{low} or {high}" if low else f"{high}"
-            expected = f"a multiple of the {echoes} echoes of a train"
-            raise usage_error("lines", lines, expected, f"The nearest: {near}.")
+            low = lines // echoes * echoes
+            near = f"The nearest: {low} or {low + echoes}." if low else f"The nearest: {echoes}."
+            raise usage_error("lines", lines, f"a multiple of the {echoes} echoes of a train", near)
         if self.order is None:
             return design
         te_echo = getattr(sequence, "te_echo", 0)
@@ -175,17 +170,17 @@ class Problem(eqx.Module):
     def masks(self, design: Design | None = None) -> Design:
         """Which leaves may move: True, False, or boolean arrays that broadcast to the leaf."""
         design = design or self.design
-        parts = {}
-        for half in HALVES:
+
+        def mask(half: str) -> Any:
             part = getattr(design, half)
             learned = None if part is None else part.learned()
-            parts[half] = learned if half in self.learn else jax.tree.map(lambda _: False, learned)
-        return Design(**parts)
+            return learned if half in self.learn else jax.tree.map(lambda _: False, learned)
+
+        return Design(*map(mask, HALVES))
 
     def split(self, design: Design | None = None) -> tuple[Design, Design]:
         """What is learned and the rest, to be joined by `equinox.combine`."""
         design = design or self.design
-
         moves = jax.tree.map(lambda mask: mask if isinstance(mask, bool) else True, self.masks(design))
         return eqx.partition(design, moves)
 
@@ -206,12 +201,12 @@ class Problem(eqx.Module):
             own: the design that held values are of; the problem's unless given.
         """
         own = own or self.design
-        rest = self.split(own)[1]
+        moves, rest = self.split(own)
         masks = leaf_names(self.masks(own))
         kept = {
             name: (masks[name], leaf)
-            for name, leaf in leaf_names(self.split(own)[0]).items()
-            if not isinstance(masks[name], bool) and (not is_concrete(masks[name]) or not np.all(masks[name]))
+            for name, leaf in leaf_names(moves).items()
+            if not is_concrete(masks[name]) or not np.all(masks[name])
         }
         moved = project_onto(eqx.combine(learned, rest), self.constraints, kept)
         return self.split(moved)[0]
@@ -219,27 +214,26 @@ class Problem(eqx.Module):
     def _constraints(self, limits: tuple[Constraint, ...]) -> tuple[Constraint, ...]:
         learned = set(leaf_names(self.split()[0]))
         found: list[Constraint] = []
-        own = [_within(half, c) for half in HALVES for c in _own_limits(getattr(self, half))]
+        parts = {half: getattr(self, half) for half in HALVES if getattr(self, half) is not None}
+        own = [_within(half, c) for half, part in parts.items() for c in part.limits()]
         for constraint in (*limits, *own):
             if not isinstance(constraint, Constraint):
                 raise usage_error("limits", repr(constraint), "constraints", "See acqdesign.optim.Constraint.")
             nodes = {name: node(self.design, name) for name in constraint.names}
             for name, value in nodes.items():
-                if value is None and name.split(".")[0] in HALVES and getattr(self, name.split(".")[0]) is not None:
+                if value is None and name.split(".")[0] in parts:
                     known = ", ".join(sorted(learned)) or "nothing, as nothing is learned"
-                    what = f"where = {name!r}"
-                    raise usage_error(f"{type(constraint).__name__}", what, f"an array of the design: {known}")
-            inside = [any(leaf == name or leaf.startswith(name + ".") for leaf in learned) for name in nodes]
-            if not any(inside):
-                continue  # on what is not learned
+                    expected = f"an array of the design: {known}"
+                    raise usage_error(type(constraint).__name__, f"where = {name!r}", expected)
+            if not any(leaf == name or leaf.startswith(name + ".") for leaf in learned for name in nodes):
+                continue
             merged = [c for c in found if isinstance(c, Limits) and c.where == constraint.where]
             if isinstance(constraint, Limits) and merged:
                 found[found.index(merged[0])] = merged[0] & constraint
             else:
                 found.append(constraint)
         for constraint in found:
-            values = [node(self.design, name) for name in constraint.names]
-            constraint.check(*(value for value in resolve(values)))
+            constraint.check(*resolve([node(self.design, name) for name in constraint.names]))
         return tuple(found)
 
     # What it is worth
@@ -282,22 +276,15 @@ class Problem(eqx.Module):
         assumed = self.assumed
         if assumed is not None and assumed.tissue is None:
             assumed = Assumed(self.scene.tissue, assumed.contrast, assumed.root)
-        other = eqx.tree_at(
-            lambda p: (p.scene, p.assumed), self, (scene.fixed(), assumed), is_leaf=lambda leaf: leaf is None
-        )
+        other = _replaced(self, scene=scene.fixed(), assumed=assumed)
         if noise is None:
             return other
         check_at_least_zero("noise", noise)
-        other = eqx.tree_at(lambda p: p.noise, other, jnp.asarray(noise, self.noise.dtype))
-        return _replaced(other, noisy=noise > 0)
+        return _replaced(other, noise=jnp.asarray(noise, self.noise.dtype), noisy=noise > 0)
 
     def judged_by(self, terms: Term | None = None, reconstruction: Any = None) -> "Problem":
         """The same problem with other terms or another reconstruction."""
-        terms = self.terms if terms is None else terms
-        other = _replaced(self, terms=terms, needs_opposite=terms.needs_opposite)
-        if reconstruction is None:
-            return other
-        return _replaced(other, reconstruction=reconstruction)
+        return _replaced(self, terms=terms or self.terms, reconstruction=reconstruction or self.reconstruction)
 
     def learning(self, *halves: str) -> "Problem":
         """The same problem with these halves learned and others held."""
@@ -329,10 +316,6 @@ def _check_kind(name: str, value: Any, kinds: tuple[type, ...]) -> None:
         raise usage_error(name, f"a {type(value).__name__}", wanted)
 
 
-def _own_limits(part: Any) -> Iterable[Constraint]:
-    return () if part is None else part.limits()
-
-
 def _within(half: str, constraint: Constraint) -> Constraint:
     """A part's own constraint, its names being those within the whole design."""
     other = copy.copy(constraint)
@@ -355,5 +338,16 @@ def stacked(designs: Sequence[Design]) -> Design:
 
 @eqx.filter_jit
 def bounds_of(problem: Problem, design: Design, targets: tuple[str, ...]) -> Array:
-    """Relative bounds of a design over the scene's ensemble; see `SimulatedScan.bounds`."""
-    return problem.scan(design).bounds(*targets)
+    """Relative bounds of a design, `(..., tissues)` over the scene's ensemble; see `SimulatedScan.bounds`."""
+    return jnp.atleast_1d(problem.scan(design).bounds(*targets))
+
+
+def by_tissue(bounds: Array | np.ndarray) -> np.ndarray:
+    """Means of such bounds for each tissue, `(tissues,)`."""
+    return np.asarray(bounds).reshape(-1, bounds.shape[-1]).mean(axis=0)
+
+
+def names_of(tissue: Tissue | None, count: int) -> tuple[str, ...]:
+    """Names of so many tissues: their own where there are as many, or else numbers."""
+    names = () if tissue is None else tissue.names
+    return names if len(names) == count else tuple(f"tissue {n + 1}" for n in range(count))

@@ -156,17 +156,14 @@ class Acquisition(Encoding):
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        """Of an image."""
         return self.encoding.shape
 
     @property
     def samples(self) -> tuple[int, ...]:  # type: ignore[override]
-        """Of an image's samples."""
         return self.encoding.samples
 
     @property
     def oversampling(self) -> float:
-        """As of the encoding."""
         return self.encoding.oversampling
 
     def forward(self, image: Image) -> Samples:
@@ -177,18 +174,15 @@ class Acquisition(Encoding):
     def adjoint(self, kspace: Any, weights: Any = None) -> Image:
         """`Aᴴ W y`, of samples or of simulated ones."""
         if isinstance(kspace, SimulatedKspace):
-            return kspace.adjoint(self.expected if self.expected is None else self._matched, weights)
+            matched = self.expected
+            if matched is not None and jnp.iscomplexobj(matched):
+                matched = jnp.conj(matched)
+            return kspace.adjoint(matched, weights)
         if self.expected is not None:
             kspace = kspace * jnp.conj(self.expected)[:, None]
         return self.encoding.adjoint(kspace, weights)
 
-    @property
-    def _matched(self) -> Array | None:
-        expected = self.expected
-        return jnp.conj(expected) if expected is not None and jnp.iscomplexobj(expected) else expected
-
     def normal(self, weights: Any = None) -> Gram:
-        """`Aᴴ W A`."""
         if weights is None:
             return self.gram
         if self.expected is not None:
@@ -196,7 +190,6 @@ class Acquisition(Encoding):
         return self.encoding.normal(weights)
 
     def density(self, name: str = "pipe", iterations: int = 10) -> Any:
-        """As of the encoding."""
         return self.encoding.density(name, iterations)
 
     def adjoint_of(self, prepared: Any, weights: Any) -> Image:
@@ -360,7 +353,7 @@ class SimulatedScan:
     @functools.cached_property
     def _images(self) -> tuple[Image, ...]:
         arrays, static = eqx.partition(self._pieces(), eqx.is_array)
-        opposite = self.problem.needs_opposite
+        opposite = self.problem.terms.needs_opposite
 
         def run(arrays: _Pieces) -> tuple[Image, ...]:
             return eqx.combine(arrays, static).images(opposite)

@@ -27,8 +27,7 @@ class Term:
     def __init__(self, *parts: tuple[float, str, TermFunction]):
         self.parts = parts
         names = [name for _, name, _ in parts]
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
+        for twice in (name for name in names if names.count(name) > 1):
             raise usage_error("terms", f"{twice} twice", "each term once", "Give one of them another name.")
 
     def __add__(self, other: "Term") -> "Term":
@@ -42,18 +41,17 @@ class Term:
 
     def __call__(self, scan: SimulatedScan) -> tuple[Scalar, dict[str, Scalar]]:
         """The sum, and each term by its name."""
-        found, more = {}, {}
+        total: Any = 0
+        found: dict[str, Scalar] = {}
+        more: dict[str, Scalar] = {}
         for weight, name, function in self.parts:
-            value, details = function(scan), {}
-            if isinstance(value, tuple):
-                value, details = value
-            value = jnp.asarray(value)
-            if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
-                raise usage_error(f"term {name}", value, "a real number", "Such as a mean over the anatomies.")
-            found[name] = (weight, value)
-            more.update(details)
-        total = sum(weight * value for weight, value in found.values())
-        return jnp.asarray(total), {name: value for name, (_, value) in found.items()} | more
+            value = function(scan)
+            value, details = value if isinstance(value, tuple) else (value, {})
+            found[name] = jnp.asarray(value)
+            if found[name].shape != () or not jnp.issubdtype(found[name].dtype, jnp.floating):
+                raise usage_error(f"term {name}", found[name], "a real number", "Such as a mean over the anatomies.")
+            total, more = total + weight * found[name], more | details
+        return jnp.asarray(total), found | more
 
     @property
     def needs_opposite(self) -> bool:

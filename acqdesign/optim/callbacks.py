@@ -35,20 +35,16 @@ class Progress(Callback):
     bar: Any = None
 
     def begin(self, fit: Fit) -> None:
-        """Draws it."""
-        self.bar = tqdm(
-            total=fit.steps, initial=fit.done, disable=not is_main_process(), unit=" steps", dynamic_ncols=True
-        )
+        off = not is_main_process()
+        self.bar = tqdm(total=fit.steps, initial=fit.done, disable=off, unit=" steps", dynamic_ncols=True)
 
     def after(self, fit: Fit) -> None:
-        """Moves it on."""
         self.bar.update(1)
         if fit.logs:
             record, sound = fit.look()
             self.bar.set_postfix(loss=f"{np.min(record.loss[sound]):.4g}", refresh=False)
 
     def close(self) -> None:
-        """Leaves it as it is."""
         if self.bar is not None:
             self.bar.close()
 
@@ -65,17 +61,14 @@ class Snapshots(Callback):
         self.params: dict[int, PyTree] = {}
 
     def begin(self, fit: Fit) -> None:
-        """Keeps the start."""
         if fit.done == 0:
             self._keep(fit)
 
     def after(self, fit: Fit) -> None:
-        """Keeps every so many."""
         if fit.done % self.every == 0:
             self._keep(fit)
 
     def end(self, fit: Fit) -> None:
-        """Keeps the last."""
         self._keep(fit)
 
     def _keep(self, fit: Fit) -> None:
@@ -91,15 +84,10 @@ class Snapshots(Callback):
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The copies by name, without that of an early end: a run that goes on has none there."""
-        return {
-            name: leaf
-            for step, held in self.params.items()
-            if step % self.every == 0
-            for name, leaf in arrays_from_tree(f"snapshot.{step}", held).items()
-        }
+        planned = {str(step): held for step, held in self.params.items() if step % self.every == 0}
+        return arrays_from_tree("snapshot", planned)
 
     def restore(self, fit: Fit, arrays: Mapping[str, np.ndarray]) -> None:
-        """Takes them back."""
         for step in {name.split(".")[1] for name in arrays if name.startswith("snapshot.")}:
             held = tree_from_arrays(f"snapshot.{step}", fit.state.params, arrays)
             self.params[int(step)] = of_start(held, None)
@@ -136,10 +124,8 @@ class Checkpoints(Callback):
 
     def begin(self, fit: Fit) -> None:
         """Makes the folder, so that one that cannot be written to costs no computing, and resumes."""
-        self._identity = {
-            "key": np.asarray(jax.random.key_data(fit.key)).tolist(),
-            "impl": str(jax.random.key_impl(fit.key)),
-        }
+        data, impl = jax.random.key_data(fit.key), jax.random.key_impl(fit.key)
+        self._identity = {"key": np.asarray(data).tolist(), "impl": str(impl)}
         self._saved_at, self._written = -1, time.perf_counter()
         if is_main_process():
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -150,8 +136,7 @@ class Checkpoints(Callback):
             return
         found = load_checkpoint(self.directory)
         if found.meta["key"] != self._identity:
-            got = "another key than the checkpoint's"
-            raise usage_error("key", got, "the same one", "Resume with the same seed.")
+            raise usage_error("key", "another key than the checkpoint's", "the same one", "Resume with the same seed.")
         fit.state = tree_from_arrays("state", fit.state, found.arrays)
         fit.history.restore(found.arrays)
         fit.done = self._saved_at = found.step
@@ -159,7 +144,6 @@ class Checkpoints(Callback):
             callback.restore(fit, found.arrays)
 
     def after(self, fit: Fit) -> None:
-        """Saves where one is due."""
         due = self.minutes is not None and time.perf_counter() - self._written > 60 * self.minutes
         # All processes look at the same steps: one that stopped alone, at a NaN, would leave the others waiting.
         if (self.minutes is not None and first_says(due)) or fit.done % self.every == 0:
@@ -168,12 +152,10 @@ class Checkpoints(Callback):
             self._save(fit)
 
     def end(self, fit: Fit) -> None:
-        """Saves the last state."""
         if self._saved_at != fit.done:
             self._save(fit)
 
     def failed(self, fit: Fit) -> Path | None:
-        """Saves the last good state."""
         return self._save(fit)
 
     def _save(self, fit: Fit) -> Path | None:
@@ -195,7 +177,7 @@ class StopOnSignal(Callback):
         self._before: dict[int, Any] = {}
 
     def begin(self, fit: Fit) -> None:
-        """Takes the signals over, in the main thread."""
+        # Python hands signals to the main thread alone.
         if threading.current_thread() is not threading.main_thread():
             return
         self._before = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -209,12 +191,10 @@ class StopOnSignal(Callback):
         tqdm.write(text, file=sys.stderr)
 
     def after(self, fit: Fit) -> None:
-        """Stops where one has come."""
         if self.received:
             fit.stop = self.received[0]
 
     def close(self) -> None:
-        """Gives the signals back."""
         for number, handler in self._before.items():
             signal.signal(number, handler or signal.SIG_DFL)
         self._before = {}
@@ -232,11 +212,9 @@ class TimeLimit(Callback):
         self.minutes = minutes
 
     def begin(self, fit: Fit) -> None:
-        """Starts the clock."""
         self._begun = time.perf_counter()
 
     def after(self, fit: Fit) -> None:
-        """Stops where time is up."""
         if fit.logs and time.perf_counter() - self._begun > 60 * self.minutes:
             fit.stop = fit.stop or "time"
 
@@ -253,7 +231,6 @@ class Between(Callback):
         self.change, self.every = change, check_count("every", every)
 
     def after(self, fit: Fit) -> None:
-        """Changes what is to be changed, on this process's own device."""
         if fit.done % self.every == 0 and fit.done < fit.steps:
             held = (jax.tree.map(jnp.asarray, of_start(t, None)) for t in (fit.state.params, fit.state.optimizer))
             params, memory = jax.tree.map(jnp.array, self.change(fit.done, *held))

@@ -19,6 +19,7 @@ import numpy as np
 
 from acqdesign.base.checks import check_count, printable, usage_error
 from acqdesign.base.files import plain, sync_folder, write_json, write_npz
+from acqdesign.base.trees import leaf_names
 from acqdesign.base.types import PyTree
 from acqdesign.base.untrusted import parsing, read_npz, read_text
 
@@ -72,13 +73,10 @@ def save_checkpoint(
 
 
 def load_checkpoint(directory: Path | str) -> Checkpoint:
-    """The newest undamaged checkpoint; damaged newer ones are named in a warning.
-
-    Args:
-        directory: folder of the run's checkpoints.
+    """The newest undamaged checkpoint in a run's folder of them; damaged newer ones are named in a warning.
 
     Raises:
-        ValueError: there is none, or none is whole.
+        UsageError: there is none, or none is whole.
     """
     directory = Path(directory)
     damage: list[str] = []
@@ -98,39 +96,24 @@ def load_checkpoint(directory: Path | str) -> Checkpoint:
 
 def arrays_from_tree(prefix: str, tree: PyTree) -> dict[str, np.ndarray]:
     """The leaves of `tree` as NumPy arrays, named `prefix` and their path, joined by dots."""
-    named = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {_name(prefix, path): np.array(leaf) for path, leaf in named}
+    return {name: np.array(leaf) for name, leaf in leaf_names({prefix: tree}).items()}
 
 
 def tree_from_arrays(prefix: str, like: PyTree, arrays: Mapping[str, np.ndarray]) -> PyTree:
-    """The tree whose leaves `arrays_from_tree` named; structure, shapes and dtypes are those of `like`.
-
-    Args:
-        prefix: as in `arrays_from_tree`.
-        like: a tree of arrays, or of anything with shape and dtype.
-        arrays: the named arrays; others may be among them.
+    """The tree whose leaves `arrays_from_tree` named, among others; structure, shapes and dtypes are those of `like`.
 
     Raises:
-        ValueError: an array is missing or is of another shape or dtype.
+        UsageError: an array is missing or is of another shape or dtype.
     """
-    named, structure = jax.tree_util.tree_flatten_with_path(like)
     leaves = []
-    for path, leaf in named:
-        name = _name(prefix, path)
+    for name, leaf in leaf_names({prefix: like}).items():
         array = arrays.get(name)
         if array is None or array.shape != leaf.shape or array.dtype != leaf.dtype:
-            raise usage_error(
-                f"checkpoint entry {name}",
-                "nothing" if array is None else array,
-                f"shape {tuple(leaf.shape)} and dtype {leaf.dtype}",
-                "Resume with the options that the run was started with.",
-            )
+            got, expected = "nothing" if array is None else array, f"shape {tuple(leaf.shape)} and dtype {leaf.dtype}"
+            remedy = "Resume with the options that the run was started with."
+            raise usage_error(f"checkpoint entry {name}", got, expected, remedy)
         leaves.append(jnp.array(array, dtype=leaf.dtype))
-    return jax.tree.unflatten(structure, leaves)
-
-
-def _name(prefix: str, path: Any) -> str:
-    return ".".join(filter(None, (prefix, jax.tree_util.keystr(path, simple=True, separator="."))))
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
 def checkpoint_steps(directory: Path) -> list[str]:
@@ -151,9 +134,9 @@ def _read(stem: Path) -> Checkpoint:
         raise ValueError("not a checkpoint")
     if record.get("version") != VERSION:
         raise ValueError(f"format version {record.get('version')}, this program reads {VERSION}")
-    if not {"step", "sha256", "meta", "body_sha256"} <= record.keys():
+    body = {name: record[name] for name in ("step", "sha256", "meta") if name in record}
+    if len(body) < 3 or "body_sha256" not in record:
         raise ValueError(f"only {', '.join(record)} in it")
-    body = {name: record[name] for name in ("step", "sha256", "meta")}
     if _digest(body) != record["body_sha256"]:
         raise ValueError("the JSON does not match its checksum")
     if not isinstance(body["meta"], dict):

@@ -55,11 +55,9 @@ class Box(Constraint):
     separable = True
 
     def check(self, *values: Array) -> None:
-        """Refuses a range without values."""
         _check_range(self.lower, self.upper)
 
     def project(self, *values: Array) -> Array:
-        """The array clipped."""
         return jnp.clip(values[0], self.lower, self.upper)
 
 
@@ -82,13 +80,11 @@ class MeanAtMost(Constraint):
     upper: float
 
     def check(self, *values: Array) -> None:
-        """Refuses a range without values, and a mean below the least entry."""
         _check_range(self.lower, self.upper)
         if not self.lower <= self.mean:
             raise usage_error("mean", self.mean, f"at least lower, {self.lower:.6g}")
 
     def project(self, *values: Array) -> Array:
-        """The nearest array."""
         self.check()
         (x,) = values
 
@@ -152,9 +148,7 @@ def _inside(name: str, names: Collection[str]) -> str:
     return next((n for n in names if name == n or name.startswith(n + ".")), "")
 
 
-def _nearest(
-    values: dict[str, Any], members: Sequence[Constraint], kept: Mapping[str, tuple[Any, Array]]
-) -> dict[str, Any]:
+def _nearest(values: dict[str, Any], members: Sequence[Constraint], kept: Mapping[str, Any]) -> dict[str, Any]:
     def onto(constraint: Constraint, values: dict[str, Any]) -> dict[str, Any]:
         given = [values[name] for name in constraint.names]
         if any(map(is_parametrised, given)):
@@ -169,18 +163,21 @@ def _nearest(
             what = f"{len(moved)} values" if isinstance(moved, tuple | list) else f"a {type(moved).__name__}"
             raise usage_error(f"{type(constraint).__name__}.project", what, expected)
         for name, before, after in zip(constraint.names, given, moved, strict=True):
-            _check_like(constraint, name, before, after)
+            if any(getattr(before, what, None) != getattr(after, what, None) for what in ("shape", "dtype")):
+                expected = f"an array like {name}, of shape {tuple(before.shape)} and dtype {before.dtype}"
+                got = after if hasattr(after, "shape") else repr(after)
+                raise usage_error(f"{type(constraint).__name__}.project", got, expected)
         return values | dict(zip(constraint.names, moved, strict=True))
 
     def holding(values: dict[str, Any]) -> dict[str, Any]:
         for leaf, (mask, value) in kept.items():
             name = _inside(leaf, values)
             if leaf == name:
-                values = values | {name: jnp.where(mask, values[name], value)}
+                fixed = jnp.where(mask, values[name], value)
             else:
                 inner = leaf.removeprefix(name + ".")
-                fixed = jnp.where(mask, node(values[name], inner), value)
-                values = values | {name: with_node(values[name], inner, fixed)}
+                fixed = with_node(values[name], inner, jnp.where(mask, node(values[name], inner), value))
+            values = values | {name: fixed}
         return values
 
     sets: list[Any] = [lambda v, c=constraint: onto(c, v) for constraint in members]
@@ -194,13 +191,3 @@ def _nearest(
     arrays, form = eqx.partition(values, eqx.is_inexact_array)
     alone = [lambda a, p=p: eqx.filter(p(eqx.combine(a, form)), eqx.is_inexact_array) for p in sets]
     return eqx.combine(dykstra(arrays, alone, iterations=5000), form)
-
-
-def _check_like(constraint: Constraint, name: str, before: Any, after: Any) -> None:
-    shapes = [(getattr(x, "shape", None), getattr(x, "dtype", None)) for x in (before, after)]
-    if shapes[0] != shapes[1]:
-        raise usage_error(
-            f"{type(constraint).__name__}.project",
-            after if hasattr(after, "shape") else repr(after),
-            f"an array like {name}, of shape {tuple(before.shape)} and dtype {before.dtype}",
-        )

@@ -8,7 +8,6 @@ import time
 from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -188,68 +187,56 @@ def fit(
 
     run = Fit(jax.jit(initial)(params, *extra), steps, starts, key, callbacks, log_every)
     try:
-        return _run(run, loss, optimizer, constrain, extra, batched, mesh)
+        for callback in run.callbacks:
+            callback.begin(run)
+        run.state, key, extra = everywhere(mesh, (run.state, run.key, extra))
+        started = time.perf_counter()
+        program = compile_step(loss, optimizer, constrain, run.state, key, extra, batched, mesh)
+        compile_seconds = time.perf_counter() - started
+
+        seconds = array("d")
+        mark, since = time.perf_counter(), run.done
+        while run.done < run.steps and not run.stop:
+            run.state, run.record = program(key, run.state, extra, True)
+            run.done += 1
+            if run.logs:
+                row, _ = run.look()
+                jax.block_until_ready(run.state)
+                seconds.append((time.perf_counter() - mark) / (run.done - since))
+                run.history.add(run.done - 1, row)
+            stepped = run.state
+            for callback in run.callbacks:
+                callback.after(run)
+            run.stop = agree_on_stop(run.stop)
+            if run.state is not stepped:
+                run.state = everywhere(mesh, run.state)
+            if run.logs:
+                mark, since = time.perf_counter(), run.done
+        if run.record is not None and not run.logs:
+            run.look()
+        for callback in run.callbacks:
+            callback.end(run)
+        run.state, run.record = program(key, run.state, extra, False)
+        row, sound = run.look("loss")
+        run.history.add(run.done, row)
+        best = int(np.argmin(np.where(sound, row.loss, np.inf))) if run.starts else None
+        log = run.history.columns(best)
+        return FitResult(
+            params=of_start(run.state.params, best),
+            steps=run.done,
+            initial_loss=float(log["loss"][0]),
+            final_loss=float(log["loss"][-1]),
+            history=log,
+            seconds_per_step=float(np.median(seconds)) if seconds else float("nan"),
+            compile_seconds=compile_seconds,
+            stopped=run.stop or FINISHED,
+            verdict=verdict(log["loss"]),
+            start=best or 0,
+            start_losses=None if best is None else np.asarray(row.loss),
+        )
     finally:
         for callback in callbacks:
             callback.close()
-
-
-def _run(
-    run: Fit,
-    loss: Loss,
-    optimizer: optax.GradientTransformation,
-    constrain: Callable[..., PyTree],
-    extra: tuple[PyTree, ...],
-    batched: Callable[..., Any],
-    mesh: Mesh | None,
-) -> FitResult:
-    for callback in run.callbacks:
-        callback.begin(run)
-    run.state, key, extra = everywhere(mesh, (run.state, run.key, extra))
-    started = time.perf_counter()
-    program = compile_step(loss, optimizer, constrain, run.state, key, extra, batched, mesh)
-    compile_seconds = time.perf_counter() - started
-
-    seconds = array("d")
-    mark, since = time.perf_counter(), run.done
-    while run.done < run.steps and not run.stop:
-        run.state, run.record = program(key, run.state, extra, True)
-        run.done += 1
-        if run.logs:
-            row, _ = run.look()
-            jax.block_until_ready(run.state)
-            seconds.append((time.perf_counter() - mark) / (run.done - since))
-            run.history.add(run.done - 1, row)
-        stepped = run.state
-        for callback in run.callbacks:
-            callback.after(run)
-        run.stop = agree_on_stop(run.stop)
-        if run.state is not stepped:
-            run.state = everywhere(mesh, run.state)
-        if run.logs:
-            mark, since = time.perf_counter(), run.done
-    if run.record is not None and not run.logs:
-        run.look()
-    for callback in run.callbacks:
-        callback.end(run)
-    run.state, run.record = program(key, run.state, extra, False)
-    row, sound = run.look("loss")
-    run.history.add(run.done, row)
-    best = int(np.argmin(np.where(sound, row.loss, np.inf))) if run.starts else None
-    log = run.history.columns(best)
-    return FitResult(
-        params=of_start(run.state.params, best),
-        steps=run.done,
-        initial_loss=float(log["loss"][0]),
-        final_loss=float(log["loss"][-1]),
-        history=log,
-        seconds_per_step=float(np.median(seconds)) if seconds else float("nan"),
-        compile_seconds=compile_seconds,
-        stopped=run.stop or FINISHED,
-        verdict=verdict(log["loss"]),
-        start=best or 0,
-        start_losses=None if best is None else np.asarray(row.loss),
-    )
 
 
 def of_start(tree: PyTree, start: int | None) -> PyTree:

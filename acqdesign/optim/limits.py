@@ -17,6 +17,7 @@ from acqdesign.optim.constraints import Constraint
 from acqdesign.optim.projections import (
     Projection,
     dykstra,
+    furthest_within,
     project_bend,
     project_steps,
     project_symmetric,
@@ -76,19 +77,11 @@ class Limits(Constraint):
         if len(sizes) > 1:
             raise usage_error("lower and upper", f"ranges for {sorted(sizes)} entries", "ranges of one length")
 
-        tighter: dict[str, float | None] = {}
-        for name in ("rms", "step", "bend"):
-            given = [v for v in (getattr(self, name), getattr(other, name)) if v is not None]
-            tighter[name] = min(given, default=None)
-        return Limits(
-            np.maximum(self.lower, other.lower),
-            np.minimum(self.upper, other.upper),
-            **tighter,
-            symmetric=self.symmetric or other.symmetric,
-            rising=self.rising + other.rising,
-            falling=self.falling + other.falling,
-            where=self.where,
-        )
+        given = ([v for v in (getattr(self, k), getattr(other, k)) if v is not None] for k in ("rms", "step", "bend"))
+        tighter: Any = [min(values, default=None) for values in given]
+        bounds = np.maximum(self.lower, other.lower), np.minimum(self.upper, other.upper)
+        segments = self.rising + other.rising, self.falling + other.falling
+        return Limits(*bounds, *tighter, self.symmetric or other.symmetric, *segments, self.where)
 
     def check(self, *values: Array) -> None:
         """Refuses limits that no array of this length meets, with the nearest value that one would."""
@@ -106,14 +99,12 @@ class Limits(Constraint):
 
 
 @functools.lru_cache(maxsize=64)
+@jax.ensure_compile_time_eval()
 def _projection(limits: Limits, size: int) -> Projection:
-    """The map from `(size,)` to the nearest array within all limits."""
-    # What depends on the limits alone is computed once, also while something else is being traced.
-    with jax.ensure_compile_time_eval():
-        return _make_projection(limits, size)
+    """The map from `(size,)` to the nearest array within all limits.
 
-
-def _make_projection(limits: Limits, size: int) -> Projection:
+    What depends on the limits alone is computed once, also while something else is being traced.
+    """
     check_count("size", size)
     lower, upper, down, up = _bounds(limits, size)
     _check_bounds(limits, size, lower, upper, down, up)
@@ -134,15 +125,8 @@ def _make_projection(limits: Limits, size: int) -> Projection:
         least = float(np.sqrt(np.mean(quiet**2)))
         if least > limits.rms * (1 + 1e-6):
             raise usage_error("rms", limits.rms, f"at least {least:.6g}", "The other limits alone need as much.")
-        within_power = limits.rms
-
-        def project(x: Array) -> Array:
-            return project_within_rms(within_bounds, x, within_power)
-
-    if limits.bend is not None and size > 2:
-        project = _bent(project, limits.bend, quiet)
-
-    return project
+        project = functools.partial(project_within_rms, within_bounds, rms=limits.rms)
+    return project if limits.bend is None or size < 3 else _bent(project, limits.bend, quiet)
 
 
 def _bounds(limits: Limits, size: int) -> tuple[np.ndarray, ...]:
@@ -177,24 +161,21 @@ def _conflict(lower: np.ndarray, upper: np.ndarray, down: np.ndarray, up: np.nda
     return None
 
 
-def _check_bounds(
-    limits: Limits, size: int, lower: np.ndarray, upper: np.ndarray, down: np.ndarray, up: np.ndarray
-) -> None:
+def _check_bounds(limits: Limits, size: int, lower: np.ndarray, upper: np.ndarray, *steps: np.ndarray) -> None:
     if (lower > upper).any() or np.isnan(lower).any() or np.isnan(upper).any():
         wrong = int(np.argmax(~(lower <= upper)))
         raise usage_error("lower", f"{lower[wrong]:.6g} at entry {wrong}", f"at most upper, {upper[wrong]:.6g}")
-    entry = _conflict(lower, upper, down, up)
+    entry = _conflict(lower, upper, *steps)
     if entry is None:
         return
     if limits.step is not None:
         enough = np.ptp(np.concatenate([lower[np.isfinite(lower)], upper[np.isfinite(upper)]]))
-        free = dataclasses.replace(limits, step=None)
-        if _conflict(*_bounds(free, size)) is None:
+        met = lambda step: _conflict(*_bounds(dataclasses.replace(limits, step=step), size)) is None  # noqa: E731
+        if met(None):
             short = 0.0
             for _ in range(60):
                 middle = 0.5 * (short + enough)
-                met = _conflict(*_bounds(dataclasses.replace(limits, step=middle), size)) is None
-                short, enough = (short, middle) if met else (middle, enough)
+                short, enough = (short, middle) if met(middle) else (middle, enough)
             raise usage_error("step", limits.step, f"at least {enough:.6g}", "The range of values needs as much.")
     raise usage_error("rising and falling", f"segments without a value for entry {entry}", "segments the range allows")
 
@@ -218,11 +199,6 @@ def _bent(project: Projection, limit: float, quiet: np.ndarray) -> Projection:
 
     def bent(x: Array) -> Array:
         z, inside = nearest(x, limit, 2000), jnp.asarray(centre, x.dtype)
-        # The largest t in [0, 1] with |b_c + t (b_z - b_c)|² within the limit: a quadratic equation.
-        base, across = bends(inside), bends(z) - bends(inside)
-        square, cross = jnp.sum(across**2), jnp.sum(base * across)
-        room = base.size * limit**2 - jnp.sum(base**2)
-        root = (jnp.sqrt(cross**2 + square * room) - cross) / jnp.where(square > 0, square, 1)
-        return jnp.where(square + 2 * cross > room, inside + jnp.minimum(root, 1) * (z - inside), z)
+        return furthest_within(inside, z, bends, (x.size - 2) * limit**2)
 
     return bent

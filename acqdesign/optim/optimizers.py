@@ -26,7 +26,21 @@ _OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
 OPTIMIZERS = (*_OPTIMIZERS, "lbfgs")
 """Names that `make_optimizer` knows."""
 
-SCHEDULES = ("constant", "cosine", "exponential", "linear", "warmup-cosine")
+_SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
+    "constant": lambda lr, steps: optax.constant_schedule(lr),
+    "cosine": optax.cosine_decay_schedule,
+    "exponential": lambda lr, steps: optax.exponential_decay(lr, steps, decay_rate=0.01),
+    "linear": lambda lr, steps: optax.linear_schedule(lr, 0.0, steps),
+    "warmup-cosine": lambda lr, steps: optax.warmup_cosine_decay_schedule(
+        # Over one step more than the warm-up at least: the cosine part may not be empty.
+        0.0,
+        lr,
+        max(1, steps // 10),
+        max(steps, 1 + max(1, steps // 10)),
+    ),
+}
+
+SCHEDULES = tuple(_SCHEDULES)
 """Names of learning-rate schedules that `make_schedule` knows."""
 
 
@@ -39,26 +53,13 @@ def make_schedule(name: str, lr: float, steps: int) -> optax.Schedule:
         lr: the largest learning rate, in units of the parameters.
         steps: length of the run.
 
-    Returns:
-        A function from step number to learning rate.
-
     Raises:
-        ValueError: unknown name, non-positive rate or length.
+        UsageError: unknown name, non-positive rate or length.
     """
     check_choice("schedule", name, SCHEDULES)
     check_positive("lr", lr)
     check_count("steps", steps)
-    if name == "constant":
-        return optax.constant_schedule(lr)
-    if name == "cosine":
-        return optax.cosine_decay_schedule(lr, steps)
-    if name == "exponential":
-        return optax.exponential_decay(lr, transition_steps=steps, decay_rate=0.01)
-    if name == "linear":
-        return optax.linear_schedule(lr, 0.0, steps)
-    warmup = max(1, steps // 10)
-    # One step more than the warm-up at least: the cosine part may not be empty.
-    return optax.warmup_cosine_decay_schedule(0.0, lr, warmup, max(steps, warmup + 1))
+    return _SCHEDULES[name](lr, steps)
 
 
 def make_optimizer(
@@ -74,11 +75,8 @@ def make_optimizer(
         schedule: one of `SCHEDULES`; `lbfgs` has a line search in its place.
         clip: largest global norm of the gradient; longer ones are scaled down to it.
 
-    Returns:
-        The optimiser, for `fit`.
-
     Raises:
-        ValueError: unknown name, non-positive number, or a choice that `lbfgs` has no use for.
+        UsageError: unknown name, non-positive number, or a choice that `lbfgs` has no use for.
     """
     check_choice("optimizer", name, OPTIMIZERS)
     check_count("steps", steps)
@@ -118,8 +116,7 @@ def lbfgs(
         max_step: largest `t`; above 1 only for unconstrained problems.
         max_search_steps: evaluations the line search may use in one step.
 
-    Returns:
-        An optax transformation whose `update` also takes `value`, `grad`, `value_fn` and `project`.
+    Its `update` also takes `value`, `grad`, `value_fn` and `project`.
 
     Reference:
         J. Nocedal, S. Wright, Numerical Optimization, 2nd ed., algorithms 7.4 and 3.5; M. Schmidt et al.,
@@ -143,10 +140,8 @@ def lbfgs(
         grad: PyTree,
         value_fn: Callable[[PyTree], Any],
         project: Callable[[PyTree], PyTree],
-        **extra_args: Any,
+        **_: Any,
     ) -> tuple[PyTree, LBFGSState]:
-        del extra_args
-
         newton, memory = quasi_newton.update(updates, state.memory, params)
         length = jnp.maximum(1, optax.tree.norm(updates))
         plain = jax.tree.map(lambda g: (g / length).astype(g.dtype), updates)

@@ -1,7 +1,6 @@
 """Arrays made of fewer numbers: the control points of B-splines."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -16,7 +15,7 @@ from acqdesign.base.checks import check_count, usage_error
 from acqdesign.base.types import Array, Float
 from acqdesign.optim.limits import Limits
 from acqdesign.optim.parts import Parametrised, held
-from acqdesign.optim.projections import Projection, dykstra, project_steps
+from acqdesign.optim.projections import Projection, dykstra, furthest_within, project_ellipsoid, project_steps
 
 DEGREE = 3
 
@@ -48,7 +47,6 @@ class Spline(Parametrised):
         return cls(jnp.asarray(np.linalg.lstsq(basis, given.astype(float), rcond=None)[0], dtype), given.size)
 
     def value(self) -> Float[Array, " size"]:
-        """The array."""
         return jnp.matmul(self.basis, self.control, precision="highest")
 
     def projected(self, constraint: Any) -> "Spline":
@@ -101,11 +99,8 @@ def _projection(limits: Limits, size: int, control_points: int) -> Projection:
         size: entries of the schedule.
         control_points: as in `spline_basis`.
 
-    Returns:
-        A function of arrays `(control_points,)`.
-
     Raises:
-        ValueError: other limits, or limits that no schedule meets, with the nearest value that one would.
+        UsageError: other limits, or limits that no schedule meets, with the nearest value that one would.
     """
     basis = spline_basis(size, control_points)
     if limits.bend is not None or limits.symmetric or limits.rising or limits.falling:
@@ -129,9 +124,14 @@ def _projection(limits: Limits, size: int, control_points: int) -> Projection:
             return jnp.clip(x, lower, upper)
         return project_steps(x, -reach, reach, lower=lower, upper=upper)
 
-    project: Projection = within_bounds
-    if limits.rms is not None:
-        project = _with_power(within_bounds, basis, size * limits.rms**2, quiet)
+    if limits.rms is None:
+        return within_bounds
+    limit, modes = size * limits.rms**2, scipy.linalg.eigh(basis.T @ basis)
+
+    def project(x: Array) -> Array:
+        z = dykstra(x, [lambda x: project_ellipsoid(x, *modes, limit, 12), within_bounds], iterations=500)
+        values = functools.partial(jnp.matmul, jnp.asarray(basis, x.dtype), precision="highest")
+        return furthest_within(jnp.full_like(z, quiet), z, values, limit)
 
     return project
 
@@ -140,36 +140,3 @@ def _knots(control_points: int) -> tuple[np.ndarray, int]:
     degree = min(DEGREE, control_points - 1)
     inner = np.linspace(0, 1, control_points - degree + 1)
     return np.concatenate([np.zeros(degree), inner, np.ones(degree)]), degree
-
-
-def _with_power(
-    within_bounds: Callable[[Array], Array], basis: np.ndarray, limit: float, quiet: float
-) -> Callable[[Array], Array]:
-    """`within_bounds` with a limit on the sum of squares of the schedule; constants at `quiet` are in the set."""
-    values, vectors = scipy.linalg.eigh(basis.T @ basis)
-
-    def nearest(x: Array) -> Array:
-        """The nearest point of the ellipsoid: `(1 + λ BᵀB)⁻¹ x` with the least λ >= 0 that is enough."""
-        weights, axes = jnp.asarray(values, x.dtype), jnp.asarray(vectors, x.dtype)
-        modes = jnp.matmul(axes.T, x, precision="highest")
-        # Newton's method on the inverse root of the power, concave in λ, climbs to the root from below.
-        damping = jnp.zeros((), x.dtype)
-        for _ in range(12):
-            shrunk = weights * modes**2 / (1 + damping * weights) ** 2
-            power = jnp.sum(shrunk)
-            slope = jnp.sum(shrunk * weights / (1 + damping * weights))
-            step = power / jnp.where(slope > 0, slope, 1.0) * (jnp.sqrt(power / limit) - 1)
-            damping = damping + jnp.where(power > limit, step, 0.0)
-        return jnp.where(damping > 0, jnp.matmul(axes, modes / (1 + damping * weights), precision="highest"), x)
-
-    def project(x: Array) -> Array:
-        z = dykstra(x, [nearest, within_bounds], iterations=500)
-        # The largest t in [0, 1] at which the way from `quiet` to z is within the limit: a quadratic equation.
-        flips = jnp.matmul(jnp.asarray(basis, x.dtype), z, precision="highest")
-        across = flips - quiet
-        square, cross = jnp.sum(across**2), quiet * jnp.sum(across)
-        room = jnp.maximum(limit - flips.size * quiet**2, 0.0)
-        root = (jnp.sqrt(cross**2 + square * room) - cross) / jnp.where(square > 0, square, 1.0)
-        return jnp.where(jnp.sum(flips**2) > limit, quiet + jnp.minimum(root, 1.0) * (z - quiet), z)
-
-    return project

@@ -85,7 +85,6 @@ class Scaled(Parametrised):
     unit: float
 
     def value(self) -> Array:
-        """The array in its own units."""
         return self.unit * self.relative
 
     def projected(self, constraint: Any) -> "Scaled":

@@ -1,4 +1,7 @@
-"""Projections onto convex sets, as pure functions: boxes, power, steps, bends, symmetry, intersections."""
+"""Projections onto convex sets, as pure functions: boxes, power, steps, bends, symmetry, intersections.
+
+What comes back has the shape, dtype and units of `x`, which may be any; so have limits and bounds the units of `x`.
+"""
 
 import functools
 import math
@@ -23,26 +26,12 @@ def project_rms(x: Float[Array, "..."], rms: float) -> Float[Array, "..."]:
     """The nearest array whose root mean square is at most `rms`: the ball `Σ x² <= rms² N`.
 
     For flip angles this is a limit on power: `rms` is π√p for the fraction p of the power of all-180° pulses.
-
-    Args:
-        x: an array of any shape, in any units, such as flips [rad].
-        rms: the limit, in the units of `x`.
-
-    Returns:
-        An array of the shape and in the units of `x`.
     """
     return optax.projections.projection_l2_ball(x, rms * math.sqrt(x.size))
 
 
 def project_symmetric(x: Float[Array, " n"]) -> Float[Array, " n"]:
-    """The nearest sequence that reads the same backwards.
-
-    Args:
-        x: `(n,)` in any units.
-
-    Returns:
-        `(n,)` in the units of `x`.
-    """
+    """The nearest sequence that reads the same backwards."""
     return 0.5 * (x + x[::-1])
 
 
@@ -63,14 +52,11 @@ def project_steps(
     `step_lower`, right of it by `step_upper`.
 
     Args:
-        x: `(n,)` sequence, in any units.
-        step_lower: `(n-1,)` or a number, in the units of `x`; -inf where free.
-        step_upper: `(n-1,)` or a number, in the units of `x`; inf where free.
-        lower: `(n,)` or a number, in the units of `x`.
-        upper: `(n,)` or a number, in the units of `x`.
-
-    Returns:
-        `(n,)`, of the dtype of `x`; the bounds must leave something (see `Limits`).
+        x: `(n,)` sequence.
+        step_lower: `(n-1,)` or a number; -inf where free.
+        step_upper: `(n-1,)` or a number; inf where free.
+        lower: `(n,)` or a number; the bounds must leave something (see `Limits`).
+        upper: `(n,)` or a number.
 
     Reference:
         N. Johnson, A dynamic programming algorithm for the fused lasso, J. Comput. Graph. Stat. 22:246, 2013,
@@ -140,34 +126,15 @@ def project_steps(
 def project_bend(x: Float[Array, " n"], rms: float) -> Float[Array, " n"]:
     """The nearest sequence whose second differences have a root mean square of at most `rms`.
 
-    `z = (1 + λ DᵀD)⁻¹ x` with `D` the second difference and the least `λ >= 0` that is enough, found by
-    Newton's method on the secular equation in the eigenvectors of `DᵀD`.
+    `z = (1 + λ DᵀD)⁻¹ x` with `D` the second difference and the least `λ >= 0` that is enough.
 
     Args:
-        x: `(n,)` sequence, n at least 3, in any units.
-        rms: largest root mean square of `x_{i-1} - 2 x_i + x_{i+1}`, in the units of x.
-
-    Returns:
-        `(n,)` in the units of `x`.
+        x: `(n,)` sequence; one of fewer than 3 comes back as it is.
+        rms: largest root mean square of `x_{i-1} - 2 x_i + x_{i+1}`.
     """
     if x.shape[0] < 3:
         return x
-    values, vectors = (jnp.asarray(a, x.dtype) for a in _bend_modes(x.shape[0]))
-    limit = (x.shape[0] - 2) * rms**2
-    modes = jnp.matmul(vectors.T, x, precision="highest")
-
-    def bend(damping: Any) -> Any:
-        return jnp.sum(values * (modes / (1 + damping * values)) ** 2)
-
-    def newton(_: Any, damping: Any) -> Any:
-        # Newton on 1/sqrt(bend), nearly linear in λ and concave, so that it climbs to the root from below.
-        energy, slope = jax.value_and_grad(bend)(damping)
-        step = 2 * energy / jnp.where(slope < 0, slope, -1) * (1 - jnp.sqrt(energy / limit))
-        return damping + jnp.where((energy > limit) & (slope < 0), step, 0)
-
-    damping = jax.lax.fori_loop(0, 30, newton, jnp.zeros((), x.dtype))
-    # A sequence inside the set comes back as it is, to the bit.
-    return jnp.where(damping > 0, jnp.matmul(vectors, modes / (1 + damping * values), precision="highest"), x)
+    return project_ellipsoid(x, *_bend_modes(x.shape[0]), (x.shape[0] - 2) * rms**2, 30)
 
 
 @functools.lru_cache(maxsize=16)
@@ -178,6 +145,43 @@ def _bend_modes(n: int) -> tuple[np.ndarray, np.ndarray]:
     return np.maximum(values, 0) * (np.arange(n) >= 2), vectors
 
 
+def project_ellipsoid(
+    x: Float[Array, " n"], values: np.ndarray, vectors: np.ndarray, limit: float, rounds: int
+) -> Float[Array, " n"]:
+    """The nearest `z` with `zᵀ M z <= limit`: `(1 + λ M)⁻¹ x` with the least `λ >= 0` that is enough.
+
+    By Newton's method on the secular equation in the eigenvectors of `M`, for so many rounds; an `x` inside comes back
+    as it is, to the bit.
+    """
+    weights, axes = jnp.asarray(values, x.dtype), jnp.asarray(vectors, x.dtype)
+    modes = jnp.matmul(axes.T, x, precision="highest")
+
+    def newton(_: Any, damping: Any) -> Any:
+        # On the energy's inverse root, nearly linear in λ and concave, so that it climbs to the root from below.
+        terms = weights * (modes / (1 + damping * weights)) ** 2
+        energy, slope = jnp.sum(terms), jnp.sum(terms * weights / (1 + damping * weights))
+        step = energy / jnp.where(slope > 0, slope, 1) * (jnp.sqrt(energy / limit) - 1)
+        return damping + jnp.where((energy > limit) & (slope > 0), step, 0)
+
+    damping = jax.lax.fori_loop(0, rounds, newton, jnp.zeros((), x.dtype))
+    return jnp.where(damping > 0, jnp.matmul(axes, modes / (1 + damping * weights), precision="highest"), x)
+
+
+def furthest_within(
+    inside: Float[Array, " n"], z: Float[Array, " n"], of: Callable[[Array], Array], limit: float
+) -> Float[Array, " n"]:
+    """The point nearest to `z` on the way from `inside` whose `of`, a linear map, has a square of at most `limit`.
+
+    The largest `t` in [0, 1] with `|of(inside + t (z - inside))|² <= limit` solves a quadratic equation.
+    """
+    base = of(inside)
+    across = of(z) - base
+    square, cross = jnp.sum(across**2), jnp.sum(base * across)
+    room = jnp.maximum(limit - jnp.sum(base**2), 0)
+    root = (jnp.sqrt(cross**2 + square * room) - cross) / jnp.where(square > 0, square, 1)
+    return jnp.where(square + 2 * cross > room, inside + jnp.minimum(root, 1) * (z - inside), z)
+
+
 def project_within_rms(project: Projection, x: Float[Array, " n"], rms: float) -> Float[Array, " n"]:
     """The nearest array in the set of `project` whose root mean square is at most `rms`, exactly.
 
@@ -186,11 +190,8 @@ def project_within_rms(project: Projection, x: Float[Array, " n"], rms: float) -
 
     Args:
         project: projection onto a closed convex set.
-        x: `(n,)` in any units.
+        x: `(n,)` sequence.
         rms: limit, no less than the root mean square of the set's element nearest to zero.
-
-    Returns:
-        `(n,)` in the units of `x`.
     """
     norm = float(rms) * math.sqrt(x.size)
     close = -8 * float(jnp.finfo(x.dtype).eps) * norm

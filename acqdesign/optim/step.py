@@ -13,6 +13,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from acqdesign.base.checks import usage_error
+from acqdesign.base.trees import leaf_names
 from acqdesign.base.types import PRNGKey, PyTree, Scalar
 
 # How far, of the parameters' size, is looked along a gradient for what constraints make of it.
@@ -50,7 +51,7 @@ def compile_step(
 ) -> Callable[..., tuple[State, Record]]:
     """The compiled `program(key, state, extra, moves)`: a step or, without `moves`, a look at the state.
 
-    Returns the new state and the record of the step; the state that goes in is donated.
+    The state that goes in is donated.
     """
     arrays, static = eqx.partition(loss, eqx.is_array)
     wants_project = "project" in inspect.signature(optimizer.update).parameters
@@ -59,12 +60,8 @@ def compile_step(
         params = state.params
         step_key = jax.random.fold_in(key, state.step)
 
-        def value(trial: PyTree) -> tuple[Any, dict[str, Any]]:
-            return _evaluate(eqx.combine(arrays, static), trial, step_key, extra)
-
-        def allowed(trial: PyTree) -> PyTree:
-            return constrain(trial, *extra)
-
+        value = lambda trial: _evaluate(eqx.combine(arrays, static), trial, step_key, extra)  # noqa: E731
+        allowed = lambda trial: constrain(trial, *extra)  # noqa: E731
         (scalar, terms), grads = jax.value_and_grad(value, has_aux=True)(params)
         more: dict[str, Any] = {"value": scalar, "grad": grads, "value_fn": lambda trial: value(trial)[0]}
         if wants_project:
@@ -114,20 +111,15 @@ def constrainer(project: Callable[..., PyTree] | None) -> Callable[..., PyTree]:
         moved = project(params, *extra)
         before, after = (jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype.name), t) for t in (params, moved))
         if before != after:
-            got = f"a map from {before} to {after}"
-            raise usage_error("project", got, "one that keeps structure, shape and dtype")
+            raise usage_error("project", f"a map from {before} to {after}", "one that keeps structure, shape and dtype")
         return moved
 
     return constrain
 
 
 def _finite(what: str, tree: PyTree) -> dict[str, Any]:
-    named = jax.tree_util.tree_flatten_with_path(tree)[0]
-    paths = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in named]
-    return {
-        f"{what} of {path}" if path else what: jnp.all(jnp.isfinite(leaf))
-        for path, (_, leaf) in zip(paths, named, strict=True)
-    }
+    named = leaf_names(tree).items()
+    return {f"{what} of {path}" if path else what: jnp.all(jnp.isfinite(leaf)) for path, leaf in named}
 
 
 def within(constrain: Callable[[PyTree], PyTree], params: PyTree, grads: PyTree) -> PyTree:

@@ -13,7 +13,7 @@ from acqdesign.design.problem import stacked
 from acqdesign.encoding import Lines, Radial
 from acqdesign.recon import Prior
 
-from ._problems import KEY, joint, loss, of_lines, points
+from ._problems import KEY, joint, loss, of_lines
 
 
 def moved_points(problem, points):
@@ -115,11 +115,10 @@ def test_any_trajectory_exchanges():
 
 
 def test_exchanges_happen_while_learning():
+    """Two steps alone would move each position by a fiftieth of a cycle at most."""
     problem = joint()
-    kept = learn(problem, 2, key=KEY)[1]
-    exchanged = learn(problem, 2, key=KEY, exchange_every=1)[1]
-    assert not np.allclose(kept.trajectory.points, exchanged.trajectory.points, atol=0.1)
-    assert points(24).shape == exchanged.trajectory.points.shape
+    found = learn(problem, 2, key=KEY, exchange_every=1)[1]
+    assert np.abs(found.trajectory.points - problem.trajectory.points).max() > 0.1
 
 
 def test_one_half_has_nothing_to_exchange():

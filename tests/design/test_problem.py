@@ -10,7 +10,7 @@ import pytest
 from acqdesign.base.checks import UsageError
 from acqdesign.base.trees import leaf_names
 from acqdesign.design import Design, Problem, bound, dissimilarity, learn, noise, nrmse, scaled_error, term, width
-from acqdesign.encoding import Lines, Radial, Trajectory
+from acqdesign.encoding import Lines, Trajectory
 from acqdesign.optim import Box, Constraint, Limits, Scaled, Spline, held, lbfgs
 from acqdesign.optim.fit import NonFiniteError
 from acqdesign.recon import CG, DensityAdjoint, Prior, Subspace
@@ -42,7 +42,7 @@ FLIPS = jnp.asarray(0.8 + 0.5 * np.sin(np.arange(4)))
 )
 def test_gradients_of_images_are_those_of_differences(make):
     """Through phase graphs, encoding, density, conjugate gradients, noise, point spread and bounds."""
-    check_gradient(make(), entries=24)
+    check_gradient(make(), entries=12)
 
 
 @pytest.mark.slow
@@ -63,7 +63,7 @@ def test_the_recipe_s_gradient_is_that_of_differences_at_its_own_size(shape):
         FSE(FLIPS, 0.01, tr=1.0),
         SSFPFID(FLIPS, Scaled(jnp.full(4, 1.1), 0.01), 2e-3, inversion_time=Scaled(jnp.asarray(0.9), 0.02)),
         BSSFP(FLIPS, 5e-3, inversion_time=0.02),
-        FSE(Spline(jnp.linspace(0.6, 1.4, 3), 4), 0.01, tr=1.0),
+        FSE(Spline(jnp.linspace(0.6, 1.4, 3), 4), 0.01),
     ],
     ids=["fse", "mrf with learned times", "bssfp", "spline"],
 )
@@ -126,7 +126,7 @@ def with_held(which):
         return Problem(scene, Lines(points(20), jnp.arange(20) >= 5, samples=9), noise=0.02)
     if which == "flips":
         limits = [Limits(0.0, np.pi, rms=0.8, step=0.3)]
-        return Problem(TISSUE, sequence=Kept(FLIPS, 0.01, tr=1.0), terms=bound("t2"), limits=limits)
+        return Problem(TISSUE, sequence=Kept(FLIPS, 0.01), terms=bound("t2"), limits=limits)
     problem = joint()
     lines = Lines(problem.trajectory.points, jnp.arange(24) % 3 > 0)
     return Problem(problem.scene, lines, problem.sequence, noise=0.05, order=None)
@@ -139,13 +139,12 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("which", ["lines", "flips", "both"])
-@pytest.mark.parametrize("optimizer", [*OPTIMIZERS, "lbfgs"])
+@pytest.mark.parametrize(
+    ("which", "optimizer"), [("lines", "adamw"), ("flips", "noisy sgd"), ("flips", "lbfgs"), ("both", "lion")]
+)
 def test_held_entries_keep_every_bit(which, optimizer):
     """Whatever the optimiser does to an entry without a gradient: decay, signs, noise or line searches."""
     problem = with_held(which)
-    if optimizer == "lbfgs":
-        problem = problem.judged_on(problem.scene, noise=0.0) if which != "flips" else problem
     own, masks = leaf_names(problem.design), leaf_names(problem.masks())
     chosen = lbfgs() if optimizer == "lbfgs" else OPTIMIZERS[optimizer]
     _, found, begin = learn(problem, 3, optimizer=chosen, key=KEY)
@@ -158,7 +157,7 @@ def test_held_entries_keep_every_bit(which, optimizer):
     assert moved
 
 
-@pytest.mark.parametrize("which", ["lines", "flips", "both"])
+@pytest.mark.parametrize("which", ["flips", "both"])
 def test_held_entries_have_no_gradient(which):
     problem = with_held(which)
     slope, masks = leaf_names(gradient(problem)[2]), leaf_names(problem.masks())
@@ -169,10 +168,11 @@ def test_held_entries_have_no_gradient(which):
 
 
 def test_each_start_holds_its_own_entries():
-    """A calibration block of several starts of both halves: values and masks differ from start to start."""
-    problem = with_held("both")
-    lines = [Lines(points(24, seed=s), jnp.asarray(np.random.default_rng(s).random(24) > 0.3)) for s in (1, 2)]
-    starts = [Design(line, problem.sequence) for line in lines]
+    """A calibration block of several starts: values and masks differ from start to start."""
+    problem = with_held("lines")
+    masks = [jnp.asarray(np.random.default_rng(s).random(20) > 0.3) for s in (1, 2)]
+    lines = [Lines(points(20, seed=s), mask, samples=9) for s, mask in enumerate(masks)]
+    starts = [Design(line, None) for line in lines]
     result, found, _ = learn(problem, 2, starts=starts, key=KEY)
     own = lines[result.start]
     np.testing.assert_array_equal(found.trajectory.points[~own.moves], own.points[~own.moves])
@@ -180,15 +180,8 @@ def test_each_start_holds_its_own_entries():
     assert np.all(found.trajectory.points[own.moves] != own.points[own.moves])
 
 
-def test_a_half_that_is_not_learned_keeps_every_bit():
-    problem = joint().learning("trajectory")
-    _, found, _ = learn(problem, 2, key=KEY)
-    np.testing.assert_array_equal(found.sequence.flips, problem.sequence.flips)
-    assert not np.allclose(found.trajectory.points, problem.trajectory.points)
-    assert list(problem.learned()) == ["trajectory.points"]
-
-
 def test_what_is_learned_is_said_by_name():
+    assert list(joint().learning("trajectory").learned()) == ["trajectory.points"]
     assert with_held("both").learned() == {"trajectory.points": "(24, 2), 16 of 24", "sequence.flips": "(6,)"}
 
 
@@ -295,7 +288,7 @@ PLANES = brain(PLANE, dtype=np.float64)
         (lambda: loss(of_lines(terms=term(lambda scan: scan.image.sum()))), r"term <lambda>: got .*a real number"),
         (lambda: learn(of_lines(limits=[WrongLimit()]), 1), r"WrongLimit.project: got .*an array like trajectory.p"),
         (lambda: loss(of_lines(terms=bound("t2"))), "sequence: got None, expected a sequence, for what a term asks"),
-        (lambda: loss(Problem(TISSUE, sequence=FSE(FLIPS, 0.01, tr=1.0), terms=nrmse())), "trajectory: got None"),
+        (lambda: loss(Problem(TISSUE, sequence=FSE(FLIPS, 0.01), terms=nrmse())), "trajectory: got None"),
     ],
 )
 def test_a_part_that_gives_something_wrong_is_told_by_the_seam_s_name(call, message, unchecked_types):
@@ -367,13 +360,3 @@ def test_python_numbers_and_held_fields_are_not_learned():
 
     problem = Problem(TISSUE, sequence=Two(FLIPS, 0.01, jnp.asarray(0.02)))
     assert list(problem.learned()) == ["sequence.flips"]
-
-
-def test_families_of_trajectories_learn_their_own_parameters():
-    scene = brain(PLANE)
-    problem = Problem(scene, Radial.start(scene, KEY, lines=6), noise=0.01)
-    _, found, _ = learn(problem, 2, key=KEY)
-    names = problem.learned()
-    assert names
-    assert all(name.startswith("trajectory.") for name in names)
-    assert not np.array_equal(found.trajectory.angles, problem.trajectory.angles)

@@ -52,9 +52,7 @@ def test_an_image_of_lines_is_cg_sense_of_explicit_samples(coils):
     assert float(loss(problem)) == pytest.approx(float(relative_error(found, truth).mean()), rel=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("density", "coils", "inclusive"), [("pipe", 1, True), ("pipe", 3, False), ("least-squares", 1, True)]
-)
+@pytest.mark.parametrize(("density", "coils", "inclusive"), [("pipe", 3, False), ("least-squares", 1, True)])
 def test_the_adjoint_recipe_is_its_formula(density, coils, inclusive):
     """`Aᴴ (D ⊗ w) A f` over its mean, against `f` over its own: mri-nufft's loss; prepared or not."""
     scene = with_phase(brain((5, 8, 7), coils=coils, dtype=np.float64))
@@ -289,12 +287,10 @@ def test_bounds_are_for_the_noise_of_the_samples():
 
 
 def test_bounds_of_a_problem_are_those_of_its_sequence_over_the_ensemble():
-    problem = joint(noise=0.05)
-    want = 0.05**2 * relative_bounds(problem.sequence, problem.scene.tissue, ("t1", "t2"))
-    np.testing.assert_allclose(problem.scan().bounds("t1", "t2"), want, rtol=1e-12)
-    without = Problem(tissues("wm", "gm"), sequence=FSE(jnp.full(8, 1.0), 10e-3, tr=1.0), terms=bound("t2"))
-    want = relative_bounds(without.sequence, without.scene.tissue, ("t2",))
-    assert float(loss(without)) == pytest.approx(float(want.mean()), rel=1e-6)
+    """In units of the noise's variance."""
+    both = lambda p: (p.scan().bounds("t2"), relative_bounds(p.sequence, p.scene.tissue, ("t2",)))  # noqa: E731
+    found, plain = eqx.filter_jit(both)(joint(noise=0.05))
+    np.testing.assert_allclose(found, 0.05**2 * plain, rtol=1e-12)
 
 
 def test_a_train_without_signal_bounds_nothing():
@@ -309,19 +305,17 @@ def test_a_train_without_signal_bounds_nothing():
 @pytest.mark.parametrize("make", [of_lines, joint], ids=["lines", "both"])
 def test_single_precision_stays_and_agrees(make):
     more = {"reconstruction": Prior(ridge=1e-2)} if make is joint else {}
-    single, double = (make(dtype=dtype, **more) for dtype in (np.float32, np.float64))
-    value, _, slope = gradient(single)
-    assert value.dtype == np.float32
-    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(slope))
     # Noise of one key differs between precisions.
-    quiet = [p.judged_on(p.scene, noise=0.0) for p in (single, double)]
-    np.testing.assert_allclose(loss(quiet[0]), loss(quiet[1]), rtol=1e-4)
+    single, double = (loss(make(dtype=dtype, noise=0.0, **more)) for dtype in (np.float32, np.float64))
+    assert (single.dtype, double.dtype) == (np.float32, np.float64)
+    np.testing.assert_allclose(single, double, rtol=1e-4)
 
 
-@pytest.mark.parametrize("reconstruction", [Prior(), Subspace()], ids=["prior", "subspace"])
-def test_every_product_of_a_step_is_in_full_precision(reconstruction):
+@pytest.mark.parametrize(
+    ("reconstruction", "terms"), [(Prior(), nrmse() + bound("t2")), (Subspace(), nrmse() + noise())]
+)
+def test_every_product_of_a_step_is_in_full_precision(reconstruction, terms):
     """GPUs would take TF32, of ten bits, for products that do not ask for more."""
-    terms = nrmse() + noise() + bound("t2")
     problem = joint(coils=2, reconstruction=reconstruction, terms=terms)
     arrays, static = eqx.partition(problem, eqx.is_array)
     program = jax.jit(lambda arrays: gradient(eqx.combine(arrays, static))).lower(arrays).as_text()
