@@ -33,19 +33,9 @@ def fisher_information(
     noise: ArrayLike = 1.0,
     weights: Float[Array, "..."] | None = None,
 ) -> Float[Array, "... params params"]:
-    """Fisher information matrix `Re(Jᴴ W J) / σ²`.
+    """Fisher information matrix `Re(Jᴴ W J) / σ²`, `(..., params, params)`, in inverse units of the bounds.
 
-    Args:
-        jacobian: `(..., samples, params)` derivatives of the samples, real or complex, in units of the signal by those
-            of the parameters.
-        noise: standard deviation `σ` of each part of a sample, in units of the signal; a number, or `(...)`.
-        weights: `(..., samples)` relative precision of each sample, such as how often it is repeated.
-
-    Returns:
-        `(..., params, params)`, in units of one over the parameters' squared.
-
-    Raises:
-        ValueError: on a noise that is not positive or weights of another length.
+    Arguments and errors are those of `crlb`.
     """
     _check(jacobian, noise, weights)
     weighted = jacobian if weights is None else jacobian * weights[..., None]
@@ -61,15 +51,14 @@ def _check(jacobian: Array, noise: ArrayLike, weights: Array | None) -> None:
         raise usage_error("weights", weights, f"shape (..., {jacobian.shape[-2]}), one for each sample")
 
 
-def crlb_from_fisher(fisher: Float[Array, "... params params"], keep: int | None = None) -> Float[Array, "... keep"]:
+def crlb_from_fisher(fisher: Float[Array, "... params params"]) -> Float[Array, "... params"]:
     """Diagonal of the inverse Fisher matrix: infinite, not NaN, for what cannot be told from the rest.
 
     Args:
         fisher: `(..., params, params)`, symmetric and positive semi-definite, in inverse units of the variances.
-        keep: how many leading parameters are of interest; the others are nuisances. All by default.
 
     Returns:
-        `(..., keep)` variances, in inverse units of `fisher`; gradients are finite wherever the variance is.
+        `(..., params)` variances, in inverse units of `fisher`; gradients are finite wherever the variance is.
     """
     size = fisher.shape[-1]
     least = 16 * size * jnp.finfo(fisher.dtype).eps
@@ -79,7 +68,7 @@ def crlb_from_fisher(fisher: Float[Array, "... params params"], keep: int | None
     scale = jnp.where(known, 1 / jnp.sqrt(jnp.where(known, diagonal, 1)), 0)
     unit = fisher * scale[..., :, None] * scale[..., None, :]
     found = []
-    for k in range(size if keep is None else keep):
+    for k in range(size):
         order = jnp.array([i for i in range(size) if i != k] + [k])
         rest = unit[..., order, :][..., order]
         for _ in range(size - 1):
@@ -106,9 +95,10 @@ def crlb(
     """Cramér–Rao bounds on the variance of parameters.
 
     Args:
-        jacobian: `(..., samples, params)` derivatives of the samples, in units of the signal by the parameters'.
+        jacobian: `(..., samples, params)` derivatives of the samples, real or complex, in units of the signal by those
+            of the parameters.
         noise: standard deviation of each part of a sample, in units of the signal; a number, or `(...)`.
-        weights: `(..., samples)` relative precision of each sample.
+        weights: `(..., samples)` relative precision of each sample, such as how often it is repeated.
         signal: `(..., samples)` the samples themselves, in the units of `noise`: their complex scale, M0, is then
             unknown too, a nuisance of two parameters. Without it the scale is known.
         nuisance: `(..., samples, others)` derivatives by further parameters that are unknown, but of no interest, in
@@ -120,34 +110,27 @@ def crlb(
         nothing; gradients are finite wherever the bound is.
 
     Raises:
-        ValueError: as `fisher_information`.
+        UsageError: on a noise that is not positive, or weights, a signal or nuisances of another length.
     """
     _check(jacobian, noise, weights)
-    columns = [jacobian[..., k] for k in range(jacobian.shape[-1])]
-    others = []
+    columns, others = [jacobian[..., k] for k in range(jacobian.shape[-1])], []
     if signal is not None:
         if signal.shape[-1:] != jacobian.shape[-2:-1]:
             raise usage_error("signal", signal, f"shape (..., {jacobian.shape[-2]}), one for each sample")
-        others.append(signal)
+        others = [signal]
     if nuisance is not None:
         if nuisance.ndim < 2 or nuisance.shape[-2] != jacobian.shape[-2]:
             raise usage_error("nuisance", nuisance, f"shape (..., {jacobian.shape[-2]}, others)")
-        others += [nuisance[..., k] for k in range(nuisance.shape[-1])]
+        others = [*others, *(nuisance[..., k] for k in range(nuisance.shape[-1]))]
+    if weights is not None:
+        columns, others = ([jnp.sqrt(weights) * column for column in each] for each in (columns, others))
     if any(jnp.iscomplexobj(column) for column in columns + others):
         # Where all is real the phase of M0 cannot be confused with anything.
-        others += [1j * signal] if signal is not None else []
-        columns, others = ([_parts(column) for column in each] for each in (columns, others))
-    if weights is not None:
-        root = jnp.sqrt(weights)
-        root = jnp.concatenate([root] * (columns[0].shape[-1] // root.shape[-1]), axis=-1)
-        columns, others = ([root * column for column in each] for each in (columns, others))
+        others = [*others, 1j * others[0]] if signal is not None else others
+        # Real and imaginary parts as twice as many samples.
+        columns, others = ([jnp.concatenate([x.real, x.imag], axis=-1) for x in each] for each in (columns, others))
     found = _unexplained(columns, others) * jnp.asarray(noise, columns[0].dtype) ** 2
     return found if values is None else found / values**2
-
-
-def _parts(samples: Array) -> Array:
-    """Real and imaginary parts as twice as many samples."""
-    return jnp.concatenate([jnp.real(samples), jnp.imag(samples)], axis=-1)
 
 
 def _unexplained(columns: list[Array], others: list[Array]) -> Array:
@@ -244,45 +227,28 @@ def tissue_bounds(
         tangents = [s * d.astype(s.dtype) for s, d in zip(size, direction, strict=True)]
         return jax.jvp(samples, (fields,), (tangents,))
 
-    if fields:
-        signal, slopes = jax.vmap(along, out_axes=(None, -1))(jnp.eye(len(fields), dtype=fields[0].dtype))
-    else:
-        signal = samples([])
-        slopes = signal[..., :0, None]
+    signal, slopes = jax.vmap(along, out_axes=(None, -1))(jnp.eye(len(fields)))
     columns = {name: slopes[..., i] for i, name in enumerate(names)}
     columns["m0"] = signal if relative else signal / jnp.abs(tissue.m0)[..., None]
     others = [columns[name] for name in nuisance if name not in targets]
     if ("m0" in targets or "m0" in nuisance) and jnp.iscomplexobj(signal):
         # Where all is real the phase of M0 is confused with nothing.
         others.append(1j * signal)
-    return crlb(
-        jnp.stack([columns[name] for name in targets], axis=-1),
-        noise=noise,
-        weights=weights,
-        nuisance=jnp.stack(others, axis=-1) if others else None,
-    )
+    jacobian = jnp.stack([columns[name] for name in targets], axis=-1)
+    return crlb(jacobian, noise=noise, weights=weights, nuisance=jnp.stack(others, axis=-1) if others else None)
 
 
 def relative_bounds(
     sequence: Sequence, tissue: Tissue, targets: Several[str] = ("t2",), noise: ArrayLike = 1.0
 ) -> Float[Array, "..."]:
-    """The relative bound that designs are made for: `Σ_θ var(θ) / θ²` over the targets.
+    """The relative bound that designs are made for, `(...)`: `Σ_θ var(θ) / θ²` over the targets, one a tissue [1].
 
     The complex M0 is unknown and everything else is known. The noise is relative to M0, so that a tissue's proton
-    density does not matter.
-
-    Args:
-        sequence: an object such as `FSE`.
-        tissue: parameters of any batch shape.
-        targets: names of fields of `tissue`.
-        noise: standard deviation of each part of a sample, in units of M0; a number.
-
-    Returns:
-        `(...)`, one bound a tissue [1].
+    density does not matter: a standard deviation of each part of a sample, in units of M0. Other arguments are those of
+    `tissue_bounds`.
     """
     unit = dataclasses.replace(tissue, m0=jnp.ones((), tissue.t1.dtype))
-    found = tissue_bounds(sequence, unit, targets, noise=noise, relative=True)
-    return found.sum(axis=-1)
+    return tissue_bounds(sequence, unit, targets, noise=noise, relative=True).sum(axis=-1)
 
 
 def reduce_bounds(

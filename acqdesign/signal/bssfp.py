@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY
 from functools import partial
 from typing import Any
 
@@ -9,23 +10,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from acqdesign.base.checks import usage_error
-from acqdesign.base.types import Array, Inexact, PRNGKey, Real
-from acqdesign.optim import held, resolve
+from acqdesign.base.types import Array, Inexact, PRNGKey
+from acqdesign.optim import held
 from acqdesign.scene.tissue import Tissue
-from acqdesign.signal._arguments import (
-    check_lengths,
-    check_phases,
-    decay,
-    echo_factor,
-    precession_phase,
-    steady_arguments,
-)
+from acqdesign.signal._arguments import check_lengths, decay, echo_factor, precession_phase, unit_phase
 from acqdesign.signal.engine import Echo, Interval, Spins, train, turns_of
-from acqdesign.signal.gradient_echo import MAX_FLIP, GradientEchoes
-from acqdesign.signal.sequence import number
+from acqdesign.signal.starts import start_flips
+from acqdesign.signal.trains import MAX_FLIP, GradientEchoes
 
 
 class BSSFP(GradientEchoes):
@@ -39,14 +32,11 @@ class BSSFP(GradientEchoes):
     Args:
         flips: flip angles `(N,)` [rad]: the pulses of a train, or with `steady` those of N acquisitions that are each
             in their steady state.
-        tr: repetition times, `()` or `(N,)` [s]; one value for trains of tissues with a T2'.
-        te: echo times, `()` or `(N,)` [s]; None for `tr / 2`. One value for trains of tissues with a T2'.
-        phases: phases of the pulses of a train `(N,)` [rad], of which only differences matter; None: they alternate
-            between 0 and π.
+        tr: as the further arguments, that of `SSFPFID`; one value for trains of tissues with a T2'.
+        te: likewise; None for `tr / 2`.
+        phases: likewise; None: they alternate between 0 and π.
         phase_increment: step of the pulses' phase in the steady state, `()` or `(N,)` [rad].
-        inversion_time: from an inversion to the first pulse of a train [s]; None for no inversion.
-        inversion_efficiency: `-Mz` after over `Mz` before the inversion [1].
-        steady: whether each flip is in its own steady state.
+        steady: whether each flip is in its own steady state, without phases or inversion.
 
     Raises:
         UsageError: for times that are not positive, TE > TR, or lengths that differ.
@@ -54,74 +44,43 @@ class BSSFP(GradientEchoes):
     Freeman & Hill, J Magn Reson 4:366, 1971.
     """
 
-    phase_increment: Real | float = held()
-    steady: bool = eqx.field(static=True)
+    te: Any = None
+    _: KW_ONLY
+    phase_increment: Any = held(default=math.pi)
+    steady: bool = eqx.field(static=True, default=False)
 
-    def __init__(
-        self,
-        flips: Any,
-        tr: Any,
-        te: Any = None,
-        *,
-        phases: Any = None,
-        phase_increment: Any = math.pi,
-        inversion_time: Any = None,
-        inversion_efficiency: Any = 1.0,
-        steady: bool = False,
-    ):
-        if steady and not (phases is None and inversion_time is None):
+    def __post_init__(self) -> None:
+        if self.steady and not (self.phases is None and self.inversion_time is None):
             expected, remedy = "no phases or inversion with it", "Give phase_increment, or leave steady out."
             raise usage_error("steady", True, expected, remedy)
-        self.phase_increment = number("phase_increment", phase_increment)
-        self.steady = bool(steady)
-        super().__init__(
-            flips, tr, te, phases=phases, inversion_time=inversion_time, inversion_efficiency=inversion_efficiency
-        )
+        super().__post_init__()
+
+    def values(self, tissue: Tissue | None = None) -> dict[str, Array]:
+        values = super().values(tissue)
+        check_lengths("phase_increment", values["phase_increment"], self.readouts())
+        return values
 
     def signal(self, tissue: Tissue) -> Inexact[Array, "... pulses"]:
         """Signal `(..., N)`; that of a train is real without `phases` and `b0` and for a real `m0`."""
         if self.steady:
-            this = resolve(self)
-            te = 0.5 * this.tr if this.te is None else this.te
-            return _steady(steady_arguments(this.flips, this.tr, te, tissue), this.phase_increment)
+            return _steady(self.steady_values(tissue))
         values = self.values(tissue)
         if tissue.t2_prime is not None and (values["tr"].ndim or values["te"].ndim):
             raise usage_error("tr, te", "a time for each pulse", "one tr and one te for tissues with a T2'")
-        if "phases" in values:
-            check_phases(values["phases"], self.readouts())
         return _train(values | {"z0": self.prepared(values)})
 
     def design(self) -> Mapping[str, Any]:
-        """Entries of `design.npz`."""
         alternating = np.pi * (np.arange(self.readouts()) % 2)
         return {**super().design(), "phases_rad": alternating if self.phases is None else self.phases}
 
     @classmethod
     def start(
-        cls,
-        tissue: Tissue,
-        key: PRNGKey,
-        *,
-        echoes: int = 400,
-        tr: float = 5e-3,
-        ti: float | None = 20e-3,
-        start: str | None = None,
-        rms: float | None = None,
-        upper: float = MAX_FLIP,
-    ) -> "BSSFP":
-        """A train to start learning from, after an inversion, echoes in the middle of TR; see `start_flips`.
-
-        Args:
-            tissue: of the precision to work in.
-            key: for random starts.
-            echoes: number of pulses.
-            tr: repetition time [s].
-            ti: inversion time [s], or None for no inversion.
-            start: name of a start; `sinusoid` unless given.
-            rms: root mean square of the flips [rad].
-            upper: largest flip [rad].
-        """
-        return cls.start_of(tissue, key, echoes, start, upper, rms, tr=tr, inversion_time=ti)
+        cls, tissue: Tissue, key: PRNGKey, *, echoes: int = 400, tr: float = 5e-3, ti: float | None = 20e-3,
+        start: str | None = None, rms: float | None = None, upper: float = MAX_FLIP,
+    ) -> "BSSFP":  # fmt: skip
+        """A train to start learning from, echoes in the middle of TR; arguments as of `SSFPFID.start`."""
+        flips = start_flips(start or "sinusoid", echoes, level=rms, upper=upper, key=key)
+        return cls(jnp.asarray(flips, tissue.t1.dtype), tr, inversion_time=ti)
 
 
 @jax.jit
@@ -132,16 +91,12 @@ def _train(values: Spins) -> Array:
     spins: Spins = {name: values[name] for name in ("t1", "t2", "m0", "b1", "b0", "z0") if name in values}
     play = partial(train, values["flips"], turns=turns)
     if "t2_prime" not in values:
-        return play([Interval(te), Interval(tr - te)], spins, _centre, read=1)
+        return play([Interval(te), Interval(tr - te)], spins, read=1)
     # The spread is the voxel's dephasing, one order a tr; the echo sees every order at its own time.
     if "b0" in spins:
         spins["centre"] = spins.pop("b0")
     spins["t2_prime"] = values["t2_prime"]
-    return play([Interval(tr, 1)], spins, _spread(tr, te), read=0, lead=n)
-
-
-def _centre(spins: Spins, orders: int) -> Echo:
-    return lambda state: spins["m0"] * state.plus[0]
+    return play([Interval(tr, 1)], spins, read=0, make_echo=_spread(tr, te), lead=n)
 
 
 def _spread(tr: Array, te: Array) -> Callable[[Spins, int], Echo]:
@@ -161,7 +116,7 @@ def _spread(tr: Array, te: Array) -> Callable[[Spins, int], Echo]:
     return make_echo
 
 
-def _steady(values: dict[str, Array], phase_increment: Any) -> Array:
+def _steady(values: dict[str, Array]) -> Array:
     """The steady state.
 
     With θ the turn in one `tr` (off-resonance less phase increment) and E1, E2 the decays over it,
@@ -169,24 +124,18 @@ def _steady(values: dict[str, Array], phase_increment: Any) -> Array:
     after the pulse. It is summed here as the two geometric series of `Σ_n c_n exp(inθ)`, so that T2', a
     Lorentzian spread of off-resonance, weighs each term by `exp(-|te + n tr| / T2')`.
     """
-    cos, sin, e1, e2, tr, te = (values[name] for name in ("cos", "sin", "e1", "e2", "tr", "te"))
-    step = check_lengths("phase_increment", jnp.asarray(phase_increment), cos.shape[-1])
-    step = step.astype(cos.dtype)
-    turn = lax.complex(jnp.cos(step), -jnp.sin(step))
+    mirrored, e2, tr, te = (values[name] for name in ("mirrored", "e2", "tr", "te"))
+    turn = unit_phase(-values["phase_increment"])
     if "b0" in values:
         turn = turn * precession_phase(tr, values["b0"])
-    ahead, behind, over_tr = jnp.ones((3, 1), cos.dtype)
+    ahead, behind, over_tr = jnp.ones((3, 1), te.dtype)
     if "t2_prime" in values:
         ahead, behind, over_tr = (decay(time, values["t2_prime"]) for time in (te, tr - te, tr))
 
-    recovered = 1.0 - cos * e1
-    recovered = jnp.where(recovered == 0, 1.0, recovered)
-    mirrored = (cos - e1) / recovered
     square = (1.0 - e2**2) * (1.0 - (mirrored * e2) ** 2)
     damped = square > 0  # not where T1 and T2 are infinite: without any decay there is no steady state
     root = jnp.sqrt(jnp.where(damped, square, 1.0))
     ratio = jnp.where(damped, e2 * (1.0 + mirrored) / (1.0 + mirrored * e2**2 + root), 0.0)
     series = (1.0 - e2 * ratio) * ahead / (1.0 - over_tr * ratio * turn)
     series += (ratio - e2) * behind * turn.conj() / (1.0 - over_tr * ratio * turn.conj())
-    gain = values["m0"] * echo_factor(te, t2=values["t2"], b0=values.get("b0"))
-    return gain * sin * (1.0 - e1) / recovered / root * series
+    return values["m0"] * echo_factor(te, values, ("t2", "b0")) * values["ernst"] / root * series

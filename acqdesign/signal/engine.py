@@ -22,15 +22,17 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Inexact
 
 from acqdesign.base.checks import check_count, usage_error
-from acqdesign.scene.tissue import Tissue, check_relaxation
+from acqdesign.scene.tissue import Tissue
 from acqdesign.signal._arguments import (
     check_flips,
     check_phases,
     check_times,
     decay,
+    echo_factor,
     in_one_precision,
     precession_phase,
-)
+    unit_phase,
+)  # fmt: skip
 
 WINDOWS = 8
 """Scans of different width that an exact train is cut into; more would save little and compile longer."""
@@ -78,28 +80,32 @@ Echo = Callable[[State], Array]
 
 
 def rotate(state: State, angle: Array, cos: Array, sin: Array) -> State:
-    """A pulse about y: `(F+ + F-)/2` and `Z` turn into each other; `(F+ - F-)/2`, along the axis, stays.
-
-    Derivatives are those by `angle`; `cos` and `sin` are its own, found before the scan.
-    """
+    """A pulse about y: `(F+ + F-)/2` and `Z` turn into each other; `(F+ - F-)/2`, along the axis, stays."""
     across, along = 0.5 * (state.plus + state.minus), 0.5 * (state.plus - state.minus)
-    across, z = _turn(across, state.z, angle, cos, sin)
+    across, z = turn(angle, cos, sin, across, state.z)
     return State(across + along, across - along, z)
 
 
 @jax.custom_jvp
-def _turn(across: Array, z: Array, angle: Array, cos: Array, sin: Array) -> tuple[Array, Array]:
-    return cos * across + sin * z, cos * z - sin * across
+def turn(angle: Array, cos: Array, sin: Array, q: Array, w: Array) -> tuple[Array, Array]:
+    """Rotates `(q, w)` by `angle`, of which `cos` and `sin` are given, and known to depend on it."""
+    return cos * q + sin * w, cos * w - sin * q
 
 
-@_turn.defjvp
+@turn.defjvp
 def _turn_jvp(primals: tuple, tangents: tuple) -> tuple:
-    # One product with the turned state for the angle, where the rule of products would have two each.
-    across_dot, z_dot, angle_dot, _, _ = tangents
-    across, z = _turn(*primals)
-    *_, cos, sin = primals
-    pushed = (cos * across_dot + sin * z_dot + angle_dot * z, cos * z_dot - sin * across_dot - angle_dot * across)
-    return (across, z), pushed
+    # One product with the angle's tangent instead of two by cosine and sine: one sum over orders in reverse mode.
+    # Where JAX drops this rule, having transposed it, what follows differentiates by cosine and sine instead.
+    angle, cos, sin, q, w = primals
+    by_angle, _, _, by_q, by_w = tangents
+    q, w = turn(angle, cos, sin, q, w)
+    turned_q, turned_w = turn(angle, cos, sin, by_q, by_w)
+    return (q, w), (turned_q + by_angle * w, turned_w - by_angle * q)
+
+
+def in_frame(state: State, turn: Array) -> State:
+    """The state in a frame in which F+ is `turn` times what it was."""
+    return State(turn * state.plus, turn.conj() * state.minus, state.z)
 
 
 def shift(state: State, orders: int) -> State:
@@ -107,17 +113,22 @@ def shift(state: State, orders: int) -> State:
     plus, minus, z = state
     for _ in range(abs(orders)):
         if orders > 0:
-            minus = _move(minus, -1)
-            plus = _at_zero(minus.conj(), _move(plus, 1))
+            minus = moved(minus, -1)
+            plus = _at_zero(minus.conj(), moved(plus, 1))
         else:
-            plus = _move(plus, -1)
-            minus = _at_zero(plus.conj(), _move(minus, 1))
+            plus = moved(plus, -1)
+            minus = _at_zero(plus.conj(), moved(minus, 1))
     return State(plus, minus, z)
 
 
-def _move(rows: Array, by: int) -> Array:
-    up, down = max(by, 0), max(-by, 0)
-    return jnp.pad(rows[down : rows.shape[0] - up], ((up, down), (0, 0)))
+def moved(rows: Array, by: int) -> Array:
+    """`rows` moved up by so many, with zeros where none come from."""
+    return lax.pad(rows, jnp.zeros((), rows.dtype), [(by, -by, 0)] + [(0, 0, 0)] * (rows.ndim - 1))
+
+
+def resized(rows: Array, orders: int) -> Array:
+    """The first `orders` rows, with zeros where there are fewer."""
+    return lax.pad(rows, jnp.zeros((), rows.dtype), [(0, orders - len(rows), 0)] + [(0, 0, 0)] * (rows.ndim - 1))
 
 
 def _at_zero(value: Array, rows: Array) -> Array:
@@ -167,13 +178,17 @@ def _windows(n: int, segment: int, reach: int, lead: int, n_states: int | None) 
     return windows
 
 
+def _centre(spins: Spins, orders: int) -> Echo:
+    return lambda state: spins["m0"] * state.plus[0]
+
+
 def train(
     flips: Array,
     intervals: Sequence[Interval],
     spins: Spins,
-    make_echo: Callable[[Spins, int], Echo],
     *,
     read: int,
+    make_echo: Callable[[Spins, int], Echo] = _centre,
     turns: Array | None = None,
     lead: int | None = None,
     n_states: int | None = None,
@@ -184,8 +199,9 @@ def train(
         flips: flip angles `(N,)`.
         intervals: what follows each pulse, with durations as arrays.
         spins: arrays that broadcast against each other.
-        make_echo: from a block of tissues and a number of orders, the function of the state that is the echo.
         read: the echo is read after so many intervals.
+        make_echo: from a block of tissues and a number of orders, the function of the state that is the echo; that of a
+            spoiled voxel unless given.
         turns: factor `(N,)`, real or complex, that brings F+ into the frame of the pulse that follows.
         lead: the highest order that can still reach an echo read right after the same pulse.
         n_states: orders kept, or None for all that reach an echo.
@@ -211,7 +227,7 @@ def train(
 
         def period(state: State, x: dict[str, Array]) -> tuple[State, Array]:
             if "turn" in x:
-                state = State(x["turn"] * state.plus, x["turn"].conj() * state.minus, state.z)
+                state = in_frame(state, x["turn"])
             states = [rotate(state, x["angle"], x["cos"], x["sin"])]
             for i, each in enumerate(intervals):
                 precess = fixed[i] or precession(x[f"duration{i}"], each.orders, spins, orders)
@@ -236,7 +252,7 @@ def train(
                 x["angle"] = jnp.broadcast_to(angle, (segment, tissues))
                 return lax.scan(period, state, x, unroll=unroll)
 
-            state = State(*(_resize(rows, orders) for rows in state))
+            state = State(*(resized(rows, orders) for rows in state))
             part = {name: x[first : first + segments] for name, x in xs.items()}
             # Reverse mode keeps the states between segments and replays what is inside.
             state, echoes = lax.scan(jax.checkpoint(play, prevent_cse=False), state, part)
@@ -246,10 +262,6 @@ def train(
 
     widest = max(orders for _, orders in windows)
     return map_tissues(block, spins, 3 * widest * jnp.dtype(dtype).itemsize, n // segment)
-
-
-def _resize(rows: Array, orders: int) -> Array:
-    return jnp.pad(rows[:orders], ((0, max(orders - rows.shape[0], 0)), (0, 0)))
 
 
 def map_tissues(
@@ -289,8 +301,7 @@ def map_tissues(
 
 def turns_of(phases: Array) -> Array:
     """The factors that bring F+ from the frame of each pulse to that of the next."""
-    steps = jnp.diff(phases, prepend=phases[:1])
-    return lax.complex(jnp.cos(steps), -jnp.sin(steps))
+    return unit_phase(-jnp.diff(phases, prepend=phases[:1]))
 
 
 def epg(
@@ -301,7 +312,6 @@ def epg(
     read: int = 0,
     phases: ArrayLike | None = None,
     z0: ArrayLike = 1.0,
-    gain: ArrayLike = 1.0,
     order_moment: ArrayLike | None = None,
     n_states: int | None = None,
 ) -> Inexact[Array, "... pulses"]:
@@ -317,7 +327,6 @@ def epg(
         read: the echo is read after so many intervals.
         phases: phases of the pulses `(N,)` [rad], of which only differences matter. Left out, all are equal.
         z0: longitudinal magnetisation before the first pulse, relative to `m0`; broadcasts to the batch shape.
-        gain: factor on all echoes, real or complex; likewise.
         order_moment: the dephasing that is one order [rad/m].
         n_states: orders kept; left out, all that reach an echo, which is exact.
 
@@ -328,15 +337,13 @@ def epg(
         UsageError: for times that are negative or NaN, T2 > 2 T1, or lengths that differ.
     """
     if not 0 <= read <= len(intervals):
-        expected = f"a number of intervals, at most the {len(intervals)} that there are"
-        raise usage_error("read", read, expected)
+        raise usage_error("read", read, f"a number of intervals, at most the {len(intervals)} that there are")
     if n_states is not None:
         check_count("n_states", n_states)
     durations = {f"duration{i}": each.duration for i, each in enumerate(intervals)}
     values = in_one_precision(
-        flips=flips, phases=phases, z0=z0, gain=gain, order_moment=order_moment, **tissue.effects(), **durations
+        flips=flips, phases=phases, z0=z0, order_moment=order_moment, **tissue.effects(), **durations
     )
-    check_relaxation(values["t1"], values["t2"])
     n = check_flips(values["flips"])
     for name in durations:
         check_times(name.replace("duration", "duration of interval "), values[name], n)
@@ -348,8 +355,7 @@ def epg(
 @partial(jax.jit, static_argnums=(1, 2, 3))
 def _epg(values: Spins, orders: tuple[int, ...], read: int, n_states: int | None) -> Array:
     """Echoes from checked arguments; compiled once for equal shapes, outside of `jit` too."""
-    spins: Spins = {name: values[name] for name in ("t1", "t2", "z0", "b1", "b0") if name in values}
-    spins["gain"] = values["m0"] * values["gain"]
+    spins: Spins = {name: values[name] for name in ("t1", "t2", "m0", "z0", "b1", "b0") if name in values}
     diffuses = "diffusivity" in values and "order_moment" in values
     if diffuses:
         spins["damping"] = values["diffusivity"] * values["order_moment"] ** 2
@@ -357,19 +363,8 @@ def _epg(values: Spins, orders: tuple[int, ...], read: int, n_states: int | None
     periods = [Interval(values[f"duration{i}"], each) for i, each in enumerate(orders)]
 
     # A first wait without gradient does the same to the echo before and after it: one interval fewer.
-    early = None
-    if read == 1 and len(periods) > 1 and periods[0].orders == 0 and not diffuses:
+    if read == 1 and len(periods) > 1 and orders[0] == 0 and not (diffuses or periods[0].duration.ndim):
         wait, after, *rest = periods
-        if not wait.duration.ndim:
-            early, read = wait.duration, 0
-            periods = [Interval(wait.duration + after.duration, after.orders), *rest]
-
-    def make_echo(spins: Spins, orders: int) -> Echo:
-        gain = spins["gain"]
-        if early is not None:
-            gain = gain * decay(early, spins["t2"])
-            if "b0" in spins:
-                gain = gain * precession_phase(early, spins["b0"])
-        return lambda state: gain * state.plus[0]
-
-    return train(values["flips"], periods, spins, make_echo, read=read, turns=turns, n_states=n_states)
+        spins["m0"] = spins["m0"] * echo_factor(wait.duration, spins, ("t2", "b0"))
+        periods, read = [Interval(wait.duration + after.duration, after.orders), *rest], 0
+    return train(values["flips"], periods, spins, read=read, turns=turns, n_states=n_states)

@@ -22,8 +22,8 @@ from jax import lax
 from acqdesign.base.checks import as_real, usage_error
 from acqdesign.base.types import Array, Inexact
 from acqdesign.scene.tissue import Tissue
-from acqdesign.signal._arguments import check_times, in_one_precision
-from acqdesign.signal.engine import Spins, State, map_tissues, precession, rotate, shift
+from acqdesign.signal._arguments import check_number, check_times, in_one_precision, unit_phase
+from acqdesign.signal.engine import Spins, State, in_frame, map_tissues, precession, rotate, shift
 
 _LONGEST_PATTERN = 128
 
@@ -92,17 +92,14 @@ def _kind(number: int, event: Event) -> _Kind:
 
 def _values(number: int, event: Event) -> dict[str, Array]:
     """The numbers of an event as scalars."""
-    fields = {"angle": "angle", "duration": "time", "te": "time", "phase": "phase"}
     found = {}
-    for field, name in fields.items():
-        value = getattr(event, field, None)
-        if value is not None:
-            array = as_real(f"events: {field} of event {number}", value)
-            if array.ndim:
-                raise usage_error(f"events: {field} of event {number}", array, "one number")
-            if name == "time":
-                check_times(f"events: {field} of event {number}", array, 1)
-            found[name] = array
+    for field in ("angle", "duration", "te", "phase"):
+        if (value := getattr(event, field, None)) is not None:
+            name = f"events: {field} of event {number}"
+            found[field] = as_real(name, value)
+            check_number(name, found[field])
+            if field in ("duration", "te"):
+                check_times(name, found[field], 1)
     return found
 
 
@@ -182,14 +179,16 @@ def _play(patterns: tuple, orders: int, numbers: list, spins: Spins) -> Array:
     def step(kind: _Kind, x: dict[str, Array], state: State, spins: Spins) -> tuple[State, Array | None]:
         if kind.event is Spoil:
             return State(jnp.zeros_like(state.plus), jnp.zeros_like(state.minus), state.z), None
-        turn = lax.complex(jnp.cos(x["phase"]), jnp.sin(x["phase"])) if kind.phased else None
+        turn = unit_phase(x["phase"]) if kind.phased else None
         if kind.event is Pulse:
             angle = jnp.broadcast_to(x["angle"] * spins["b1"], state.z.shape[1:])
             if turn is not None:
-                state = State(turn.conj() * state.plus, turn * state.minus, state.z)
+                state = in_frame(state, turn.conj())
             state = rotate(state, angle, jnp.cos(angle), jnp.sin(angle))
-            return (state if turn is None else State(turn * state.plus, turn.conj() * state.minus, state.z)), None
-        state = shift(precession(x["time"], kind.orders, spins, orders)(state), kind.orders)
+            return (state if turn is None else in_frame(state, turn)), None
+        state = shift(
+            precession(x["te" if kind.event is Readout else "duration"], kind.orders, spins, orders)(state), kind.orders
+        )
         if kind.event is Wait:
             return state, None
         return state, state.plus[0] if turn is None else turn.conj() * state.plus[0]

@@ -17,6 +17,7 @@ Hennig, J. Magn. Reson. 78 (1988); Weigel, J. Magn. Reson. Imaging 41 (2015).
 
 import math
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, InitVar
 from functools import partial
 from typing import Any
 
@@ -25,18 +26,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import as_real, check_choice, check_count, check_positive, is_concrete, usage_error
-from acqdesign.base.types import Array, Inexact, PRNGKey, Real
+from acqdesign.base.checks import check_choice, check_count, usage_error
+from acqdesign.base.types import Array, Inexact, PRNGKey
 from acqdesign.base.units import ms_from_s, rad_from_deg
-from acqdesign.optim import Constraint, Limits, held, resolve
-from acqdesign.optim.parts import is_parametrised
+from acqdesign.optim import Limits, held, resolve
 from acqdesign.scene.tissue import Tissue
-from acqdesign.signal._arguments import check_flips, check_phases, check_times, decay, in_one_precision
-from acqdesign.signal._fse_steady import spoiled_echoes, steady_echoes, steady_orders
-from acqdesign.signal._fse_train import Train, echoes, make_pulses, unit_phase
+from acqdesign.signal._arguments import check_number, check_repetition, check_times, decay, unit_phase
+from acqdesign.signal._fse import Train, echoes, make_pulses, spoiled_echoes, steady_echoes, steady_orders
 from acqdesign.signal.engine import Spins, map_tissues
-from acqdesign.signal.sequence import Sequence, number
 from acqdesign.signal.starts import start_flips
+from acqdesign.signal.trains import PulseTrain
 
 SPOILING = ("transverse", "complete")
 """What is lost between trains."""
@@ -45,7 +44,7 @@ _TISSUES = 128
 """On a CPU as many tissues go through a train together; of those in which many orders last, fewer."""
 
 
-class FSE(Sequence):
+class FSE(PulseTrain):
     """A train of refocusing pulses.
 
     Args:
@@ -75,63 +74,55 @@ class FSE(Sequence):
             that does not fit into `tr`.
     """
 
-    flips: Real
-    esp: Real | float
-    tr: Real | float | None
-    te: float | None = eqx.field(static=True)
-    excitation: Real | float
-    excitation_phase: Real | float | None
-    phases: Real | None = held()
-    t2_prep: Real | float | None
-    order_moment: Real | float | None = held()
-    spoiling: str = eqx.field(static=True)
-    n_states: int | None = eqx.field(static=True)
+    flips: Any = None
+    esp: Any = 10e-3
+    _: KW_ONLY
+    echoes: InitVar[int | None] = None
+    tr: Any = None
+    te: float | None = eqx.field(static=True, default=None)
+    excitation: Any = math.pi / 2
+    excitation_phase: Any = None
+    phases: Any = held(default=None)
+    t2_prep: Any = None
+    order_moment: Any = held(default=None)
+    spoiling: str = eqx.field(static=True, default="transverse")
+    n_states: int | None = eqx.field(static=True, default=None)
 
-    def __init__(
-        self,
-        flips: Any = None,
-        esp: Any = 10e-3,
-        *,
-        echoes: int | None = None,
-        tr: Any = None,
-        te: float | None = None,
-        excitation: Any = math.pi / 2,
-        excitation_phase: Any = None,
-        phases: Any = None,
-        t2_prep: Any = None,
-        order_moment: Any = None,
-        spoiling: str = "transverse",
-        n_states: int | None = None,
-    ):
-        if (flips is None) == (echoes is None):
+    def __post_init__(self, echoes: int | None) -> None:  # type: ignore[override]
+        if (self.flips is None) == (echoes is None):
             raise usage_error("flips", f"flips and echoes = {echoes}", "one of the two")
-        if flips is None:
-            flips = jnp.full(check_count("echoes", echoes), math.pi)
-        times = {"esp": esp, "tr": tr, "excitation": excitation, "excitation_phase": excitation_phase,
-                 "t2_prep": t2_prep, "order_moment": order_moment}  # fmt: skip
-        for name, value in times.items():
-            setattr(self, name, None if value is None else number(name, value))
-        self.flips = flips if is_parametrised(flips) else as_real("flips", flips)
-        self.phases = None if phases is None else as_real("phases", phases)
-        self.spoiling = check_choice("spoiling", spoiling, SPOILING)
-        self.n_states = None if n_states is None else check_count("n_states", n_states)
-        self.te = None if te is None else float(te)
-        _check(self._values())
+        if echoes is not None:
+            self.flips = jnp.full(check_count("echoes", echoes), math.pi)
+        check_choice("spoiling", self.spoiling, SPOILING)
+        if self.n_states is not None:
+            check_count("n_states", self.n_states)
+        self.te = None if self.te is None else float(self.te)
+        super().__post_init__()
 
-    def _values(self) -> dict[str, Any]:
-        names = ("flips", "esp", "tr", "excitation", "excitation_phase", "phases", "t2_prep", "order_moment")
-        this = resolve(self)
-        return in_one_precision(**{name: getattr(this, name) for name in names})
+    def values(self, tissue: Tissue | None = None) -> dict[str, Array]:
+        values = super().values(tissue)
+        for name in ("esp", "t2_prep", "tr", "excitation", "excitation_phase", "order_moment"):
+            if name in values:
+                check_number(name, values[name], positive=name in ("esp", "tr"))
+        if "t2_prep" in values:
+            check_times("t2_prep", values["t2_prep"], 1)
+        check_repetition(values, "t2_prep")
+        return values
 
     @property
     def te_echo(self) -> int:
-        """The echo, from 0, that defines contrast."""
-        esp, echoes = float(self.esp), self.readouts()
-        return echo_of_te(min(0.080, echoes * esp) if self.te is None else self.te, esp, echoes)
+        """The echo, from 0, that defines contrast: that nearest to `te`; echo `n` is at `(n + 1) esp`.
 
-    def readouts(self) -> int:
-        """The number of echoes."""
-        return resolve(self).flips.shape[0]
+        Raises:
+            UsageError: if `te` lies outside the train.
+        """
+        esp, echoes = float(self.esp), self.readouts()
+        te = min(0.080, echoes * esp) if self.te is None else self.te
+        echo = round(te / esp) - 1 if math.isfinite(te) else -1
+        if not 0 <= echo < echoes:
+            span = f"{ms_from_s(esp):g} to {ms_from_s(echoes * esp):g} ms"
+            raise usage_error("te", f"{ms_from_s(te):g} ms", f"a time inside the train, {span}")
+        return echo
 
     def contrast(self, tissue: Tissue) -> Array:
         """Ideal spin-echo signal at the effective echo time, `m0 exp(-te/T2)`."""
@@ -139,8 +130,7 @@ class FSE(Sequence):
 
     def signal(self, tissue: Tissue) -> Inexact[Array, "... echoes"]:
         """Echoes `(..., N)`; real unless `m0` is complex or a phase is given."""
-        values = in_one_precision(**self._values(), **tissue.effects())
-        n = _check(values)
+        values, n = self.values(tissue), self.readouts()
         lasting = self.tr is not None and self.spoiling == "transverse"
         every = steady_orders(n, values["flips"].dtype) if lasting else n // 2 + 1
         orders = every if self.n_states is None else min(self.n_states, every)
@@ -148,21 +138,16 @@ class FSE(Sequence):
             values.pop("diffusivity", None)
         return _simulate(values, orders, lasting)
 
-    def limits(self) -> tuple[Constraint, ...]:
-        """Flips between 0 and 180°."""
-        return (Limits(0.0, math.pi, where="flips"),)
-
     @classmethod
     def usual_limits(cls) -> Limits:
         """A root mean square of 60°."""
         return Limits(0.0, math.pi, rms=rad_from_deg(60.0))
 
     def design(self) -> Mapping[str, Any]:
-        """Entries of `design.npz`."""
         this = resolve(self)
         n, esp = this.readouts(), float(this.esp)
-        given = {"tr_s": np.atleast_1d(this.tr) if this.tr is not None else None}
-        return given | {
+        return {
+            "tr_s": None if this.tr is None else np.atleast_1d(this.tr),
             "flips_rad": this.flips,
             "phases_rad": np.zeros(n) if this.phases is None else this.phases,
             "te_s": esp * np.arange(1, n + 1),
@@ -176,56 +161,18 @@ class FSE(Sequence):
 
     @classmethod
     def start(
-        cls,
-        tissue: Tissue,
-        key: PRNGKey,
-        *,
-        echoes: int = 32,
-        esp: float = 10e-3,
-        tr: float | None = 1.0,
-        te: float | None = None,
-        excitation: float = math.pi / 2,
-        start: str | None = None,
-        rms: float | None = None,
-        upper: float = math.pi,
-    ) -> "FSE":
-        """A train to start learning from.
+        cls, tissue: Tissue, key: PRNGKey, *, echoes: int = 32, esp: float = 10e-3, tr: float | None = 1.0,
+        te: float | None = None, excitation: float = math.pi / 2,
+        start: str | None = None, rms: float | None = None, upper: float = math.pi,
+    ) -> "FSE":  # fmt: skip
+        """A train to start learning from; see `FSE`.
 
-        Args:
-            tissue: whose first entry an `exponential` start is solved for.
-            key: for `comb` and `random`.
-            echoes: number of pulses.
-            esp: echo spacing [s].
-            tr: repetition time [s].
-            te: effective echo time [s].
-            excitation: its flip [rad].
-            start: one of `STARTS`; `constant` unless given.
-            rms: root mean square of the flips [rad], `upper` unless given.
-            upper: largest flip [rad].
+        Its flips are those of `start_flips`: for the `start` named, `constant` unless given, a root mean square of
+        `rms`, `upper` unless given, and at most `upper` [rad]. An `exponential` start is solved for the first tissue.
         """
-        level = upper if rms is None else min(rms, upper)
-        flips = start_flips(
-            start or "constant", echoes, level=level, upper=upper, key=key,
-            esp=esp, t1=_first(tissue.t1), t2=_first(tissue.t2),
-        )  # fmt: skip
+        train = {"esp": esp, "t1": float(np.ravel(tissue.t1)[0]), "t2": float(np.ravel(tissue.t2)[0])}
+        flips = start_flips(start or "constant", echoes, level=rms, upper=upper, key=key, **train)
         return cls(jnp.asarray(flips, tissue.t1.dtype), esp, tr=tr, te=te, excitation=excitation)
-
-
-def _first(values: Array) -> float:
-    return float(np.ravel(values)[0])
-
-
-def echo_of_te(te: float, esp: float, echoes: int) -> int:
-    """The echo, from 0, nearest to an effective echo time; echo `n` is at `(n + 1) esp`.
-
-    Raises:
-        UsageError: if it lies outside the train.
-    """
-    echo = round(te / esp) - 1 if math.isfinite(te) else -1
-    if not 0 <= echo < echoes:
-        span = f"{ms_from_s(esp):g} to {ms_from_s(echoes * esp):g} ms"
-        raise usage_error("te", f"{ms_from_s(te):g} ms", f"a time inside the train, {span}")
-    return echo
 
 
 @partial(jax.jit, static_argnums=(1, 2))
@@ -247,29 +194,6 @@ def _simulate(values: Spins, orders: int, lasting: bool) -> Array:
     bytes_each = 3 * orders * values["flips"].dtype.itemsize
     found = map_tissues(block, spins, bytes_each, n, at_once=_TISSUES // 8 if lasting else _TISSUES)
     return values["m0"][..., None] * found
-
-
-def _check(values: dict[str, Array]) -> int:
-    """The number of pulses, where all arguments are as they should be."""
-    n = check_flips(values["flips"])
-    for name in ("esp", "t2_prep", "tr", "excitation", "excitation_phase", "order_moment"):
-        if name in values and values[name].ndim:
-            raise usage_error(name, values[name], "one number")
-    check_positive("esp", values["esp"])
-    if "t2_prep" in values:
-        check_times("t2_prep", values["t2_prep"], n)
-    if "phases" in values:
-        check_phases(values["phases"], n)
-    if "tr" in values:
-        check_positive("tr", values["tr"])
-        times = [values[name] for name in ("tr", "esp", "t2_prep") if name in values]
-        if all(is_concrete(time) for time in times):
-            tr, esp, *prep = map(float, times)
-            least = sum(prep) + n * esp
-            if tr < least * (1 - 1e-6):
-                parts = "t2_prep and " if prep else ""
-                raise usage_error("tr", f"{tr:g} s", f"at least {parts}the train's {n} x esp = {least:g} s")
-    return n
 
 
 def _train(values: Spins, spins: Spins) -> Train:

@@ -19,9 +19,9 @@ from acqdesign.base.checks import (
     check_positive,
     is_concrete,
     usage_error,
-)
+)  # fmt: skip
 from acqdesign.scene.tissue import Tissue
-from acqdesign.signal._arguments import in_one_precision
+from acqdesign.signal._arguments import in_one_precision, unit_phase
 from acqdesign.signal.sequence import Sequence, checked_signal
 
 
@@ -139,13 +139,12 @@ def slice_profile(
         time = jnp.arange(samples, dtype=dtype) - 0.5 * (samples - 1)
         turned = step[:, None] * time
         # About the middle of the pulse, where the gradient's rewinder refocuses it; samples are held, not dots.
-        transform = (lax.complex(jnp.cos(turned), -jnp.sin(turned)) * angles).sum(axis=1)
+        transform = (unit_phase(-turned) * angles).sum(axis=1)
         transverse = transform * jnp.sinc(step / (2.0 * math.pi))
         flips = _modulus(transverse)
     else:
         alpha, beta = _play(angles, step)
-        half = 0.5 * samples * step
-        transverse = 1j * lax.complex(jnp.cos(half), -jnp.sin(half)) * alpha.conj() * beta
+        transverse = 1j * unit_phase(-0.5 * samples * step) * alpha.conj() * beta
         flips = 2.0 * jnp.arctan2(_modulus(beta), _modulus(alpha))
     shares = jnp.where(transverse.real < 0, -flips, flips) / flip
     return SliceProfile(shares, jnp.full(positions, extent / positions, dtype))

@@ -8,19 +8,12 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import as_real, usage_error
+from acqdesign.base.checks import usage_error
 from acqdesign.base.trees import leaf_names
 from acqdesign.base.types import Array, Inexact, PRNGKey
 from acqdesign.optim import Limits, Part, resolve
 from acqdesign.scene.tissue import Tissue
 from acqdesign.signal.events import Event, play
-
-
-def number(name: str, value: Any) -> Any:
-    """A design variable as a module holds it: arrays as real arrays, which are learned; a Python number as it is."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    return as_real(name, value)
 
 
 class Sequence(Part):

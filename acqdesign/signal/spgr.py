@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import KW_ONLY
 from functools import partial
 from typing import Any
 
@@ -12,12 +13,10 @@ import numpy as np
 from jax import lax
 
 from acqdesign.base.checks import check_choice, usage_error
-from acqdesign.base.types import Array, Inexact, PRNGKey
+from acqdesign.base.types import Array, Inexact
 from acqdesign.base.units import deg_from_rad, rad_from_deg
-from acqdesign.optim import resolve
 from acqdesign.scene.tissue import Tissue
-from acqdesign.signal._arguments import echo_factor, steady_arguments
-from acqdesign.signal.gradient_echo import MAX_FLIP
+from acqdesign.signal._arguments import echo_factor
 from acqdesign.signal.ssfp import SSFPFID
 
 RF_INCREMENT = rad_from_deg(117.0)
@@ -55,94 +54,47 @@ class SPGR(SSFPFID):
     Args:
         flips: flip angles `(N,)` [rad]: the pulses of a train, or those of N acquisitions that are each in their
             steady state.
-        tr: repetition times, `()` or `(N,)` [s].
-        te: echo times, `()` or `(N,)` [s].
+        tr: as the further arguments, those of `SSFPFID`, of which steady states take `te` alone.
         rf_increment: quadratic phase increment [rad].
         state: `transient`, a train from equilibrium or an inversion; `steady`, each flip in its own steady state, exact
             for increments of a whole number of half degrees; or `ideal`, that with all transverse magnetisation
             spoiled: `m0 sin α (1-E1) / (1-E1 cos α) exp(-te/T2*)`.
-        inversion_time: from an inversion to the first pulse of a train [s]; None for no inversion.
-        inversion_efficiency: `-Mz` after over `Mz` before the inversion [1].
-        spoiler_moment: dephasing by one spoiler [rad/m]; where given, trains have diffusion.
-        n_states: orders kept in a train; None for all that reach an echo, which is exact.
 
     Raises:
-        UsageError: for times that are not positive, TE > TR, lengths that differ, or an increment whose steady state is
-            not known.
+        UsageError: as `SSFPFID`, and for an increment whose steady state is not known.
 
     Zur, Wood & Neuringer, Magn Reson Med 21:251, 1991; Ganter, Magn Reson Med 55:98, 2006; Ernst & Anderson, Rev Sci
     Instrum 37:93, 1966.
     """
 
-    rf_increment: float = eqx.field(static=True)
-    state: str = eqx.field(static=True)
+    phases: None = eqx.field(init=False, default=None)
+    _: KW_ONLY
+    rf_increment: float = eqx.field(static=True, default=RF_INCREMENT)
+    state: str = eqx.field(static=True, default="transient")
 
-    def __init__(
-        self,
-        flips: Any,
-        tr: Any,
-        te: Any = 0.0,
-        *,
-        rf_increment: float = RF_INCREMENT,
-        state: str = "transient",
-        inversion_time: Any = None,
-        inversion_efficiency: Any = 1.0,
-        spoiler_moment: Any = None,
-        n_states: int | None = None,
-    ):
-        self.rf_increment = float(rf_increment)
-        self.state = check_choice("state", state, STEADY)
-        if state != "transient" and not (inversion_time is None and spoiler_moment is None and n_states is None):
-            what = f"{state!r} with an inversion, diffusion or a number of states"
+    def __post_init__(self) -> None:
+        self.rf_increment = float(self.rf_increment)
+        check_choice("state", self.state, STEADY)
+        of_trains = (self.inversion_time, self.spoiler_moment, self.n_states)
+        if self.state != "transient" and any(value is not None for value in of_trains):
+            what = f"{self.state!r} with an inversion, diffusion or a number of states"
             raise usage_error("state", what, "none of them", "Leave those out.")
-        if state == "steady" and _period(self.rf_increment) is None:
-            got = f"{deg_from_rad(self.rf_increment):g}°"
-            expected = "a whole number of half degrees"
-            raise usage_error("rf_increment", got, expected, "A train takes any: state='transient'.")
-        super().__init__(
-            flips, tr, te, inversion_time=inversion_time, inversion_efficiency=inversion_efficiency,
-            spoiler_moment=spoiler_moment, n_states=n_states,
-        )  # fmt: skip
+        if self.state == "steady" and _period(self.rf_increment) is None:
+            got, remedy = f"{deg_from_rad(self.rf_increment):g}°", "A train takes any: state='transient'."
+            raise usage_error("rf_increment", got, "a whole number of half degrees", remedy)
+        super().__post_init__()
 
     def signal(self, tissue: Tissue) -> Inexact[Array, "... pulses"]:
         """Signal `(..., N)`, complex but for ideal spoiling without `b0`, demodulated with the pulses' phases."""
         if self.state == "transient":
-            dtype = self.values(tissue)["flips"].dtype
-            return self.train(tissue, jnp.asarray(quadratic_phases(self.readouts(), self.rf_increment), dtype))
-        this = resolve(self)
-        values = steady_arguments(this.flips, this.tr, this.te, tissue)
-        found = _ideal(values) if self.state == "ideal" else _steady(values, self.rf_increment)
-        gains = {name: values.get(name) for name in ("t2", "t2_prime", "b0")}
-        return values["m0"] * echo_factor(values["te"], **gains) * found
+            return self.train(tissue, quadratic_phases(self.readouts(), self.rf_increment))
+        values = self.steady_values(tissue)
+        found = values["ernst"] if self.state == "ideal" else _steady(values, self.rf_increment)
+        return values["m0"] * echo_factor(values["te"], values) * found
 
     def design(self) -> Mapping[str, Any]:
-        """Entries of `design.npz`."""
-        if self.state != "transient":
-            return super().design()
-        return {**super().design(), "phases_rad": quadratic_phases(self.readouts(), self.rf_increment)}
-
-    @classmethod
-    def start(
-        cls,
-        tissue: Tissue,
-        key: PRNGKey,
-        *,
-        echoes: int = 400,
-        tr: float = 10e-3,
-        te: float = 2e-3,
-        ti: float | None = 20e-3,
-        start: str | None = None,
-        rms: float | None = None,
-        upper: float = MAX_FLIP,
-    ) -> "SPGR":
-        """A train to start learning from, after an inversion; arguments as of `SSFPFID.start`."""
-        return cls.start_of(tissue, key, echoes, start, upper, rms, tr=tr, te=te, inversion_time=ti)
-
-
-def _ideal(values: dict[str, Array]) -> Array:
-    cos, sin, e1 = values["cos"], values["sin"], values["e1"]
-    recovered = 1.0 - cos * e1
-    return sin * (1.0 - e1) / jnp.where(recovered == 0, 1.0, recovered)
+        played = {"phases_rad": quadratic_phases(self.readouts(), self.rf_increment)}
+        return {**super().design(), **(played if self.state == "transient" else {})}
 
 
 @partial(jax.jit, static_argnums=1)
@@ -190,8 +142,6 @@ def _steady(values: dict[str, Array], rf_increment: float) -> Array:
 
     # F_0 is its own mirror image, and recovery feeds Z_0.
     real, imag = back.real, back.imag
-    recovered = 1.0 - cos * e1
-    recovered = jnp.where(recovered == 0, 1.0, recovered)
     returned = real + imag**2 / (1.0 + real)
-    across = sin * (1.0 - e1) / recovered / (1.0 - returned * (cos - e1) / recovered)
+    across = values["ernst"] / (1.0 - returned * values["mirrored"])
     return lax.complex(across, -across * imag / (1.0 + real))

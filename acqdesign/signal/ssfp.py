@@ -1,17 +1,20 @@
 """Gradient-spoiled SSFP sampled as a free induction decay: FISP, and MR fingerprinting."""
 
+import dataclasses
+from dataclasses import KW_ONLY
 from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
 
 from acqdesign.base.checks import check_count
-from acqdesign.base.types import Array, Inexact, PRNGKey, Real
+from acqdesign.base.types import Array, Inexact, PRNGKey
 from acqdesign.optim import held
 from acqdesign.scene.tissue import Tissue
 from acqdesign.signal._arguments import echo_factor
 from acqdesign.signal.engine import Interval, epg
-from acqdesign.signal.gradient_echo import MAX_FLIP, GradientEchoes
-from acqdesign.signal.sequence import number
+from acqdesign.signal.starts import start_flips
+from acqdesign.signal.trains import MAX_FLIP, GradientEchoes
 
 
 class SSFPFID(GradientEchoes):
@@ -39,26 +42,14 @@ class SSFPFID(GradientEchoes):
     Jiang et al., Magn Reson Med 74:1621, 2015.
     """
 
-    spoiler_moment: Real | float | None = held()
-    n_states: int | None = eqx.field(static=True)
+    _: KW_ONLY
+    spoiler_moment: Any = held(default=None)
+    n_states: int | None = eqx.field(static=True, default=None)
 
-    def __init__(
-        self,
-        flips: Any,
-        tr: Any,
-        te: Any = 0.0,
-        *,
-        phases: Any = None,
-        inversion_time: Any = None,
-        inversion_efficiency: Any = 1.0,
-        spoiler_moment: Any = None,
-        n_states: int | None = None,
-    ):
-        self.spoiler_moment = None if spoiler_moment is None else number("spoiler_moment", spoiler_moment)
-        self.n_states = None if n_states is None else check_count("n_states", n_states)
-        super().__init__(
-            flips, tr, te, phases=phases, inversion_time=inversion_time, inversion_efficiency=inversion_efficiency
-        )
+    def __post_init__(self) -> None:
+        if self.n_states is not None:
+            check_count("n_states", self.n_states)
+        super().__post_init__()
 
     def signal(self, tissue: Tissue) -> Inexact[Array, "... pulses"]:
         """Signal `(..., N)`; real where there are no `phases`, the tissue has no `b0` and a real `m0`."""
@@ -70,51 +61,30 @@ class SSFPFID(GradientEchoes):
         tr, te = values["tr"], values["te"]
         # With one tr, off-resonance only adds to the spoiler's uniform dephasing; the echo alone turns.
         turned = tissue.b0 is not None and not tr.ndim
-        spread = {"t2_prime": values.get("t2_prime"), "b0": values["b0"] if turned else None}
-        if te.ndim:
-            spread = {name: None if value is None else value[..., None] for name, value in spread.items()}
-        echo = echo_factor(te, **spread)
-        names = ("t1", "t2", "m0", "b1", "b0", "diffusivity")
-        fields: dict[str, Any] = {name: values.get(name) for name in names}
-        spins = Tissue(**fields | ({"b0": None} if turned else {}))
+        effects = {name: values[name][..., None] for name in tissue.effects()}
+        echo = echo_factor(te, effects, ("t2_prime", "b0") if turned else ("t2_prime",))
         signal = epg(
             values["flips"],
             [Interval(te), Interval(tr - te, 1)],
-            spins,
+            dataclasses.replace(tissue, b0=None, names=()) if turned else tissue,
             read=1,
-            phases=phases,
+            phases=None if phases is None else jnp.asarray(phases, tr.dtype),
             z0=self.prepared(values),
-            gain=1.0 if te.ndim else echo,
             order_moment=self.spoiler_moment,
             n_states=self.n_states,
         )
-        return signal * echo if te.ndim else signal
+        return signal * echo
 
     @classmethod
     def start(
-        cls,
-        tissue: Tissue,
-        key: PRNGKey,
-        *,
-        echoes: int = 400,
-        tr: float = 10e-3,
-        te: float = 2e-3,
-        ti: float | None = 20e-3,
-        start: str | None = None,
-        rms: float | None = None,
-        upper: float = MAX_FLIP,
-    ) -> "SSFPFID":
-        """A fingerprinting schedule to start learning from; see `start_flips`.
+        cls, tissue: Tissue, key: PRNGKey, *,
+        echoes: int = 400, tr: float = 10e-3, te: float = 2e-3, ti: float | None = 20e-3,
+        start: str | None = None, rms: float | None = None, upper: float = MAX_FLIP,
+    ) -> "SSFPFID":  # fmt: skip
+        """A train to start learning from, after an inversion `ti` before it [s], or None; see `SSFPFID`.
 
-        Args:
-            tissue: of the precision to work in.
-            key: for random starts.
-            echoes: number of pulses.
-            tr: repetition time [s].
-            te: echo time [s].
-            ti: inversion time [s], or None for no inversion.
-            start: name of a start; `sinusoid` unless given.
-            rms: root mean square of the flips [rad].
-            upper: largest flip [rad].
+        Its flips are those of `start_flips`: for the `start` named, `sinusoid` unless given, a root mean square of
+        `rms` and at most `upper` [rad]. The tissue says in which precision to work.
         """
-        return cls.start_of(tissue, key, echoes, start, upper, rms, tr=tr, te=te, inversion_time=ti)
+        flips = start_flips(start or "sinusoid", echoes, level=rms, upper=upper, key=key)
+        return cls(jnp.asarray(flips, tissue.t1.dtype), tr, te, inversion_time=ti)

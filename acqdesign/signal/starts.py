@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import check_choice
+from acqdesign.base.checks import check_choice, check_count
 from acqdesign.base.types import Array, PRNGKey
 from acqdesign.base.units import rad_from_deg
 from acqdesign.optim import spline_basis
@@ -26,7 +26,7 @@ COMB = (2, 7)
 
 
 def start_flips(
-    name: str, pulses: int, *, level: float, upper: float, key: PRNGKey, lower: float = 0.0, **train: Any
+    name: str, pulses: int, *, level: float | None, upper: float, key: PRNGKey, lower: float = 0.0, **train: Any
 ) -> np.ndarray:
     """Flips `(pulses,)` [rad] to start from, before they are projected onto limits.
 
@@ -40,7 +40,7 @@ def start_flips(
     Args:
         name: one of `STARTS`.
         pulses: how many.
-        level: root mean square [rad].
+        level: root mean square [rad], at most `upper`; None for that.
         upper: largest flip [rad].
         key: for `comb` and `random`.
         lower: smallest flip [rad].
@@ -50,6 +50,8 @@ def start_flips(
         UsageError: an unknown name, or a train of echoes asked of a sequence that has none.
     """
     check_choice("start", name, STARTS if train else STARTS[:4])
+    check_count("echoes", pulses)
+    level = upper if level is None else min(level, upper)
     if name == "constant":
         return np.full(pulses, level)
     if name == "sinusoid":
@@ -68,16 +70,13 @@ def start_flips(
         share = float(jax.random.uniform(weak, minval=0.4, maxval=0.8))
         strong = math.sqrt(period - (period - 1) * share**2)
         return level * np.where(teeth, strong, share)
-    return _prescribed(name, pulses, level, upper, **train)
+    esp, t1, t2 = (train[name] for name in ("esp", "t1", "t2"))
 
-
-def _prescribed(name: str, echoes: int, rms: float, upper: float, esp: float, t1: float, t2: float) -> np.ndarray:
-    """The flips of echoes as prescribed, at the level whose flips have nearest to the allowed mean power."""
-
-    def solve(level: Array) -> Array:
+    def solve(amplitude: Array) -> Array:
         if name == "pss":
-            return flips_for_echoes(pseudo_steady_state(echoes, level), esp, upper=upper)
-        return flips_for_echoes(exponential_decay(echoes, esp, 2 * t2, level=level), esp, t1, t2, upper=upper)
+            return flips_for_echoes(pseudo_steady_state(pulses, amplitude), esp, upper=upper)
+        return flips_for_echoes(exponential_decay(pulses, esp, 2 * t2, level=amplitude), esp, t1, t2, upper=upper)
 
+    # At the amplitude whose flips have nearest to the power that is allowed.
     flips = np.asarray(jax.jit(jax.vmap(solve))(jnp.linspace(1e-3, 1.0, LEVELS)))
-    return flips[np.argmin(np.abs(np.sqrt(np.mean(flips**2, axis=1)) - rms))]
+    return flips[np.argmin(np.abs(np.sqrt(np.mean(flips**2, axis=1)) - level))]

@@ -6,10 +6,11 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from acqdesign.base.checks import check_count, check_finite, check_positive, is_concrete, usage_error
+from acqdesign.base.checks import as_real, check_count, check_finite, check_positive, is_concrete, usage_error
 from acqdesign.base.types import Array, Float
 from acqdesign.scene.tissue import check_relaxation
 from acqdesign.signal._arguments import decay, in_one_precision
+from acqdesign.signal._fse import Decay, State, make_pulses, refocus, wrap_odd
 
 
 def pseudo_steady_state(echoes: int, level: ArrayLike) -> Float[Array, " echoes"]:
@@ -99,7 +100,7 @@ def flips_for_echoes(
     check_relaxation(t1, t2)
     check_positive("esp", esp)
     values = in_one_precision(target=target, esp=esp, t1=t1, t2=t2, excitation=excitation, upper=upper)
-    wanted, esp = values["target"], values["esp"]
+    wanted = values["target"]
     if wanted.ndim != 1 or not wanted.size:
         raise usage_error("target", wanted, "a vector of at least one echo amplitude")
     for name in ("esp", "t1", "t2", "excitation", "upper"):
@@ -108,39 +109,36 @@ def flips_for_echoes(
     check_finite("target", wanted)
     if is_concrete(wanted) and bool((np.asarray(wanted) < 0).any()):
         raise usage_error("target", f"{np.asarray(wanted).min():g}", "amplitudes >= 0")
-    half, e1, e2 = decay(0.5 * esp, values["t2"]), decay(esp, values["t1"]), decay(esp, values["t2"])
-    upper = values["upper"]
-    # Orders 1, 3, 5, ... in half spacings: no other is asked to give an echo, and no higher can by the last.
-    orders = wanted.size // 2 + 1
-    start = jnp.zeros((3, orders), wanted.dtype).at[0, 0].set(jnp.sin(values["excitation"]) * half)
+    return _solve(**values)
 
-    def pulse(state: Array, amplitude: Array) -> tuple[Array, Array]:
-        plus, minus, z = state
-        mean, difference = 0.5 * (plus[0] + minus[0]), 0.5 * (minus[0] - plus[0])
-        reach = jnp.hypot(difference, z[0])
+
+@jax.jit
+def _solve(target: Array, esp: Array, t1: Array, t2: Array, excitation: Array, upper: Array) -> Array:
+    """The flips from checked arguments; compiled once for equal shapes, outside of `jit` too."""
+    half, e2 = decay(0.5 * esp, t2), decay(esp, t2)
+    passed = Decay(0.5 * e2, 0.5 * e2, decay(esp, t1))
+    # No order is asked for more than can give an echo by the last; one row more does not matter.
+    none = jnp.zeros(target.size // 2 + 2, target.dtype)
+
+    def pulse(state: State, amplitude: Array) -> tuple[State, Array]:
+        plus, minus, z = state.plus[0], state.minus[0], 0.5 * state.w[0]
+        mean, difference = 0.5 * (plus + minus), 0.5 * (minus - plus)
+        reach = jnp.hypot(difference, z)
         cosine = (amplitude / half - mean) / jnp.where(reach > 0, reach, 1.0)
-        peak, off = jnp.arctan2(-z[0], difference), jnp.arccos(jnp.clip(cosine, -1.0, 1.0))
+        peak, off = jnp.arctan2(-z, difference), jnp.arccos(jnp.clip(cosine, -1.0, 1.0))
         solution = jnp.mod(jnp.stack([peak - off, peak + off]), 2.0 * np.pi).min()
         # Where no solution lies below `upper`, the nearest echo is at an end.
         ends = jnp.stack([jnp.zeros_like(upper), upper])
         missed = jnp.abs(jnp.cos(ends - peak) - cosine)
         flip = jnp.where(solution <= upper, solution, ends[jnp.argmin(missed)])
-        sine, share = jnp.sin(flip), jnp.sin(0.5 * flip) ** 2
-        turned_plus = plus + share * (minus - plus) + sine * z
-        turned_minus = minus + share * (plus - minus) - sine * z
-        turned_z = jnp.cos(flip) * z + 0.5 * sine * (minus - plus)
-        turned_plus = jnp.concatenate([turned_minus[:1], turned_plus[:-1]])
-        turned_minus = jnp.pad(turned_minus[1:], (0, 1))
-        return jnp.stack([e2 * turned_plus, e2 * turned_minus, e1 * turned_z]), flip
+        return refocus(state, make_pulses(flip, None), passed, wrap_odd)[0], flip
 
-    return jax.jit(lambda start, wanted: lax.scan(pulse, start, wanted)[1])(start, wanted)
+    excited = State(none.at[0].set(jnp.sin(excitation) * half), none, none)
+    return lax.scan(pulse, excited, target)[1]
 
 
 def _level(level: ArrayLike) -> Array:
-    value = jnp.asarray(level)
-    if not jnp.issubdtype(value.dtype, jnp.floating):
-        value = value.astype(jnp.result_type(float))
+    value = as_real("level", level)
     if value.ndim or (is_concrete(value) and not 0 < float(value) <= 1):
-        got = value if value.ndim else float(value)
-        raise usage_error("level", got, "one amplitude in (0, 1]")
+        raise usage_error("level", value if value.ndim else float(value), "one amplitude in (0, 1]")
     return value

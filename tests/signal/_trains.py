@@ -1,5 +1,4 @@
-"""Fast spin echo by other means, in float64 NumPy: a complex EPG of every order, isochromats, and a real CPMG EPG
-whose derivatives come from complex steps."""
+"""Fast spin echo by other means, in float64 NumPy: a complex EPG of every order, and isochromats."""
 
 import math
 
@@ -92,26 +91,3 @@ def bloch_trains(
             _, z = relax(xy, z, tr - t2_prep - n * esp)
             z = np.full(isochromats, z.mean()) if spoiling == "complete" else z
     return np.array(echoes)
-
-
-def cpmg(flips, esp, t1, t2, b1=1.0, excitation=math.pi / 2):
-    """A single CPMG train in real arithmetic that is analytic in every argument, complex ones included."""
-    n = len(flips)
-    half2, e1 = np.exp(-esp / 2 / t2), np.exp(-esp / t1)
-    plus, minus, z = (np.zeros(n + 2, complex) for _ in range(3))
-    plus[0] = np.sin(excitation * b1) * half2
-    echoes = []
-    for flip in flips:
-        sin, cos = np.sin(flip * b1), np.cos(flip * b1)
-        kept, across = (plus + minus) / 2, (plus - minus) / 2
-        across, z = cos * across + sin * z, cos * z - sin * across
-        plus, minus = kept + across, kept - across
-        echoes.append(half2 * minus[0])
-        plus, minus, z = half2**2 * np.r_[minus[0], plus[:-1]], half2**2 * np.r_[minus[1:], 0], e1 * z
-    return np.array(echoes)
-
-
-def complex_step(function, values, step=1e-30):
-    """Derivatives of an analytic function by each of some numbers, `(len(values), …)`, without differences."""
-    values = np.asarray(values, complex)
-    return np.array([function(values + 1j * step * e).imag / step for e in np.eye(len(values))])

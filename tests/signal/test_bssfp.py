@@ -87,9 +87,9 @@ def test_t2_prime_is_a_lorentzian_spread(rng):
     assert abs(steady - bssfp_steady(flips, tr, 0.9, 0.1, te=te, b0=b0, t2_prime=t2_prime)).max() <= 2e-3
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_edges_have_finite_gradients(dtype):
+def test_edges_have_finite_gradients():
     """Zero and 180° flips, infinite T1 and T2, T2 and T2' to zero: finite signals and gradients."""
+    dtype = np.float32
     tiny = np.finfo(dtype).tiny
     t1, t2 = np.array([np.inf, np.inf, 1.0, 1.0], dtype), np.array([np.inf, 0.1, tiny, 0.1], dtype)
     flips = np.array([0.0, np.pi, 0.5], dtype)

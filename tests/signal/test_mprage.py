@@ -80,9 +80,9 @@ def test_derivatives_in_every_mode(rng):
     _bloch.check_derivatives(signal, arguments)
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_edges_have_finite_gradients(dtype):
+def test_edges_have_finite_gradients():
     """Zero, 90° and 180° flips, infinite T1, T2 to zero."""
+    dtype = np.float32
     t1 = np.array([np.inf, np.inf, 1.0], dtype)
     t2 = np.array([np.inf, np.finfo(dtype).tiny, 0.1], dtype)
 
@@ -97,11 +97,11 @@ def test_edges_have_finite_gradients(dtype):
 def test_bad_input_is_refused():
     """A TR too short for its train names the shortest; late echoes and more than one TR are errors."""
     flips, good = np.full(100, 0.1), {"t1": 1.0, "t2": 0.1, "inversion_time": 0.5, "tr": 2.0}
-    with pytest.raises(ValueError, match=r"tr: got 1 s.*shortest is 1.3 s"):
+    with pytest.raises(ValueError, match=r"tr: got 1 s.*100 x esp = 1.3 s"):
         mprage(flips, 0.008, **(good | {"tr": 1.0}))
     with pytest.raises(ValueError, match=r"te.*within esp"):
         mprage(flips, 0.008, **good, te=0.01)
-    with pytest.raises(ValueError, match=r"esp.*one time"):
+    with pytest.raises(ValueError, match=r"esp.*one number"):
         mprage(flips, np.full(100, 0.008), **good)
     with pytest.raises(ValueError, match=r"inversion_time.*> 0"):
         MPRAGE(flips, 0.008, inversion_time=-0.5, tr=2.0)

@@ -10,10 +10,12 @@ from acqdesign.signal import SSFPFID, simulate, sinc_pulse, slice_profile
 
 from . import _bloch
 
+profile_of = jax.jit(slice_profile, static_argnames=("method", "extent", "positions"))
+
 
 def test_a_rectangular_pulse_has_a_sinc_profile():
     """Small tips: the profile is the Fourier transform of the envelope."""
-    profile = slice_profile(np.ones(20), 1.0, 0.01, method="small_tip", extent=6.0, positions=50)
+    profile = profile_of(np.ones(20), 1.0, 0.01, method="small_tip", extent=6.0, positions=50)
     where = (np.arange(50) + 0.5) / 50 * 6 - 3
     assert abs(profile.b1 - np.sinc(where)).max() <= 1e-13
     assert abs(profile.weights.sum() - 6.0) <= 1e-13
@@ -22,7 +24,7 @@ def test_a_rectangular_pulse_has_a_sinc_profile():
 def test_small_flips_agree_between_the_methods():
     """As the flip goes to zero, Bloch's profile becomes the Fourier transform, side lobes' signs included."""
     pulse = sinc_pulse(200, 4.0)
-    bloch, fourier = (slice_profile(pulse, 4.0, 1e-4, method=m, extent=3.0) for m in ("bloch", "small_tip"))
+    bloch, fourier = (profile_of(pulse, 4.0, 1e-4, method=m, extent=3.0) for m in ("bloch", "small_tip"))
     assert abs(bloch.b1 - fourier.b1).max() <= 1e-7
     assert bloch.b1.min() < 0
 
@@ -32,7 +34,7 @@ def test_large_flips_equal_a_direct_simulation(dtype, tolerance):
     """The flip across the slice is what rotation matrices, sample by sample, leave of Mz."""
     samples, tbw, flip, positions = 100, 4.0, np.pi / 2, 20
     pulse = np.asarray(sinc_pulse(samples, tbw), dtype)
-    got = slice_profile(pulse, tbw, flip, extent=2.0, positions=positions)
+    got = profile_of(pulse, tbw, flip, extent=2.0, positions=positions)
     angles = pulse.astype(float) / pulse.astype(float).sum() * flip
     for x, share in zip((np.arange(positions) + 0.5) / positions * 2 - 1, got.b1, strict=True):
         turn = 2 * np.pi * tbw * x / samples
@@ -55,7 +57,7 @@ def test_the_middle_of_a_slice_gets_the_flip():
     """At the centre and for any scale or phase of the envelope, the flip is the nominal one."""
     pulse = np.asarray(sinc_pulse(256, 4.0))
     for scaled in (pulse, -3.0 * pulse, 2j * pulse):
-        profile = slice_profile(scaled, 4.0, 1.2, extent=1e-6, positions=2)
+        profile = profile_of(scaled, 4.0, 1.2, extent=1e-6, positions=2)
         assert abs(profile.b1 - 1.0).max() <= 1e-6
 
 
@@ -64,9 +66,9 @@ def test_a_slice_is_summed_and_approaches_the_ideal():
     tissue = Tissue(0.8, 0.08)
     sequence = SSFPFID(np.full(5, 0.3), 0.01)
     ideal = simulate(sequence, tissue)
-    sharp = slice_profile(sinc_pulse(500, 60.0), 60.0, 0.3, extent=2.0, positions=400)
+    sharp = profile_of(sinc_pulse(500, 60.0), 60.0, 0.3, extent=2.0, positions=400)
     assert abs(simulate(sequence, tissue, slice_profile=sharp)[0] / ideal[0] - 1) <= 0.01
-    soft = slice_profile(sinc_pulse(200, 2.0), 2.0, 0.3, extent=4.0)
+    soft = profile_of(sinc_pulse(200, 2.0), 2.0, 0.3, extent=4.0)
     parts = simulate(sequence, Tissue(0.8, 0.08, b1=soft.b1))  # positions as a batch
     assert abs(simulate(sequence, tissue, slice_profile=soft) - soft.weights @ parts).max() <= 1e-14
 

@@ -218,13 +218,14 @@ def test_built_in_sequences_are_modules_of_their_flips(name, rng):
     assert wanted.shape == (2, 2, 5)
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", [*BUILT_IN, "events"])
 def test_eager_calls_compile_once_for_a_shape(name, caplog):
     """Other numbers: nothing is compiled again."""
 
     def signal(flip, t1):
         tissue = Tissue(jnp.array([t1, 2.0]), jnp.array([0.1, 0.05]), jnp.array([0.7, 0.8]))
-        return BUILT_IN[name](jnp.full(5, flip)).signal(tissue)
+        make = BUILT_IN.get(name, lambda flips: InversionTrain(flips, jnp.asarray(0.03)))
+        return make(jnp.full(5, flip)).signal(tissue)
 
     signal(0.3, 1.0)
     signal(0.4, 1.1)
@@ -388,6 +389,7 @@ def test_only_spin_echoes_have_a_contrast_of_their_own():
     np.testing.assert_allclose(train.contrast(tissue), [0.7 * np.exp(-0.6), 0.8 * np.exp(-1.2)])
     assert FSE(jnp.ones(16), 0.01).te_echo == 7
     assert FSE(jnp.ones(4), 0.01).te_echo == 3
+    assert FSE(jnp.ones(10), 5e-3, te=0.05).te_echo == 9
     with pytest.raises(UsageError, match=r"te: got 300 ms, expected a time inside the train, 10 to 160 ms"):
         FSE(jnp.ones(16), 0.01, te=0.3).contrast(tissue)
     for name, make in BUILT_IN.items():

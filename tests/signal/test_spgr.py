@@ -74,9 +74,9 @@ def test_rf_spoiling_comes_near_ideal():
     assert abs(unspoiled / ideal - 1).min() >= 0.3
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_steady_edges_have_finite_gradients(dtype):
+def test_steady_edges_have_finite_gradients():
     """Zero and 180° flips, infinite T1, T2 to zero: finite signals and gradients."""
+    dtype = np.float32
     t1 = np.array([np.inf, np.inf, 1.0, 1.0, np.inf], dtype)[:, None]
     t2 = np.array([np.inf, 0.1, np.finfo(dtype).tiny, 0.1, 1.0], dtype)[:, None]
     flips = np.array([0.0, np.pi, 0.5], dtype)
@@ -100,18 +100,6 @@ def test_steady_derivatives_in_every_mode(rng):
     arguments = {
         "flips": rng.uniform(0.2, 1.5, 3), "tr": 0.012, "te": 0.003, "t1": np.array([0.8, 1.2]),
         "t2": np.array([0.09, 0.04]), "b1": 1.1, "b0": 15.0, "t2_prime": 0.05,
-    }  # fmt: skip
-    _bloch.check_derivatives(signal, arguments)
-
-
-def test_train_derivatives_in_every_mode(rng):
-    """By the arguments of an RF-spoiled train."""
-
-    def signal(flips, tr, te, t1, t2, b1):
-        return spgr(flips, tr, t1, t2, te=te, b1=b1)
-
-    arguments = {
-        "flips": rng.uniform(0.2, 1.5, 8), "tr": 0.012, "te": 0.003, "t1": 0.8, "t2": 0.09, "b1": 1.1,
     }  # fmt: skip
     _bloch.check_derivatives(signal, arguments)
 

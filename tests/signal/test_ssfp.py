@@ -34,16 +34,15 @@ def test_fingerprinting_equals_isochromats(dtype, rng):
     assert abs(got - want).max() <= 2 * TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_a_thousand_pulses_are_real_and_equal_isochromats(dtype):
+def test_a_thousand_pulses_are_real_and_equal_isochromats():
     """The usual fingerprinting train: one phase, one TR, real arithmetic, still exact after 1000 pulses."""
-    flips = np.abs(np.sin(np.arange(1000) / 60)).astype(dtype) + dtype(0.05)
-    got = ssfp_fid(flips, dtype(0.012), dtype(1.2), dtype(0.08), te=dtype(0.003), inversion_time=0.01)
+    flips = np.abs(np.sin(np.arange(1000) / 60)) + 0.05
+    got = ssfp_fid(flips, 0.012, 1.2, 0.08, te=0.003, inversion_time=0.01)
     start = 1 - 2 * np.exp(-0.01 / 1.2)
     steps = [(0.003, 0), (0.009, 1)]
     want = _bloch.bloch(flips, 0 * flips, steps, 1.2, 0.08, mz=start, dephasing=_bloch.turn_points(1024))
-    assert got.dtype == dtype
-    assert abs(got - want).max() <= TOLERANCE[dtype]
+    assert got.dtype == np.float64
+    assert abs(got - want).max() <= TOLERANCE[np.float64]
 
 
 def test_off_resonance_only_turns_the_echo_where_tr_is_one_value(rng):
@@ -156,7 +155,7 @@ def test_memory_on_a_gpu_does_not_grow_with_tissues(monkeypatch):
         ({"te": 0.02}, "te: got 0.02 s with tr = 0.01 s.*Use te <= 0.01"),
         ({"te": -0.001}, "te.*>= 0"),
         ({"inversion_time": 0.0}, "inversion_time.*> 0"),
-        ({"inversion_time": np.ones(2)}, "inversion_time.*one time"),
+        ({"inversion_time": np.ones(2)}, "inversion_time.*one number"),
         ({"t2": 3.0}, "T2 <= 2 T1"),
         ({"t2_prime": -1.0}, "t2_prime.*> 0"),
         ({"t1": 1j}, "t1.*real"),

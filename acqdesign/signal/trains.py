@@ -1,0 +1,125 @@
+"""What the built-in sequences share: pulses whose flips are learned, and trains of gradient echoes."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import KW_ONLY
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from acqdesign.base.checks import as_real
+from acqdesign.base.types import Array
+from acqdesign.base.units import rad_from_deg
+from acqdesign.optim import Constraint, Limits, held, resolve
+from acqdesign.optim.parts import is_parametrised
+from acqdesign.scene.tissue import Tissue
+from acqdesign.signal._arguments import (
+    check_echo_time,
+    check_flips,
+    check_number,
+    check_phases,
+    decay,
+    in_one_precision,
+)  # fmt: skip
+from acqdesign.signal.sequence import Sequence
+
+MAX_FLIP = rad_from_deg(90.0)
+"""Largest flip of starts of gradient echoes [rad]."""
+
+
+class PulseTrain(Sequence):
+    """Pulses of given flips `(N,)` [rad], a readout after each; base of the built-in sequences.
+
+    Fields that are not static are design variables: given as anything numeric, held as real arrays, which are learned,
+    or as Python numbers, which are not.
+    """
+
+    flips: Any
+
+    def __post_init__(self) -> None:
+        for name in self._variables():
+            value = getattr(self, name)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                setattr(self, name, float(value))
+            elif value is not None and not is_parametrised(value):
+                setattr(self, name, as_real(name, value))
+        self.values()
+
+    def _variables(self) -> list[str]:
+        return [field.name for field in dataclasses.fields(self) if not field.metadata.get("static")]
+
+    def values(self, tissue: Tissue | None = None) -> dict[str, Array]:
+        """Checked numbers of the sequence, and what acts of a tissue, in one precision; what is None is left out."""
+        this, effects = resolve(self), {} if tissue is None else tissue.effects()
+        values = in_one_precision(**{name: getattr(this, name) for name in self._variables()}, **effects)
+        n = check_flips(values["flips"])
+        if "phases" in values:
+            check_phases(values["phases"], n)
+        return values
+
+    def readouts(self) -> int:
+        return resolve(self).flips.shape[0]
+
+    def limits(self) -> tuple[Constraint, ...]:
+        """Flips between 0 and 180°."""
+        return (Limits(0.0, math.pi, where="flips"),)
+
+
+class GradientEchoes(PulseTrain):
+    """Pulses, each followed by a gradient echo, from equilibrium or an inversion; arguments as of `SSFPFID`."""
+
+    tr: Any
+    te: Any = 0.0
+    _: KW_ONLY
+    phases: Any = held(default=None)
+    inversion_time: Any = None
+    inversion_efficiency: Any = held(default=1.0)
+
+    def values(self, tissue: Tissue | None = None) -> dict[str, Array]:
+        values = super().values(tissue)
+        values.setdefault("te", 0.5 * values["tr"])
+        check_echo_time(values["te"], values["tr"], self.readouts())
+        if "inversion_time" in values:
+            check_number("inversion_time", values["inversion_time"], positive=True)
+        return values
+
+    def prepared(self, values: dict[str, Array]) -> Array:
+        """Longitudinal magnetisation before the first pulse, relative to M0."""
+        if "inversion_time" not in values:
+            return jnp.ones((), values["tr"].dtype)
+        return 1.0 - (1.0 + values["inversion_efficiency"]) * decay(values["inversion_time"], values["t1"])
+
+    def steady_values(self, tissue: Tissue) -> dict[str, Array]:
+        """As `values`, with the pulses as a last axis of the tissues' batch.
+
+        Adds `e1` and `e2`, the decay over `tr`; `cos` and `sin` of the flips that the tissue sees; `ernst`, the signal
+        of ideal spoiling right after a pulse, `sin α (1-E1) / (1-E1 cos α)`; and `mirrored`, its `(cos α - E1)` for
+        the numerator.
+        """
+        values = self.values(tissue)
+        values |= {name: values[name][..., None] for name in tissue.effects()}
+        seen, tr = values["b1"] * values["flips"], values["tr"]
+        cos, sin, e1, e2 = jnp.cos(seen), jnp.sin(seen), decay(tr, values["t1"]), decay(tr, values["t2"])
+        recovered = 1.0 - cos * e1
+        recovered = jnp.where(recovered == 0, 1.0, recovered)
+        derived = {"ernst": sin * (1.0 - e1) / recovered, "mirrored": (cos - e1) / recovered}
+        return values | derived | {"cos": cos, "sin": sin, "e1": e1, "e2": e2}
+
+    def duration(self) -> float:
+        """How long all pulses and the inversion before them take [s]."""
+        this = resolve(self)
+        return float(np.sum(np.broadcast_to(this.tr, (self.readouts(),)))) + float(this.inversion_time or 0.0)
+
+    @classmethod
+    def usual_limits(cls) -> Limits:
+        """At most 90°, and steps of at most 1°."""
+        return Limits(0.0, MAX_FLIP, step=rad_from_deg(1.0))
+
+    def design(self) -> Mapping[str, Any]:
+        this, n = resolve(self), self.readouts()
+        tr = np.broadcast_to(np.asarray(this.tr, float), (n,))
+        te = 0.5 * tr if this.te is None else np.broadcast_to(np.asarray(this.te, float), (n,))
+        phases = np.zeros(n) if this.phases is None else this.phases
+        return {"flips_rad": this.flips, "phases_rad": phases, "ti_s": this.inversion_time, "tr_s": tr, "te_s": te}
