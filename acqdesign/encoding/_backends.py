@@ -47,17 +47,13 @@ def resolve_backend(backend: str, *, n_points: int, shape: tuple[int, ...], n_tr
     """The backend that will run: `auto` picks by platform, availability and size.
 
     Raises:
-        ValueError: if the name is unknown, or the backend asked for cannot run on this device.
+        UsageError: if the name is unknown, or the backend asked for cannot run on this device.
     """
     check_choice("backend", backend, ("auto", *BACKENDS))
     missing = _finufft_missing()
     if backend == "finufft" and missing:
-        raise usage_error(
-            "backend",
-            "'finufft'",
-            "a backend that runs on the default device",
-            f"{missing[0].upper()}{missing[1:]}: build jax-finufft with CUDA, or pass backend='dft'.",
-        )
+        remedy = f"{missing[0].upper()}{missing[1:]}: build jax-finufft with CUDA, or pass backend='dft'."
+        raise usage_error("backend", "'finufft'", "a backend that runs on the default device", remedy)
     if backend != "auto":
         return backend
     work = n_points * math.prod(shape) * n_transforms
@@ -86,10 +82,11 @@ def wrap(points: Array) -> Array:
     return points - jnp.round(points)
 
 
-def _block_size(n_points: int, others: int) -> int:
-    """How many points go together, of which each makes so many entries."""
+def _blocks(n_points: int, others: int) -> tuple[int, int]:
+    """How many points go together, of which each makes so many entries, and how many such blocks there are."""
     limit = _CPU_BLOCK if jax.default_backend() == "cpu" else _DEVICE_BLOCK
-    return max(1, min(n_points, limit // others))
+    size = max(1, min(n_points, limit // others))
+    return size, -(-n_points // size)
 
 
 def _split(points: Array, size: int, count: int) -> Array:
@@ -117,8 +114,7 @@ def _dft_type2(image: Array, points: Array) -> Array:
         return jnp.moveaxis(out, 1, 2)
 
     n_points = points.shape[1]
-    size = _block_size(n_points, math.prod(image.shape[:-1]))
-    count = -(-n_points // size)
+    size, count = _blocks(n_points, math.prod(image.shape[:-1]))
     if count == 1:
         return block(points)
     parts = jax.lax.map(block, _split(points, size, count))
@@ -133,9 +129,7 @@ def _dft_type1(samples: Array, points: Array, shape: tuple[int, ...]) -> Array:
             out = out[..., None] * phase.reshape(*phase.shape[:2], *[1] * (out.ndim - 2), -1)
         return jnp.einsum("tmk...,tmn->tk...n", out, last, precision="highest")
 
-    n_points = points.shape[1]
-    size = _block_size(n_points, math.prod((*samples.shape[:2], *shape[:-1])))
-    count = -(-n_points // size)
+    size, count = _blocks(points.shape[1], math.prod((*samples.shape[:2], *shape[:-1])))
     if count == 1:
         return block(points, samples)
     split = jnp.moveaxis(_split(jnp.moveaxis(samples, 1, 2), size, count), -1, -2)

@@ -4,10 +4,9 @@ Both methods aim at the weights that minimise `‖A_unitᴴ w A_unit - I‖_F`, 
 
     C w = 1,    C_st = |Σ_r exp(-2πi (k_s - k_t)·r)|² / (∏N)²
 
-with `C` the Fejér kernel of the field of view: positive, periodic and one on its diagonal (Sedarat &
-Nishimura, "On the optimality of the gridding reconstruction algorithm", IEEE Trans. Med. Imaging 19 (2000)).
-Full Cartesian sampling gets weights of one; a point alone in its cell too. For straight lines this is a
-problem in the plane.
+with `C` the Fejér kernel of the field of view: positive, periodic and one on its diagonal (Sedarat & Nishimura, "On the
+optimality of the gridding reconstruction algorithm", IEEE Trans. Med. Imaging 19 (2000)). Full Cartesian sampling gets
+weights of one; a point alone in its cell too. For straight lines this is a problem in the plane.
 """
 
 import functools
@@ -25,11 +24,13 @@ from acqdesign.encoding.nufft import check_points, nufft_adjoint, nufft_forward
 _DENSE_POINTS = 4096
 
 
-def _kernel_factors(points: Array, shape: tuple[int, ...]) -> tuple[list[Array], list[Array]]:
-    """The factor of `C` along each axis and its derivative in `k_s - k_t`, as matrices.
+def _of_differences(sin: Array, cos: Array) -> tuple[Array, Array]:
+    """Sine and cosine of `a_s - a_t` by outer products of those of `a`."""
+    return sin[:, None] * cos[None] - cos[:, None] * sin[None], cos[:, None] * cos[None] + sin[:, None] * sin[None]
 
-    Outer products alone, by `sin(a - b) = sin a cos b - cos a sin b`.
-    """
+
+def _kernel_factors(points: Array, shape: tuple[int, ...]) -> tuple[list[Array], list[Array]]:
+    """The factor of `C` along each axis and its derivative in `k_s - k_t`, as matrices."""
     size = jnp.asarray(shape, points.dtype)[:, None]
     angle = math.pi * _backends.wrap(points.T)
     trig = jnp.stack([jnp.sin(size * angle), jnp.cos(size * angle), jnp.sin(angle), jnp.cos(angle)])
@@ -38,14 +39,8 @@ def _kernel_factors(points: Array, shape: tuple[int, ...]) -> tuple[list[Array],
     factors, slopes = [], []
     for d, n in enumerate(shape):
         sin_n, cos_n, sin, cos = trig[:, d]
-        top, cos_top = (
-            sin_n[:, None] * cos_n[None] - cos_n[:, None] * sin_n[None],
-            cos_n[:, None] * cos_n[None] + sin_n[:, None] * sin_n[None],
-        )
-        bottom, cos_bottom = (
-            sin[:, None] * cos[None] - cos[:, None] * sin[None],
-            cos[:, None] * cos[None] + sin[:, None] * sin[None],
-        )
+        top, cos_top = _of_differences(sin_n, cos_n)
+        bottom, cos_bottom = _of_differences(sin, cos)
         # sin(n x) / (n sin x) and its derivative cancel near zero; there their series are exact to rounding.
         square = (n * bottom) ** 2
         small = square < (0.09 if points.dtype == jnp.float32 else 4e-4)
@@ -109,9 +104,7 @@ def _pipe_history(points: Array, shape: tuple[int, ...], iterations: int, backen
 
 
 @_pipe.defjvp
-def _pipe_jvp(
-    shape: tuple[int, ...], iterations: int, backend: str, primals: tuple, tangents: tuple
-) -> tuple[Array, Array]:
+def _pipe_jvp(shape: tuple, iterations: int, backend: str, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     # The points' share of every iteration's tangent, Ċ w_i, in one pass over the kernel rather than one each.
     (points,), (d_points,) = primals, tangents
     last, weights, products = _pipe_history(points, shape, iterations, backend)
@@ -123,12 +116,12 @@ def _pipe_jvp(
     return last, tangent
 
 
-def _check(points: Array, shape: tuple[int, ...]) -> tuple[int, ...]:
+def _checked(points: Array, shape: tuple[int, ...], stop_gradient: bool) -> tuple[Array, tuple[int, ...]]:
     shape = check_shape("shape", shape)
     check_points(points, len(shape))
     if points.ndim != 2:
         raise usage_error("points", points, "shape (M, D)", "Use jax.vmap for several sets of points.")
-    return shape
+    return jax.lax.stop_gradient(points) if stop_gradient else points, shape
 
 
 def pipe_density(
@@ -136,31 +129,24 @@ def pipe_density(
 ) -> Float[Array, " points"]:
     """Pipe and Menon's multiplicative iteration `w ← w / (C w)`, started from ones.
 
-    The iteration is unrolled, so the gradient is that of the weights as computed, converged or not.
+    The iteration is unrolled, so the gradient is that of the weights as computed, converged or not. Pipe & Menon,
+    "Sampling density compensation in MRI", Magn. Reson. Med. 41 (1999), with the kernel above.
 
     Args:
         points: `(M, D)` in cycles per voxel.
         shape: voxels along each of the `D` axes.
         iterations: how many; 10 come within a few per cent of the fixed point.
         stop_gradient: treat the weights as constants under differentiation.
-        backend: of the transforms that stand in for the kernel's matrix beyond 4096 points, as in
-            `nufft_forward`.
+        backend: of the transforms that stand in for the kernel's matrix beyond 4096 points, as in `nufft_forward`.
 
     Returns:
         Positive weights `(M,)`: one on a full Cartesian grid, less where points crowd.
 
     Raises:
-        ValueError: on a wrong shape, dtype or count.
-
-    References:
-        Pipe & Menon, "Sampling density compensation in MRI", Magn. Reson. Med. 41 (1999), with the kernel
-        above.
+        UsageError: on a wrong shape, dtype or count.
     """
-    shape = _check(points, shape)
-    iterations = check_count("iterations", iterations)
-    if stop_gradient:
-        points = jax.lax.stop_gradient(points)
-    return _pipe(points, shape, iterations, backend)
+    points, shape = _checked(points, shape, stop_gradient)
+    return _pipe(points, shape, check_count("iterations", iterations), backend)
 
 
 def least_squares_density(
@@ -170,24 +156,11 @@ def least_squares_density(
 
     Solved to convergence, so the implicit gradient through the linear system is exact.
 
-    Args:
-        points: `(M, D)` in cycles per voxel.
-        shape: voxels along each of the `D` axes.
-        ridge: relative to the kernel's diagonal of one; keeps clusters of points well conditioned.
-        stop_gradient: treat the weights as constants under differentiation.
-        backend: of the transforms that stand in for the kernel's matrix beyond 4096 points, as in
-            `nufft_forward`.
-
-    Returns:
-        Weights `(M,)`; some may be negative where points crowd.
-
-    Raises:
-        ValueError: on a wrong shape or dtype, or a ridge that is not positive.
+    The ridge, a number above zero relative to the kernel's diagonal of one, keeps clusters of points well conditioned;
+    other arguments are those of `pipe_density`. Some weights may be negative where points crowd.
     """
-    shape = _check(points, shape)
+    points, shape = _checked(points, shape, stop_gradient)
     check_positive("ridge", ridge)
-    if stop_gradient:
-        points = jax.lax.stop_gradient(points)
     ones = jnp.ones(points.shape[0], points.dtype)
     if points.shape[0] <= _DENSE_POINTS:
         matrix = _kernel_matrix(points, shape) + ridge * jnp.eye(points.shape[0], dtype=points.dtype)
@@ -207,18 +180,9 @@ DENSITIES = ("pipe", "pipe-stopped", "least-squares", "none")
 def density_weights(
     name: str, points: Points, shape: tuple[int, ...], iterations: int = 10, *, backend: str = "auto"
 ) -> Float[Array, " points"]:
-    """Density weights by name.
+    """Density weights `(M,)` by name; further arguments are those of `pipe_density`.
 
-    Args:
-        name: `pipe` (gradients through it), `pipe-stopped` (constant under differentiation), `least-squares`
-            or `none` (ones).
-        points: `(M, D)` in cycles per voxel.
-        shape: voxels along each of the `D` axes.
-        iterations: of Pipe and Menon's.
-        backend: as in `pipe_density`.
-
-    Returns:
-        `(M,)` weights [1].
+    `pipe` has gradients through it, `pipe-stopped` is constant under differentiation, `none` is ones.
 
     Raises:
         UsageError: on an unknown name.

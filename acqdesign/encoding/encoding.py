@@ -8,6 +8,7 @@ times, `encoding.normal() + 1e-3` a regularised one.
 """
 
 import abc
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -46,10 +47,7 @@ class Gram(eqx.Module):
 class _Shifted(Gram):
     gram: Gram
     ridge: Any
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        return self.gram.shape
+    shape = property(lambda self: self.gram.shape)  # type: ignore[assignment]
 
     def __call__(self, image: Image) -> Image:
         (image,) = promote(image)
@@ -91,14 +89,29 @@ class Encoding(eqx.Module):
             return factors
         return factors.reshape(*factors.shape, *[1] * (weights.ndim - 1)) * weights
 
-    def sum_of_normals(self, weights: Any, images: Image) -> Image:
+    def sum_of_normals(self, weights: Any, images: Image, *inside: "ImageMap") -> Image:
         """`Σ_c Aᴴ w_c A f_c`, an image `(..., *shape)`.
 
         Args:
             weights: a set for each image: `(C, readouts)` real, or what `scaled` gives.
             images: `(C, ..., *shape)`.
+            inside: maps that the encoding is composed with for this, the outermost first.
         """
-        return _sum(self.normals(weights), images)
+        grams = functools.reduce(lambda tree, one: one.shared(tree), inside, self.normals(weights))
+        arrays, static = eqx.partition(grams, eqx.is_array)
+        sets = len(jax.tree.leaves(arrays)[0])
+        if not images.ndim or len(images) != sets:
+            raise usage_error("images", images, f"{sets} along the first axis, one for each set of weights")
+
+        # One image at a time: their spectra need not fit in memory together.
+        @jax.checkpoint
+        def add(image: Image, part: Any) -> tuple[Image, None]:
+            gram = functools.reduce(lambda gram, inner: _Around(inner, gram), inside, eqx.combine(part[0], static))
+            return image + gram.local(part[1]), None
+
+        zero = jnp.zeros(images.shape[1:], jnp.result_type(jnp.complex64, images, *jax.tree.leaves(arrays)))
+        zero = alike(zero, *jax.tree.leaves(arrays), images)[0]
+        return total(jax.lax.scan(add, zero, (arrays, images))[0], "coils")
 
     def density(self, name: str = "pipe", iterations: int = 10) -> Any:
         """Weights with which `Aᴴ W A` is close to the identity, differentiable; see `density_weights`."""
@@ -131,30 +144,10 @@ class Encoding(eqx.Module):
 class _ByAdjoint(Gram):
     encoding: Encoding
     weights: Any
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        return self.encoding.shape
+    shape = property(lambda self: self.encoding.shape)  # type: ignore[assignment]
 
     def __call__(self, image: Image) -> Image:
         return self.encoding.adjoint(self.encoding.forward(image), self.weights)
-
-
-def _sum(grams: Gram, images: Image, wrap: Callable[[Gram], Gram] = lambda gram: gram) -> Image:
-    arrays, static = eqx.partition(grams, eqx.is_array)
-    sets = len(jax.tree.leaves(arrays)[0])
-    if not images.ndim or len(images) != sets:
-        raise usage_error("images", images, f"{sets} along the first axis, one for each set of weights")
-
-    # One image at a time: their spectra need not fit in memory together.
-    @jax.checkpoint
-    def add(image: Image, part: Any) -> tuple[Image, None]:
-        arrays, one = part
-        return image + wrap(eqx.combine(arrays, static)).local(one), None
-
-    zero = jnp.zeros(images.shape[1:], jnp.result_type(jnp.complex64, images, *jax.tree.leaves(arrays)))
-    zero = alike(zero, *jax.tree.leaves(arrays), images)[0]
-    return total(jax.lax.scan(add, zero, (arrays, images))[0], "coils")
 
 
 class ImageMap(eqx.Module):
@@ -189,7 +182,7 @@ class ImageMap(eqx.Module):
 
 
 class Coils(ImageMap):
-    """Receive coils: an image as each of them sees it.
+    """Receive coils: an image `(..., *shape)` as each of them sees it, `(..., coils, *shape)`.
 
     Args:
         smaps: `(coils, *shape)` complex sensitivities.
@@ -199,32 +192,26 @@ class Coils(ImageMap):
 
     def __init__(self, smaps: Complex[Array, "coils ..."]):
         if not hasattr(smaps, "shape") or smaps.ndim < 2 or not smaps.shape[0]:
-            expected = "shape (coils, nx[, ny[, nz]]) with a coil or more"
-            raise usage_error("smaps", smaps if hasattr(smaps, "shape") else repr(smaps), expected)
+            raise usage_error("smaps", smaps, "shape (coils, nx[, ny[, nz]]) with a coil or more")
         self.smaps = smaps
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        """Of an image."""
         return self.smaps.shape[1:]
 
     @property
     def coils(self) -> int:
-        """How many there are."""
         return self.smaps.shape[0]
 
     def forward(self, image: Image) -> Image:
-        """`(..., *shape)` to `(..., coils, *shape)`."""
         check_trailing("image", image, self.shape)
         return self._spread(image, self.smaps)
 
     def _spread(self, image: Image, smaps: Array) -> Image:
-        dims = len(self.shape)
-        image, smaps = promote(jnp.expand_dims(image, image.ndim - dims), smaps)
+        image, smaps = promote(jnp.expand_dims(image, image.ndim - len(self.shape)), smaps)
         return image * jnp.expand_dims(smaps, tuple(range(image.ndim - smaps.ndim)))
 
     def adjoint(self, image: Image) -> Image:
-        """`(..., coils, *shape)` to `(..., *shape)`, over the devices of a mesh too."""
         return total(self._combine(image, self.smaps), "coils")
 
     def _combine(self, coils: Image, smaps: Array) -> Image:
@@ -254,7 +241,7 @@ class Coils(ImageMap):
         return self._sum(seen_by, jnp.moveaxis(kspace, -axes - 1, 0), bytes_each=each)
 
     def shared(self, tree: Any) -> Any:
-        """Arrays marked as used by all coils, so that their gradients are summed over devices once."""
+        # Marked as used by all coils, so that their gradients are summed over devices once.
         return jax.tree.map(lambda x: vary(x, varying(self.smaps)) if eqx.is_array(x) else x, tree)
 
     def _sum(self, function: Callable[..., Array], *parts: Array, bytes_each: int) -> Array:
@@ -273,8 +260,7 @@ class Coils(ImageMap):
         return jax.lax.scan(add, none_of(again, *(x[0] for x in pieces)), pieces)[0]
 
 
-_COILS_BYTES = 2**29
-"""Coils go together while what is held for all of them stays below this."""
+_COILS_BYTES = 2**29  # coils go together while what is held for all of them stays below this
 
 
 class Mask(ImageMap):
@@ -290,19 +276,14 @@ class Mask(ImageMap):
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        """Of an image."""
         return self.weights.shape[-self.dims :]
 
     def forward(self, image: Image) -> Image:
-        """The image times the map."""
         check_trailing("image", image, self.shape)
-        image, weights = promote(image, self.weights)
-        shape = jnp.broadcast_shapes(image.shape, weights.shape)
-        return jnp.broadcast_to(weights, shape) * jnp.broadcast_to(image, shape)
+        image, weights = jnp.broadcast_arrays(*promote(image, self.weights))
+        return weights * image
 
-    def adjoint(self, image: Image) -> Image:
-        """Likewise."""
-        return self.forward(image)
+    adjoint = forward
 
 
 class Plane(ImageMap):
@@ -319,12 +300,10 @@ class Plane(ImageMap):
         return tuple(axis - len(self.shape) for axis, n in enumerate(self.shape) if n == 1)
 
     def forward(self, image: Image) -> Image:
-        """Without the axis."""
         check_trailing("image", image, self.shape)
         return jnp.squeeze(image, self._axes)
 
     def adjoint(self, image: Image) -> Image:
-        """With it."""
         return jnp.expand_dims(image, self._axes)
 
 
@@ -333,10 +312,7 @@ class _Around(Gram):
 
     inner: ImageMap
     gram: Gram
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        return self.inner.shape
+    shape = property(lambda self: self.inner.shape)  # type: ignore[assignment]
 
     def local(self, image: Image) -> Image:
         check_trailing("image", image, self.shape)
@@ -351,19 +327,13 @@ class _Composed(Encoding):
 
     outer: Encoding
     inner: ImageMap
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        return self.inner.shape
+    shape = property(lambda self: self.inner.shape)  # type: ignore[assignment]
+    oversampling = property(lambda self: self.outer.oversampling)  # type: ignore[assignment]
 
     @property
     def samples(self) -> tuple[int, ...]:  # type: ignore[override]
         coils = self.inner.coils
         return self.outer.samples if coils is None else (coils, *self.outer.samples)
-
-    @property
-    def oversampling(self) -> float:
-        return self.outer.oversampling
 
     def forward(self, image: Image) -> Samples:
         return self.outer.forward(self.inner.forward(image))
@@ -380,13 +350,8 @@ class _Composed(Encoding):
     def scaled(self, weights: Any, factors: Float[Array, "*sets readouts"]) -> Any:
         return self.outer.scaled(weights, factors)
 
-    def sum_of_normals(self, weights: Any, images: Image) -> Image:
-        inner, outer = self.inner, self.outer
-        if isinstance(outer, _Composed):
-            # (A S) T: sums of A alone, between both maps.
-            both = _Product(outer.inner, inner)
-            return _Composed(outer=outer.outer, inner=both).sum_of_normals(weights, images)
-        return _sum(inner.shared(outer.normals(weights)), images, lambda gram: _Around(inner, gram))
+    def sum_of_normals(self, weights: Any, images: Image, *inside: ImageMap) -> Image:
+        return self.outer.sum_of_normals(weights, images, self.inner, *inside)
 
     def density(self, name: str = "pipe", iterations: int = 10) -> Any:
         return self.outer.density(name, iterations)
@@ -396,33 +361,6 @@ class _Composed(Encoding):
 
     def adjoint_of(self, prepared: Any, weights: Any) -> Image:
         return self.inner.adjoint(self.inner.shared(self.outer).adjoint_of(prepared, weights))
-
-
-class _Product(ImageMap):
-    """`S T` of two maps of images."""
-
-    outer: ImageMap
-    inner: ImageMap
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        return self.inner.shape
-
-    @property
-    def coils(self) -> int | None:
-        return self.outer.coils or self.inner.coils
-
-    def forward(self, image: Image) -> Image:
-        return self.outer.forward(self.inner.forward(image))
-
-    def adjoint(self, image: Image) -> Image:
-        return self.inner.adjoint(self.outer.adjoint(image))
-
-    def around(self, gram: Gram, image: Image) -> Image:
-        return self.inner.around(_Around(self.outer, gram), image)
-
-    def shared(self, tree: Any) -> Any:
-        return self.inner.shared(self.outer.shared(tree))
 
 
 def check_trailing(name: str, array: Any, shape: tuple[int, ...]) -> None:
@@ -446,7 +384,7 @@ def weigh(samples: Array, weights: Array) -> Array:
 
 
 class NUFFTEncoding(Encoding):
-    """Encoding at arbitrary samples in one to three dimensions.
+    """Encoding at arbitrary samples in one to three dimensions; weights are `(readouts,)`, or one for each sample.
 
     Args:
         points: `(M, D)`, or `(readouts, samples, D)`, in cycles per voxel; periodic with period one.
@@ -472,9 +410,9 @@ class NUFFTEncoding(Encoding):
         backend: str = "auto",
     ):
         self.shape = check_shape("shape", shape)
-        check_points(points, len(self.shape))
+        dims = len(self.shape)
+        check_points(points, dims)
         if points.ndim not in (2, 3):
-            dims = len(self.shape)
             expected = f"shape (M, {dims}) or (readouts, samples, {dims})"
             raise usage_error("points", points, expected, "Use jax.vmap for several sets of points.")
         check_options(eps, backend, points.dtype)
@@ -482,7 +420,6 @@ class NUFFTEncoding(Encoding):
 
     @property
     def samples(self) -> tuple[int, ...]:  # type: ignore[override]
-        """`(M,)` or `(readouts, samples)`."""
         return self.points.shape[:-1]
 
     @property
@@ -490,18 +427,11 @@ class NUFFTEncoding(Encoding):
         return self.points.reshape(-1, self.points.shape[-1])
 
     def forward(self, image: Image) -> Samples:
-        """`A f`: image `(..., *shape)` to samples `(..., *samples)`."""
         check_trailing("image", image, self.shape)
         samples = nufft_forward(image, self._flat, eps=self.eps, backend=self.backend)
         return samples.reshape(*samples.shape[:-1], *self.samples) / math.sqrt(math.prod(self.shape))
 
     def adjoint(self, kspace: Samples, weights: Any = None) -> Image:
-        """`Aᴴ w y`: samples to an image `(..., *shape)`.
-
-        Args:
-            kspace: samples `(..., *samples)` of k-space.
-            weights: `(readouts,)` or one for each sample, real; ones unless given.
-        """
         check_trailing("kspace", kspace, self.samples)
         check_weights("weights", weights, self.samples, self.samples[:1])
         if weights is not None:
@@ -511,7 +441,6 @@ class NUFFTEncoding(Encoding):
         return image / math.sqrt(math.prod(self.shape))
 
     def density(self, name: str = "pipe", iterations: int = 10) -> Float[Array, "..."]:
-        """One weight for each sample; see `density_weights`."""
         return density_weights(name, self._flat, self.shape, iterations, backend=self.backend).reshape(self.samples)
 
     @property
@@ -523,7 +452,8 @@ class NUFFTEncoding(Encoding):
 class CartesianEncoding(Encoding):
     """Unitary FFT with a sampling mask: the oracle for every other encoding on the grid.
 
-    Entry `n` of a k-space axis of length `N` is the frequency `(n - N//2) / N` cycles per voxel.
+    Entry `n` of a k-space axis of length `N` is the frequency `(n - N//2) / N` cycles per voxel. Samples and weights
+    are of the grid's shape, samples zero where not sampled.
 
     Args:
         shape: `(nx[, ny[, nz]])` of the image.
@@ -544,32 +474,20 @@ class CartesianEncoding(Encoding):
 
     @property
     def samples(self) -> tuple[int, ...]:  # type: ignore[override]
-        """The axes of the grid."""
         return self.shape
-
-    def _axes(self) -> tuple[int, ...]:
-        return tuple(range(-len(self.shape), 0))
 
     def _masked(self, kspace: Array) -> Array:
         return kspace if self.mask is None else jnp.where(self.mask, kspace, 0)
 
     def forward(self, image: Image) -> Samples:
-        """`A f`: image `(..., *shape)` to k-space `(..., *shape)`, zero where not sampled."""
         check_trailing("image", image, self.shape)
-        axes = self._axes()
-        image = jnp.fft.ifftshift(image, axes)
-        return self._masked(jnp.fft.fftshift(jnp.fft.fftn(image, axes=axes, norm="ortho"), axes))
+        axes = tuple(range(-len(self.shape), 0))
+        kspace = jnp.fft.fftn(jnp.fft.ifftshift(image, axes), axes=axes, norm="ortho")
+        return self._masked(jnp.fft.fftshift(kspace, axes))
 
     def adjoint(self, kspace: Samples, weights: Any = None) -> Image:
-        """`Aᴴ w y`: `kspace` `(..., *shape)` to an image `(..., *shape)`.
-
-        Args:
-            kspace: k-space on the grid.
-            weights: real, of the grid's shape; ones unless given.
-        """
         check_trailing("kspace", kspace, self.shape)
         check_weights("weights", weights, self.shape)
         kspace = self._masked(kspace if weights is None else weigh(kspace, weights))
-        axes = self._axes()
-        image = jnp.fft.ifftn(jnp.fft.ifftshift(kspace, axes), axes=axes, norm="ortho")
-        return jnp.fft.fftshift(image, axes)
+        axes = tuple(range(-len(self.shape), 0))
+        return jnp.fft.fftshift(jnp.fft.ifftn(jnp.fft.ifftshift(kspace, axes), axes=axes, norm="ortho"), axes)

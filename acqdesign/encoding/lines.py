@@ -69,17 +69,15 @@ class LineGram(Gram):
 
 
 class StraightLineEncoding(Encoding):
-    """Encoding of a 3D image by straight readout lines along x, scaled by `1/sqrt(∏N)`.
-
-    Differentiable in points and images, in every mode.
+    """Encoding of a 3D image by straight readout lines along x; weights are `(lines,)` real, or `LineWeights`.
 
     Args:
         points: `(S, 2)` phase encodes `(ky, kz)` in cycles per voxel; periodic with period one.
         shape: `(nx, ny, nz)` of the image, x along the readout; `nx = 1` is one plane.
         samples_per_line: number of readout samples `R`, placed by `uniform_readout`.
         readout: `(R,)` explicit kx positions in cycles per voxel, instead of `samples_per_line`.
-        eps: relative accuracy of `finufft`; 1e-6 in single and 1e-12 in double precision by default.
-        backend: `finufft`, `dft` or `auto`, as in `nufft_forward`.
+        eps: relative accuracy of `finufft`, as in `nufft_forward`.
+        backend: `finufft`, `dft` or `auto`, likewise.
 
     Raises:
         UsageError: on wrong shapes, dtypes or counts, or non-finite points.
@@ -114,7 +112,6 @@ class StraightLineEncoding(Encoding):
 
     @property
     def samples(self) -> tuple[int, ...]:  # type: ignore[override]
-        """`(lines, samples)`."""
         return self.points.shape[0], self.samples_per_line
 
     @property
@@ -126,7 +123,6 @@ class StraightLineEncoding(Encoding):
 
     @property
     def oversampling(self) -> float:
-        """Samples of a line over voxels along it."""
         return self.samples_per_line / self.shape[0]
 
     @property
@@ -142,31 +138,23 @@ class StraightLineEncoding(Encoding):
         readout = self.readout
         planes, first = local_part(self.shape[0], "planes", self.points)
         voxels = jax.lax.dynamic_slice_in_dim(voxel_coordinates(self.shape[0], readout.dtype), first, planes)
-        cycles = readout[:, None] * voxels[None]
-        angle = -2 * math.pi * wrap(cycles)
+        angle = -2 * math.pi * wrap(readout[:, None] * voxels[None])
         return jax.lax.complex(jnp.cos(angle), jnp.sin(angle))
 
-    def _split(self, weights: Any) -> tuple[Array | None, Array | None]:
-        """Weights of the lines and of the samples of a line, once they are of the right shapes."""
+    def _split(self, weights: Any, *sets: int) -> tuple[Array | None, Array | None]:
+        """Weights of the lines, in so many sets, and of the samples of a line, once they are of the right shapes."""
         lines, along = weights if isinstance(weights, LineWeights) else (weights, None)
-        check_weights("weights", lines, (self.points.shape[0],))
+        check_weights("weights", lines, (*sets, self.points.shape[0]))
         check_weights("weights of samples", along, (self.samples_per_line,))
         return lines, along
 
     def forward(self, image: Image) -> Samples:
-        """`A f`: image `(..., nx, ny, nz)` to samples `(..., lines, samples)`."""
         check_trailing("image", image, self._here)
         planes = nufft_forward(image, self.points, eps=self.eps, backend=self.backend)
         along, planes = promote(self._along_readout(), planes)
         return jnp.einsum("kx,...xs->...sk", along, planes, precision="highest") * self._scale()
 
     def adjoint(self, kspace: Samples, weights: Any = None) -> Image:
-        """`Aᴴ W y`: samples `(..., lines, samples)` to an image `(..., nx, ny, nz)`.
-
-        Args:
-            kspace: samples `(..., lines, samples)` of k-space, as `forward` returns them.
-            weights: `(lines,)` real weights, or `LineWeights`; ones unless given.
-        """
         check_trailing("kspace", kspace, self.samples)
         lines, along_weights = self._split(weights)
         if lines is not None:
@@ -178,57 +166,41 @@ class StraightLineEncoding(Encoding):
         out = nufft_adjoint(planes, self.points, self.shape[1:], eps=self.eps, backend=self.backend)
         return out * self._scale()
 
-    def readout_gram(
-        self, weights: Float[Array, " samples"] | None = None
-    ) -> Float[Array, ""] | Complex[Array, "nx nx"]:
-        """`Fᴴ D F / nx`: a number where the readout is uniform and no coarser than Nyquist, else a matrix.
-
-        Args:
-            weights: `(samples,)` real weights `D` of the samples of each line; ones unless given.
-        """
+    def readout_gram(self, weights: Array | None = None) -> Float[Array, ""] | Complex[Array, "nx nx"]:
+        """`Fᴴ D F / nx`, `D` ones unless given: a number where the readout is uniform, at Nyquist or finer."""
         nx = self.shape[0]
         if self.positions is None and weights is None and self.samples_per_line >= nx:
             return jnp.asarray(self.samples_per_line / nx, self.points.dtype)
         if self._here != self.shape:
             got = f"planes split with {self.samples_per_line} samples of a line"
-            remedy = "Planes are apart only in that."
-            raise usage_error("mesh", got, f"a uniform readout of {nx} or more", remedy)
+            raise usage_error("mesh", got, f"a uniform readout of {nx} or more", "Planes are apart only in that.")
         along = self._along_readout()
         weighted = along if weights is None else weigh(along, weights[:, None])
         return jnp.einsum("kx,ku->xu", jnp.conj(along), weighted, precision="highest") / nx
 
     def normal(self, weights: Any = None) -> LineGram:
-        """`Aᴴ W A`, to apply repeatedly, in conjugate gradients say.
-
-        Args:
-            weights: `(lines,)` real weights, or `LineWeights`; ones unless given.
-        """
         lines, along = self._split(weights)
-        ones = jnp.ones(self.points.shape[0], self.points.dtype) if lines is None else lines
-        return LineGram(spectrum=self._spectra(ones), readout=self.readout_gram(along), shape=self._here)
+        return LineGram(spectrum=self._spectra(lines), readout=self.readout_gram(along), shape=self._here)
 
     def normals(self, weights: Any) -> LineGram:
-        """One Gram a set of weights, `(sets, lines)` or `LineWeights` with such `lines`, by one transform."""
-        lines, along = weights if isinstance(weights, LineWeights) else (weights, None)
-        check_weights("weights", lines, (*lines.shape[:1], self.points.shape[0]))
-        check_weights("weights of samples", along, (self.samples_per_line,))
+        # Of (sets, lines), or of LineWeights with such lines, by one transform.
+        sets = len(weights.lines if isinstance(weights, LineWeights) else weights)
+        lines, along = self._split(weights, sets)
         readout = self.readout_gram(along)
-        repeated = jnp.broadcast_to(readout, (len(lines), *readout.shape))
+        repeated = jnp.broadcast_to(readout, (sets, *readout.shape))
         return LineGram(spectrum=self._spectra(lines), readout=repeated, shape=self._here)
 
     def scaled(self, weights: Any, factors: Float[Array, "*sets lines"]) -> Any:
-        """Weights of the lines times a factor each; those of the samples stay."""
         if isinstance(weights, LineWeights):
             return LineWeights(factors * weights.lines, weights.samples)
         return factors if weights is None else factors * weights
 
-    def _spectra(self, weights: Float[Array, "... lines"]) -> Array:
-        plane = self.shape[1:]
+    def _spectra(self, weights: Array | None) -> Array:
+        plane, weights = self.shape[1:], jnp.ones_like(self.points[:, 0]) if weights is None else weights
         spectra = toeplitz.gram_spectrum(self.points, weights, plane, eps=self.eps, backend=self.backend)
         return spectra / math.prod(plane)
 
     def density(self, name: str = "pipe", iterations: int = 10) -> LineWeights:
-        """Weights of the lines in their plane, see `density_weights`, and of the samples along them."""
         lines = density_weights(name, self.points, self.shape[1:], iterations, backend=self.backend)
         return LineWeights(lines, self._readout_density())
 
@@ -245,29 +217,20 @@ class StraightLineEncoding(Encoding):
         return spectra.reshape(*image.shape[:-2], *spectra.shape[-2:])
 
     def adjoint_of(self, prepared: Complex[Array, "... nx pz py"], weights: Any) -> Image:
-        """`Aᴴ W A f` of a prepared image: one inverse transform.
-
-        Args:
-            prepared: from `prepare`.
-            weights: from `density`; those of the samples are in `prepared`.
-        """
+        # One inverse transform; the weights of the samples are in `prepared`.
         lines, _ = self._split(weights)
-        assert lines is not None
-        kernel = self._spectra(lines).T
-        flat = prepared.reshape(-1, *prepared.shape[-2:])
-        kernel = vary(kernel, varying(flat))
-        planes = toeplitz.map_planes(
-            lambda s: toeplitz.from_spectrum(kernel * s, self.shape[1:]), flat, toeplitz.padded_shape(self.shape[1:])
-        )
-        return planes.reshape(*prepared.shape[:-2], *self.shape[1:])
+        plane, flat = self.shape[1:], prepared.reshape(-1, *prepared.shape[-2:])
+        kernel = vary(self._spectra(lines).T, varying(flat))
+        back = lambda spectra: toeplitz.from_spectrum(kernel * spectra, plane)  # noqa: E731
+        planes = toeplitz.map_planes(back, flat, toeplitz.padded_shape(plane))
+        return planes.reshape(*prepared.shape[:-2], *plane)
 
 
 def check_readout(samples: int | None, readout: Any) -> int:
     """The number of samples of a line, from either way to say where they are."""
     if readout is None:
         if samples is None:
-            expected = "the number of samples of a line, or readout positions"
-            raise usage_error("samples_per_line", None, expected)
+            raise usage_error("samples_per_line", None, "the number of samples of a line, or readout positions")
         return check_count("samples_per_line", samples)
     is_real = hasattr(readout, "dtype") and jnp.issubdtype(readout.dtype, jnp.floating)
     if not is_real or readout.ndim != 1:

@@ -17,28 +17,26 @@ from acqdesign.encoding import _backends
 from acqdesign.encoding._primitives import Plan, adjoint, forward
 
 
-def _canonical(
-    name: str, array: Array, points: Array, trailing: int
-) -> tuple[Array, Array, tuple[int, ...], tuple[int, ...]]:
-    """Array `(T, K, ...)` and points `(T, M, D)`, with the leading axes to restore."""
-    batch = points.shape[:-2]
-    lead = array.shape[: array.ndim - trailing]
+def _transform(
+    name: str, array: Array, points: Array, shape: tuple[int, ...], eps: float | None, backend: str
+) -> Array:
+    """`nufft_forward` or, of samples, `nufft_adjoint`, once shapes go together."""
+    is_image = name == "image"
+    own, batch = len(shape) if is_image else 1, points.shape[:-2]
+    lead = array.shape[: array.ndim - own]
     if lead[: len(batch)] != batch:
-        raise usage_error(
-            name,
-            array,
-            f"the leading axes {tuple(batch)} of points",
-            "Points with leading axes give one set for each; broadcast the array to them, or use jax.vmap.",
-        )
-    dtype = _backends.complex_dtype(array, points)
-    real = jnp.finfo(dtype).dtype
+        remedy = "Points with leading axes give one set for each; broadcast the array to them, or use jax.vmap."
+        raise usage_error(name, array, f"the leading axes {tuple(batch)} of points", remedy)
     t, k = math.prod(batch), math.prod(lead[len(batch) :])
-    return (
-        array.astype(dtype).reshape(t, k, *array.shape[array.ndim - trailing :]),
-        points.astype(real).reshape(t, *points.shape[-2:]),
-        lead,
-        (t, k),
-    )
+    if t * k == 0:
+        raise usage_error(name, array, f"at least one {'image' if is_image else 'set of samples'}")
+    dtype = _backends.complex_dtype(array, points)
+    flat = array.astype(dtype).reshape(t, k, *array.shape[array.ndim - own :])
+    points = points.astype(jnp.finfo(dtype).dtype).reshape(t, *points.shape[-2:])
+    picked = _backends.resolve_backend(backend, n_points=points.shape[1], shape=shape, n_transforms=k)
+    plan = Plan(picked, check_eps(eps, dtype), shape)
+    out = (forward if is_image else adjoint)(plan, flat, points)
+    return out.reshape(*lead, *out.shape[2:])
 
 
 def check_points(points: Array, dims: int | None = None) -> None:
@@ -80,19 +78,14 @@ def nufft_forward(image: Image, points: Points, *, eps: float | None = None, bac
         Samples `(..., M)`, complex64 or complex128.
 
     Raises:
-        ValueError: on a wrong shape or dtype, non-finite points, or a backend that cannot run here.
+        UsageError: on a wrong shape or dtype, non-finite points, or a backend that cannot run here.
     """
     check_points(points)
     dims = points.shape[-1]
     if not hasattr(image, "ndim") or image.ndim < dims:
         raise usage_error("image", image, f"at least {dims} axes, one for each coordinate of points")
     shape = check_shape("image.shape", image.shape[image.ndim - dims :])
-    flat, k, lead, (t, n) = _canonical("image", image, points, dims)
-    if t * n == 0:
-        raise usage_error("image", image, "at least one image")
-    name = _backends.resolve_backend(backend, n_points=k.shape[1], shape=shape, n_transforms=n)
-    plan = Plan(name, check_eps(eps, flat.dtype), shape)
-    return forward(plan, flat, k).reshape(*lead, k.shape[1])
+    return _transform("image", image, points, shape, eps, backend)
 
 
 def nufft_adjoint(
@@ -100,26 +93,11 @@ def nufft_adjoint(
 ) -> Image:
     """Conjugate transpose of `nufft_forward`: `f_r = Σ_j y_j exp(+2πi k_j·r)`.
 
-    Args:
-        samples: `(..., M)` of k-space, real or complex.
-        points: `(*batch, M, D)` in cycles per voxel; leading axes as in `nufft_forward`.
-        shape: `(nx[, ny[, nz]])` of the image, as many axes as points have coordinates.
-        eps: relative accuracy asked of `finufft`; 1e-6 in single and 1e-12 in double precision by default.
-        backend: `finufft`, `dft` (exact and dense) or `auto`.
-
-    Returns:
-        Images `(..., *shape)`, complex64 or complex128.
-
-    Raises:
-        ValueError: on a wrong shape or dtype, non-finite points, or a backend that cannot run here.
+    From samples `(..., M)`, real or complex, to images `(..., *shape)`, complex64 or complex128, `shape` having as many
+    axes as points have coordinates. Other arguments and errors are those of `nufft_forward`.
     """
     shape = check_shape("shape", shape)
     check_points(points, len(shape))
     if not hasattr(samples, "ndim") or samples.ndim < 1 or samples.shape[-1] != points.shape[-2]:
         raise usage_error("samples", samples, f"shape (..., {points.shape[-2]}), one sample for each of points")
-    flat, k, lead, (t, n) = _canonical("samples", samples, points, 1)
-    if t * n == 0:
-        raise usage_error("samples", samples, "at least one set of samples")
-    name = _backends.resolve_backend(backend, n_points=k.shape[1], shape=shape, n_transforms=n)
-    plan = Plan(name, check_eps(eps, flat.dtype), shape)
-    return adjoint(plan, flat, k).reshape(*lead, *shape)
+    return _transform("samples", samples, points, shape, eps, backend)

@@ -13,12 +13,7 @@ ORDERINGS = ("linear", "centre-out", "radial-fan", "random")
 
 
 class EchoOrder(NamedTuple):
-    """When each line is acquired.
-
-    Attributes:
-        train: `(S,)` int32, which train.
-        echo: `(S,)` int32, which echo of it, from 0.
-    """
+    """When each line is acquired: `(S,)` int32 each, which train, and which echo of it from 0."""
 
     train: np.ndarray
     echo: np.ndarray
@@ -39,11 +34,8 @@ def order_readouts(name: str, points: ArrayLike, echoes: int, *, te_echo: int, k
         te_echo: the echo that defines contrast, from 0.
         key: for `random`.
 
-    Returns:
-        Train and echo of each line.
-
     Raises:
-        ValueError: on an unknown name, lines that do not fill whole trains, or an echo outside the train.
+        UsageError: on an unknown name, lines that do not fill whole trains, or an echo outside the train.
     """
     check_choice("ordering", name, ORDERINGS)
     check_count("echoes", echoes)
@@ -55,35 +47,27 @@ def order_readouts(name: str, points: ArrayLike, echoes: int, *, te_echo: int, k
         raise usage_error("lines", lines, f"a multiple of the {echoes} echoes of a train", f"The nearest: {near}.")
     if not 0 <= te_echo < echoes:
         raise usage_error("te_echo", te_echo, f"an echo of the train, 0 to {echoes - 1}")
-    trains = lines // echoes
-    radius = np.hypot(*array.T)
-    if name == "random":
-        place = np.asarray(jax.random.permutation(key, lines))
-        return _order(place // echoes, place % echoes)
-    if name == "linear":
-        band = _ranked(array[:, 0], radius) // trains
-        centre = band[np.argmin(radius)]
-        order = np.lexsort((array[:, 1], band))
-        train = np.empty(lines, int)
-        train[order] = np.arange(lines) % trains
-        return _order(train, (band - centre + te_echo) % echoes)
+    trains, radius, angle = lines // echoes, np.hypot(*array.T), np.arctan2(*array.T)
     # Echoes from the nearest to te_echo to the farthest.
     by_distance = np.argsort(np.abs(np.arange(echoes) - te_echo), kind="stable")
-    if name == "centre-out":
-        rank = _ranked(radius, np.arctan2(*array.T))
-        return _order(rank % trains, by_distance[rank // trains])
-    train = _ranked(np.arctan2(*array.T), radius) // echoes
-    order = np.lexsort((radius, train))
-    rank = np.empty(lines, int)
-    rank[order] = np.arange(lines) % echoes
-    return _order(train, by_distance[rank])
+    if name == "random":
+        place = np.asarray(jax.random.permutation(key, lines))
+        train, echo = place // echoes, place % echoes
+    elif name == "linear":
+        band = _ranked(array[:, 0], radius) // trains
+        train = _ranked(band, array[:, 1]) % trains
+        echo = (band - band[np.argmin(radius)] + te_echo) % echoes
+    elif name == "centre-out":
+        rank = _ranked(radius, angle)
+        train, echo = rank % trains, by_distance[rank // trains]
+    else:
+        train = _ranked(angle, radius) // echoes
+        echo = by_distance[_ranked(train, radius) % echoes]
+    return EchoOrder(train.astype(np.int32), echo.astype(np.int32))
 
 
 def _ranked(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The place of each entry in the order by `first`, and by `second` among equals."""
     rank = np.empty(len(first), int)
     rank[np.lexsort((second, first))] = np.arange(len(first))
     return rank
-
-
-def _order(train: np.ndarray, echo: np.ndarray) -> EchoOrder:
-    return EchoOrder(train.astype(np.int32), echo.astype(np.int32))

@@ -22,20 +22,12 @@ INITIALISERS = ("reference", "poisson", "caipi", "spiral", "full")
 # Random sequential packings of discs of diameter r end near this many points per r².
 _PACKING = 0.7
 
-MAX_CAIPI = 64
-"""Sparsest lattice that is searched for: one point in so many."""
-
-_DARTS = 30
-"""Candidates thrown for each line."""
+MAX_CAIPI = 64  # sparsest lattice that is searched for: one point in so many
+_DARTS = 30  # candidates thrown for each line
 
 
 class Pattern(NamedTuple):
-    """Positions of readout lines.
-
-    Attributes:
-        points: phase encodes `(ky, kz)` in cycles per voxel, float32 `(S, 2)`.
-        learned: whether learning may move each line, bool `(S,)`.
-    """
+    """Phase encodes `(ky, kz)` of readout lines in cycles per voxel, float32, and whether learning may move each."""
 
     points: LinePoints
     learned: Bool[Array, " lines"]
@@ -51,10 +43,6 @@ class _Plane(NamedTuple):
     def radius(self, index: np.ndarray) -> np.ndarray:
         """Distance from the centre, one being half the side of k-space, of points in grid units."""
         return np.hypot(*(2 * index / np.array(self.grid)).T)
-
-    def calibration(self) -> np.ndarray:
-        """Grid units of the block's lines, `(block_y · block_z, 2)`."""
-        return _mesh(*(np.arange(-(b // 2), b - b // 2) for b in self.block)).astype(np.float64)
 
     def holds(self, index: np.ndarray) -> np.ndarray:
         """Which points, in grid units, lie in the box and the shutter, but not in the block."""
@@ -75,7 +63,7 @@ def _grid_points(plane: _Plane) -> np.ndarray:
 
 
 def _finished(plane: _Plane, others: np.ndarray, learn_calibration: bool) -> Pattern:
-    centre = plane.calibration()
+    centre = _mesh(*(np.arange(-(b // 2), b - b // 2) for b in plane.block)).astype(np.float64)
     points = np.concatenate([centre, others]) / np.array(plane.grid)
     learned = np.r_[np.full(len(centre), learn_calibration), np.ones(len(others), bool)]
     return Pattern(jnp.asarray(np.clip(points, -0.5, 0.5), jnp.float32), jnp.asarray(learned))
@@ -98,46 +86,24 @@ def _density(plane: _Plane, count: int, decay: float) -> Callable[[np.ndarray], 
     return lambda radius: np.minimum(cap, math.exp(high) * np.maximum(radius, 1e-6) ** -decay)
 
 
-def reference_lines(shape: Sequence[int], lines: int, *, key: PRNGKey, centre_fraction: float = 0.3) -> Pattern:
+def _reference(grid: tuple[int, ...], lines: int, key: PRNGKey) -> Pattern:
     """The straight-line example's start: a fixed square centre, the others uniform at random.
 
-    `c = round(sqrt(centre_fraction · lines))` points a side, evenly from `-c / (2 nx)` to `c / (2 nx)` with
-    both ends, make the centre (`ny` for `nx` in a single plane): its spacing is a little wider than the
-    grid's. As in mri-nufft 1.5.1's `example_learn_straight_line_readouts`.
-
-    Args:
-        shape: of the image, `(nx, ny, nz)`.
-        lines: number of lines.
-        key: from `jax.random.key`.
-        centre_fraction: share of the lines in the centre.
-
-    Returns:
-        Positions, the centre frozen.
-
-    Raises:
-        ValueError: more lines in the centre than lines, or a centre wider than k-space.
+    `c = round(sqrt(0.3 · lines))` points a side, evenly from `-c / (2 nx)` to `c / (2 nx)` with both ends, make the
+    centre (`ny` for `nx` in a single plane): its spacing is a little wider than the grid's; it is held. As in mri-nufft
+    1.5.1's `example_learn_straight_line_readouts`.
     """
-    grid = check_shape("shape", shape, dims=(3,))
-    check_count("lines", lines)
-    if not centre_fraction >= 0:
-        raise usage_error("centre_fraction", centre_fraction, "a number >= 0")
-    side = round(math.sqrt(centre_fraction * lines))
-    if side**2 > lines:
-        expected = f"a share that leaves at most lines = {lines} in the fixed centre, not {side**2}"
-        raise usage_error("centre_fraction", centre_fraction, expected)
-    width = grid[0] if grid[0] > 1 else grid[1]
+    side, width = round(math.sqrt(0.3 * lines)), grid[0] if grid[0] > 1 else grid[1]
     if side > width:
         raise usage_error("lines", lines, f"at most {width} points along a side of the fixed centre, not {side}")
-    edge = side / (2 * width)
-    steps = np.linspace(-edge, edge, side, dtype=np.float32)
-    centre = jnp.asarray(_mesh(steps, steps))
+    steps = np.linspace(-side / (2 * width), side / (2 * width), side, dtype=np.float32)
     others = jax.random.uniform(key, (lines - side**2, 2), jnp.float32, -0.5, 0.5)
-    return Pattern(jnp.concatenate([centre, others]), jnp.arange(lines) >= side**2)
+    return Pattern(jnp.concatenate([_mesh(steps, steps), others]), jnp.arange(lines) >= side**2)
 
 
-def _poisson(plane: _Plane, count: int, decay: float, rng: np.random.Generator) -> np.ndarray:
+def _poisson(plane: _Plane, count: int, decay: float, key: PRNGKey) -> np.ndarray:
     """Dart throwing with a disc that follows the density, scaled until just enough darts stick."""
-    density = _density(plane, count, decay)
+    rng, density = np.random.default_rng(np.asarray(jax.random.key_data(key))), _density(plane, count, decay)
     # Candidates follow the density too, so that no part of the plane runs out of darts first.
     cell = np.array(plane.grid) / 256
     corners = _mesh(np.arange(256), np.arange(256)) * cell - np.array(plane.grid) / 2
@@ -176,7 +142,7 @@ def _poisson(plane: _Plane, count: int, decay: float, rng: np.random.Generator) 
     return best[:count]
 
 
-def _spiral(plane: _Plane, count: int, decay: float) -> np.ndarray:
+def _spiral(plane: _Plane, count: int, decay: float, key: PRNGKey) -> np.ndarray:
     """Points at golden angles whose radii follow the density, stretched until `count` lie in the plane."""
     density = _density(plane, count, decay)
     edges = np.linspace(0, 1 if plane.shutter else math.sqrt(2), 8193)
@@ -222,7 +188,7 @@ def _caipi(plane: _Plane, index: int) -> np.ndarray:
     return points[(y % a == 0) & ((z - b * (y // a)) % d == 0)]
 
 
-def _caipi_of_size(plane: _Plane, count: int) -> np.ndarray:
+def _caipi_of_size(plane: _Plane, count: int, decay: float, key: PRNGKey) -> np.ndarray:
     """The sparsest lattice with enough points, without its outermost ones."""
     for index in range(min(math.prod(plane.grid) // count + 1, MAX_CAIPI), 0, -1):
         points = _caipi(plane, index)
@@ -246,7 +212,7 @@ def initial_lines(
 ) -> Pattern:
     """A starting pattern by name.
 
-        reference  see `reference_lines`; takes neither shutter nor calibration
+        reference  the straight-line example's of mri-nufft; takes neither shutter nor calibration
         poisson    variable-density Poisson disc, off the grid: neighbours keep a distance that follows the
                    density. R. Bridson, SIGGRAPH sketches 22 (2007); S. S. Vasanawala et al., ISBI (2011)
         caipi      the sheared lattice with the farthest aliases, on the grid (2D CAIPIRINHA)
@@ -260,10 +226,10 @@ def initial_lines(
         name: one of `INITIALISERS`.
         shape: of the image, `(nx, ny, nz)`.
         key: from `jax.random.key`; the same key gives the same pattern.
-        lines: number of lines, calibration included. `caipi` leaves out the outermost ones of the sparsest
-            lattice that has as many.
-        acceleration: instead of `lines`: `ny · nz / lines`; for `caipi` a whole number, the lattice's own,
-            calibration coming on top.
+        lines: number of lines, calibration included. `caipi` leaves out the outermost ones of the sparsest lattice that
+            has as many.
+        acceleration: instead of `lines`: `ny · nz / lines`; for `caipi` a whole number, the lattice's own, calibration
+            coming on top.
         shutter: only positions within the ellipse `(2 ky)² + (2 kz)² <= 1`.
         calibration: side of the fully sampled block of grid lines in the centre, or its two sides, or 0.
         learn_calibration: whether learning may move the block.
@@ -273,8 +239,8 @@ def initial_lines(
         Positions, with exactly `lines` of them where a number was given; grid positions are `(n − N//2) / N`.
 
     Raises:
-        ValueError: an unknown name, both or neither of `lines` and `acceleration`, more calibration lines
-            than lines, more lines on the grid than it has, or an option that the pattern does not have.
+        UsageError: an unknown name, both or neither of `lines` and `acceleration`, more calibration lines than lines,
+            more lines on the grid than it has, or an option that the pattern does not have.
     """
     check_choice("init", name, INITIALISERS)
     grid = check_shape("shape", shape, dims=(3,))
@@ -283,7 +249,12 @@ def initial_lines(
     if not (math.isfinite(decay) and decay >= 0):
         raise usage_error("decay", decay, "a finite number >= 0")
     if name == "full":
-        return _full(plane, lines, acceleration, learn_calibration)
+        full = _finished(plane, _grid_points(plane), learn_calibration)
+        if lines not in (None, len(full.points)):
+            raise usage_error("lines", lines, f"none, or the full grid's {len(full.points)}", "Or use init caipi.")
+        if acceleration not in (None, 1):
+            raise usage_error("acceleration", acceleration, "none, or 1, for a full grid", "Or use init caipi.")
+        return full
     if (lines is None) == (acceleration is None):
         raise usage_error("lines", f"lines = {lines} and acceleration = {acceleration}", "one of the two")
     if name == "caipi" and acceleration is not None:
@@ -298,21 +269,14 @@ def initial_lines(
     if name == "reference":
         if shutter or fixed:
             raise usage_error("init", "reference with a shutter or a calibration", "neither, as its recipe is fixed")
-        return reference_lines(grid, lines, key=key)
+        return _reference(grid, lines, key)
     if fixed > lines:
         raise usage_error("calibration", plane.block, f"at most lines = {lines} lines in the fixed centre, not {fixed}")
     if name != "caipi" and min(plane.grid) < 2:
         raise usage_error("shape", grid, "ny and nz of at least 2 for positions off the grid")
     count = lines - fixed
-    if count == 0:
-        others = np.empty((0, 2))
-    elif name == "poisson":
-        seed = np.asarray(jax.random.key_data(key))
-        others = _poisson(plane, count, decay, np.random.default_rng(seed))
-    elif name == "spiral":
-        others = _spiral(plane, count, decay)
-    else:
-        others = _caipi_of_size(plane, count)
+    make = {"poisson": _poisson, "spiral": _spiral, "caipi": _caipi_of_size}[name]
+    others = make(plane, count, decay, key) if count else np.empty((0, 2))
     return _finished(plane, others, learn_calibration)
 
 
@@ -322,13 +286,3 @@ def _block(calibration: int | Sequence[int], grid: tuple[int, int]) -> tuple[int
     if sides is None or any(s != int(s) or not 0 <= s <= n for s, n in zip(sides, grid, strict=True)):
         raise usage_error("calibration", repr(calibration), f"one or two whole numbers from 0 to {grid}")
     return (0, 0) if 0 in sides else (int(sides[0]), int(sides[1]))
-
-
-def _full(plane: _Plane, lines: int | None, acceleration: float | int | None, learn_calibration: bool) -> Pattern:
-    """The full grid, once it is sure that nothing else was meant."""
-    full = _finished(plane, _grid_points(plane), learn_calibration)
-    if lines not in (None, len(full.points)):
-        raise usage_error("lines", lines, f"none, or the full grid's {len(full.points)}", "Or use init caipi.")
-    if acceleration not in (None, 1):
-        raise usage_error("acceleration", acceleration, "none, or 1, for a full grid", "Or use init caipi.")
-    return full

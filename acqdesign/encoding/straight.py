@@ -15,7 +15,7 @@ from acqdesign.base.checks import usage_error
 from acqdesign.base.types import Array, Float, LinePoints, PRNGKey
 from acqdesign.encoding.lines import StraightLineEncoding, check_readout, uniform_readout
 from acqdesign.encoding.nufft import check_options, check_points
-from acqdesign.encoding.patterns import Pattern, initial_lines
+from acqdesign.encoding.patterns import initial_lines
 from acqdesign.encoding.trajectory import Trajectory
 from acqdesign.optim import Box, Constraint, held, learned_mask
 from acqdesign.scene.scene import Scene
@@ -68,57 +68,48 @@ class Lines(Trajectory):
         check_options(eps, backend, self.points.dtype)
         self.half_width, self.eps, self.backend = float(half_width), eps, backend
 
-    def _along(self, voxels: int) -> dict[str, Any]:
-        if self.readout is None:
-            return {"samples_per_line": self.samples or voxels}
-        return {"readout": self.readout}
-
     def operator(self, scene: Scene) -> StraightLineEncoding:
-        """The factored encoding of an image of the scene, without coils."""
-        along = self._along(scene.shape[0])
-        return StraightLineEncoding(self.points, scene.shape, **along, eps=self.eps, backend=self.backend)
+        samples = self.samples or scene.shape[0]
+        return StraightLineEncoding(
+            self.points, scene.shape, samples, readout=self.readout, eps=self.eps, backend=self.backend
+        )
+
+    def _along(self) -> Float[Array, " samples"] | None:
+        """Positions of the samples of a line, None where their number goes by the scene."""
+        if self.samples is None or self.readout is not None:
+            return self.readout
+        return uniform_readout(self.samples, self.points.dtype)
 
     def coordinates(self) -> Float[Array, "lines samples 3"]:
-        """Every sample, `(S, R, 3)` in cycles per voxel."""
-        if self.samples is None:
+        readout = self._along()
+        if readout is None:
             raise usage_error("samples", None, "the number of samples of a line", "Or readout positions.")
-        readout = uniform_readout(self.samples, self.points.dtype) if self.readout is None else self.readout
         shape = (len(self.points), len(readout))
         along = jnp.broadcast_to(readout[None, :, None], (*shape, 1))
         return jnp.concatenate([along, jnp.broadcast_to(self.points[:, None], (*shape, 2))], axis=-1)
 
     def learned(self) -> Any:
-        """The points of lines that may move."""
         return eqx.tree_at(lambda lines: lines.points, learned_mask(self), self.moves[:, None])
 
     def limits(self) -> tuple[Constraint, ...]:
-        """The box."""
         return (Box("points", -self.half_width, self.half_width),)
 
     def readouts(self) -> int:
-        """How many lines there are."""
         return self.points.shape[0]
 
     def planes_apart(self, scene: Scene) -> bool:
-        """Where the readout is uniform and fully sampled."""
         return self.readout is None and (self.samples or scene.shape[0]) >= scene.shape[0]
 
     def positions(self) -> LinePoints:
-        """The phase encodes."""
         return self.points
 
     def permuted(self, source: np.ndarray | Array) -> "Lines":
-        """The lines in another order, with what may move."""
         order = jnp.asarray(source)
         return eqx.tree_at(lambda x: (x.points, x.moves), self, (self.points[order], self.moves[order]))
 
     def design(self) -> Mapping[str, Any]:
-        """Entries of `design.npz`."""
-        found: dict[str, Any] = {"points": self.points, "learned": self.moves}
-        if self.samples is not None:
-            readout = uniform_readout(self.samples, self.points.dtype) if self.readout is None else self.readout
-            found |= {"samples_per_line": self.samples, "readout": readout}
-        return found
+        own = {"points": self.points, "learned": self.moves}
+        return own if self.samples is None else {**own, "samples_per_line": self.samples, "readout": self._along()}
 
     @classmethod
     def start(
@@ -148,49 +139,37 @@ class Lines(Trajectory):
             samples: of a line.
             more: further arguments of the class.
         """
-        pattern = start_pattern(init, scene.shape, key, lines, acceleration, calibration)
+        _, ny, nz = scene.shape
+        if lines is None and acceleration is None and init != "full":
+            acceleration = 4.0
+        shutter = False
+        if init in ("poisson", "spiral"):
+            count = lines if lines is not None else ny * nz / (acceleration or 1.0)
+            if calibration is None:
+                calibration = min(round(math.sqrt(0.3 * count)), ny, nz)
+            shutter = init == "poisson" and count <= 0.75 * ny * nz
+        pattern = initial_lines(
+            init, scene.shape, key=key, lines=lines, acceleration=acceleration, calibration=calibration or 0,
+            shutter=shutter,
+        )  # fmt: skip
         real = jnp.float32 if scene.support is None else scene.support.dtype
         return cls(pattern.points.astype(real), pattern.learned, samples=samples or scene.shape[0], **more)
 
     @classmethod
     def poisson(cls, scene: Scene, *, key: PRNGKey | int = 0, **options: Any) -> "Lines":
         """A variable-density Poisson disc around a held block; options as of `start`."""
-        return cls._named("poisson", scene, key, options)
+        return cls.start(scene, _typed(key), init="poisson", **options)
 
     @classmethod
     def caipi(cls, scene: Scene, *, key: PRNGKey | int = 0, **options: Any) -> "Lines":
         """A sheared lattice on the grid (2D CAIPIRINHA); options as of `start`."""
-        return cls._named("caipi", scene, key, options)
+        return cls.start(scene, _typed(key), init="caipi", **options)
 
     @classmethod
     def full(cls, scene: Scene, **options: Any) -> "Lines":
         """Every line of the grid; options as of `start`."""
-        return cls._named("full", scene, 0, options)
-
-    @classmethod
-    def _named(cls, name: str, scene: Scene, key: Any, options: dict[str, Any]) -> "Lines":
-        typed = jax.random.key(key) if isinstance(key, int) else key
-        return cls.start(scene, typed, init=name, **options)
+        return cls.start(scene, _typed(0), init="full", **options)
 
 
-def start_pattern(
-    name: str,
-    shape: tuple[int, int, int],
-    key: PRNGKey,
-    lines: int | None = None,
-    acceleration: float | None = None,
-    calibration: int | None = None,
-) -> Pattern:
-    """`initial_lines` with a calibration block and a shutter that suit the number of lines; see `Lines.start`."""
-    _, ny, nz = shape
-    if lines is None and acceleration is None and name != "full":
-        acceleration = 4.0
-    shutter = False
-    if name in ("poisson", "spiral"):
-        count = lines if lines is not None else ny * nz / (acceleration or 1.0)
-        if calibration is None:
-            calibration = min(round(math.sqrt(0.3 * count)), ny, nz)
-        shutter = name == "poisson" and count <= 0.75 * ny * nz
-    return initial_lines(
-        name, shape, key=key, lines=lines, acceleration=acceleration, calibration=calibration or 0, shutter=shutter
-    )  # fmt: skip
+def _typed(key: Any) -> PRNGKey:
+    return jax.random.key(key) if isinstance(key, int) else key

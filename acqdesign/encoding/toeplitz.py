@@ -52,27 +52,19 @@ def gram_spectrum(
     eps: float | None = None,
     backend: str = "auto",
 ) -> Float[Array, "*batch py pz"]:
-    """Spectrum of the convolution `Bᴴ w B` over a plane, without scale.
+    """Spectrum of the convolution `Bᴴ w B` over a plane `(ny, nz)`, without scale, zero frequency first.
 
-    Args:
-        points: `(S, 2)` in cycles per voxel.
-        weights: `(..., S)`, one real weight a line; several sets share one transform.
-        shape: `(ny, nz)` of the plane.
-        eps: accuracy of `finufft`, as in `nufft_forward`.
-        backend: `finufft`, `dft` (a real matrix product) or `auto`.
-
-    Returns:
-        Real `(..., py, pz)` of `padded_shape(shape)`, zero frequency first.
+    Of real weights `(..., S)` several sets share one transform. `(py, pz)` is `padded_shape(shape)`; `eps` and
+    `backend` are as in `nufft_forward`, `dft` being a real matrix product here.
     """
-    padded = padded_shape(shape)
-    doubled = tuple(2 * n - 1 for n in shape)
+    padded, doubled = padded_shape(shape), tuple(2 * n - 1 for n in shape)
     if backend == "auto" and points.shape[0] * math.prod(padded) <= _DENSE_WORK:
         backend = "dft"
     backend = _backends.resolve_backend(backend, n_points=points.shape[0], shape=doubled, n_transforms=1)
     if backend == "dft":
         ky, kz = (
-            dirichlet(points[:, d, None] - jnp.arange(p, dtype=points.dtype)[None] / p, 2 * n - 1)
-            for d, (n, p) in enumerate(zip(shape, padded, strict=True))
+            dirichlet(points[:, d, None] - jnp.arange(p, dtype=points.dtype)[None] / p, n)
+            for d, (n, p) in enumerate(zip(doubled, padded, strict=True))
         )
         weighted = weights[..., None] * jnp.broadcast_to(ky, (*weights.shape, padded[0]))
         return jnp.einsum("...sy,sz->...yz", weighted, kz, precision="highest")
@@ -109,13 +101,12 @@ def convolve_planes(planes: Image, spectrum: Float[Array, "py pz"]) -> Image:
 
     Differentiable in both; a block's spectrum is made again in the backward pass rather than kept.
     """
-    padded = (spectrum.shape[0], spectrum.shape[1])
-    shape = (planes.shape[-2], planes.shape[-1])
+    (py, pz), (ny, nz) = spectrum.shape, planes.shape[-2:]
     planes, swapped = _backends.promote(planes, spectrum.T)
 
     @jax.checkpoint
     def block(plane: Array, swapped: Array) -> Array:
-        planes = to_spectrum(plane, padded)
-        return from_spectrum(jnp.broadcast_to(swapped, planes.shape) * planes, shape)
+        planes = to_spectrum(plane, (py, pz))
+        return from_spectrum(jnp.broadcast_to(swapped, planes.shape) * planes, (ny, nz))
 
-    return map_planes(lambda p: block(p, swapped), planes, padded)
+    return map_planes(lambda p: block(p, swapped), planes, (py, pz))

@@ -30,17 +30,16 @@ class Trajectory(Part):
 
         Two columns go with the scene's axes that are longer than one, three with all of them.
         """
-        what = f"{type(self).__name__} without coordinates()"
-        raise usage_error("trajectory", what, "a method that gives (readouts, samples, D)")
+        name = type(self).__name__
+        raise usage_error("trajectory", f"{name} without coordinates()", "a method that gives (readouts, samples, D)")
 
     def operator(self, scene: Scene) -> Encoding:
         """The encoding of an image of the scene, without coils."""
         points, shape = checked_coordinates(self), scene.shape
-        dims = points.shape[-1]
-        if dims == 3:
+        if points.shape[-1] == 3:
             return NUFFTEncoding(points, shape)
         plane = tuple(n for n in shape if n > 1)
-        if len(plane) != dims:
+        if points.shape[-1] != len(plane):
             expected = f"{len(plane)} or 3 columns for a scene of shape {shape}"
             raise usage_error(f"{type(self).__name__}.coordinates", points, expected)
         return NUFFTEncoding(points, plane) @ Plane(shape)
@@ -67,14 +66,7 @@ class Trajectory(Part):
         return Permuted(self, jnp.asarray(source))
 
     def ordered(self, name: str, echoes: int, *, te_echo: int, key: PRNGKey) -> "Trajectory":
-        """The readouts so that the s-th is acquired at echo `s % echoes`; see `order_readouts`.
-
-        Args:
-            name: one of `ORDERINGS`.
-            echoes: of a train.
-            te_echo: the echo that defines contrast, from 0.
-            key: for `random`.
-        """
+        """The readouts so that the s-th is acquired at echo `s % echoes`; see `order_readouts` for the arguments."""
         check_choice("ordering", name, ORDERINGS)
         where = self.positions()
         if where is None and name != "random":
@@ -87,19 +79,14 @@ class Trajectory(Part):
     def design(self) -> Mapping[str, Any]:
         """Entries of `design.npz`: the coordinates, and every array by its field's name after `trajectory.`."""
         this = resolve(self)
-        arrays = {name: leaf for name, leaf in leaf_names(this).items() if hasattr(leaf, "dtype")}
-        own = {f"trajectory.{name}": np.asarray(leaf) for name, leaf in arrays.items()}
+        own = {f"trajectory.{n}": np.asarray(x) for n, x in leaf_names(this).items() if hasattr(x, "dtype")}
         return {"coordinates": np.asarray(this.coordinates()), **own}
 
     @classmethod
     def start(cls, scene: Scene, key: PRNGKey) -> "Trajectory":
-        """A trajectory to start learning from: for the command line, and for several starts.
+        """A trajectory of a scene to start learning from: for the command line, and for several starts.
 
         Further arguments with defaults become settings of the command line, by their names there.
-
-        Args:
-            scene: to be imaged.
-            key: for random starts.
         """
         what = f"{cls.__name__} without a classmethod start(scene, key)"
         raise usage_error("trajectory", what, "one that makes a trajectory to start from")
@@ -112,28 +99,22 @@ class Permuted(Trajectory):
     source: Array = held()
 
     def coordinates(self) -> Float[Array, "readouts samples dims"]:
-        """The other's, reordered."""
         return checked_coordinates(self.of)[self.source]
 
     def positions(self) -> Float[Array, "readouts 2"] | None:
-        """The other's, reordered; None where it has none."""
         where = self.of.positions()
         return None if where is None else where[self.source]
 
     def permuted(self, source: np.ndarray | Array) -> "Trajectory":
-        """Reordered once more."""
         return Permuted(self.of, self.source[jnp.asarray(source)])
 
     def learned(self) -> Any:
-        """What the other one says."""
         return eqx.tree_at(lambda p: (p.of, p.source), self, (self.of.learned(), False))
 
     def limits(self) -> tuple[Any, ...]:
-        """The other's, of its arrays."""
         return tuple(_of_inner(limit) for limit in self.of.limits())
 
     def design(self) -> Mapping[str, Any]:
-        """As the other's, in this order."""
         return {**self.of.design(), "coordinates": np.asarray(resolve(self).coordinates())}
 
 
@@ -145,14 +126,10 @@ def _of_inner(limit: Constraint) -> Constraint:
 
 
 def checked_coordinates(trajectory: Trajectory) -> Float[Array, "readouts samples dims"]:
-    """The coordinates of a trajectory, once they have the right shape and dtype.
-
-    Raises:
-        UsageError: by the trajectory's name.
-    """
+    """The coordinates of a trajectory, once they have the right shape and dtype; errors are by its name."""
     points, name = trajectory.coordinates(), f"{type(trajectory).__name__}.coordinates"
     if not hasattr(points, "dtype") or not jnp.issubdtype(points.dtype, jnp.floating):
-        raise usage_error(name, points if hasattr(points, "dtype") else repr(points), "a real floating-point array")
+        raise usage_error(name, points, "a real floating-point array")
     if points.ndim != 3 or points.shape[-1] not in (1, 2, 3) or 0 in points.shape:
         raise usage_error(name, points, "shape (readouts, samples, D) with D = 1, 2 or 3")
     check_finite(name, points)
@@ -169,23 +146,14 @@ class FreeForm(Trajectory):
     points: Float[Array, "readouts samples dims"]
 
     def coordinates(self) -> Float[Array, "readouts samples dims"]:
-        """The points themselves."""
         return self.points
 
     def permuted(self, source: np.ndarray | Array) -> "FreeForm":
-        """In another order."""
         return type(self)(self.points[jnp.asarray(source)])
 
     @classmethod
     def start(cls, scene: Scene, key: PRNGKey, *, lines: int = 32, samples: int = 128) -> "FreeForm":
-        """Spokes at golden angles in the plane; see `Radial`.
-
-        Args:
-            scene: of one plane.
-            key: of the first angle.
-            lines: number of readouts.
-            samples: of a readout.
-        """
+        """Spokes at golden angles in the plane, with the arguments of `Radial.start`."""
         return cls(Radial.start(scene, key, lines=lines, samples=samples).coordinates())
 
 
@@ -207,7 +175,6 @@ class Radial(Trajectory):
         return radius[None, :, None] * direction[:, None, :]
 
     def permuted(self, source: np.ndarray | Array) -> "Radial":
-        """In another order."""
         return type(self)(self.angles[jnp.asarray(source)], self.samples)
 
     @classmethod

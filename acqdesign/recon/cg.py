@@ -17,8 +17,7 @@ from acqdesign.encoding import Encoding, Gram
 
 
 def _inner(a: Array, b: Array, dims: int) -> Array:
-    axes = tuple(range(-dims, 0))
-    here = jnp.sum((jnp.conj(a) * b).real, axis=axes, keepdims=True)
+    here = jnp.sum((jnp.conj(a) * b).real, axis=range(-dims, 0), keepdims=True)
     return vary(total(here, "planes"), varying(here))
 
 
@@ -37,9 +36,6 @@ def cg(gram: Callable[[Image], Image], rhs: Image, *, iterations: int, dims: int
         rhs: `(..., *shape)` complex right-hand sides, images such as `Aᴴ y`.
         iterations: fixed number of them; more regularise less.
         dims: how many trailing axes are one image; those of a `Gram`'s shape, or 3, unless given.
-
-    Returns:
-        The images, like `rhs`.
 
     Raises:
         UsageError: on fewer than one iteration, or fewer axes than an image has.
@@ -67,7 +63,7 @@ def cg(gram: Callable[[Image], Image], rhs: Image, *, iterations: int, dims: int
         return (x, residual, residual + _quotient(new, power, going) * direction, new), None
 
     # Segments of about sqrt(n) iterations: only their first states are kept for the backward pass.
-    segment = max(1, math.isqrt(iterations))
+    segment = math.isqrt(iterations)
     whole, rest = divmod(iterations, segment)
 
     @jax.checkpoint
@@ -82,18 +78,10 @@ def cg(gram: Callable[[Image], Image], rhs: Image, *, iterations: int, dims: int
 
 
 def cg_sense(encoding: Encoding, kspace: Samples, *, ridge: float = 1e-3, iterations: int = 10) -> Image:
-    """Image from k-space by iterative SENSE: `argmin ‖A x - y‖² + ridge ‖x‖²`.
+    """Images `(..., *shape)` by iterative SENSE: `argmin ‖A x - y‖² + ridge ‖x‖²`.
 
-    Args:
-        encoding: operator, with its coils.
-        kspace: samples `(..., *samples)` of k-space, as `encoding.forward` returns them.
-        ridge: Tikhonov weight, a finite number >= 0; a full Cartesian scan's eigenvalues are one.
-        iterations: of conjugate gradients.
-
-    Returns:
-        Images `(..., *shape)`, complex.
-
-    Pruessmann et al., "Advances in sensitivity encoding with arbitrary k-space trajectories", Magn. Reson. Med. 46
+    k-space is what `encoding.forward` returns, the ridge a finite number >= 0; a full Cartesian scan's eigenvalues are
+    one. Pruessmann et al., "Advances in sensitivity encoding with arbitrary k-space trajectories", Magn. Reson. Med. 46
     (2001).
     """
     check_at_least_zero("ridge", ridge)

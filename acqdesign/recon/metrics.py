@@ -44,25 +44,16 @@ def nrmse(image: Image, truth: Image, dims: int = 3) -> Float[Array, "..."]:
         One number an image, `(...)`.
 
     Raises:
-        ValueError: on shapes that do not go together.
+        UsageError: on shapes that do not go together.
     """
     axes = _check(image, truth, dims)
     return safe_sqrt(jnp.sum(_power(image - truth), axis=axes) / jnp.sum(_power(truth), axis=axes))
 
 
 def psnr(image: Image, truth: Image, dims: int = 3) -> Float[Array, "..."]:
-    """Peak signal-to-noise ratio of magnitudes, `20 log10(max|t| / rms(|x| - |t|))` [dB].
+    """Peak signal-to-noise ratio of magnitudes, `20 log10(max|t| / rms(|x| - |t|))` [dB]; arguments as of `nrmse`.
 
-    Args:
-        image: `(..., nx, ny, nz)`, real or complex, in any units.
-        truth: of the same shape, or of its trailing axes, in the units of `image`; not all zero.
-        dims: how many trailing axes are one image.
-
-    Returns:
-        One number an image, `(...)` [dB], infinite where it is the truth.
-
-    Raises:
-        ValueError: on shapes that do not go together.
+    Infinite where the image is the truth.
     """
     axes = _check(image, truth, dims)
     found, wanted = magnitude(image), magnitude(truth)
@@ -73,43 +64,25 @@ def psnr(image: Image, truth: Image, dims: int = 3) -> Float[Array, "..."]:
 def ssim(image: Image, truth: Image) -> Float[Array, "..."]:
     """Structural similarity of magnitudes, the mean over planes across the readout.
 
-    Gaussian windows of 11 voxels (fewer where the plane is smaller) wholly inside the plane, range that of the
-    truth.
-
-    Args:
-        image: `(..., nx, ny, nz)`, real or complex, in any units.
-        truth: of the same shape, or of its trailing axes, in the units of `image`; not all zero.
-
-    Returns:
-        One number an image, `(...)`, at most one.
-
-    Raises:
-        ValueError: on shapes that do not go together.
-
-    References:
-        Wang et al., "Image quality assessment: from error visibility to structural similarity", IEEE Trans.
-        Image Process. 13 (2004).
+    Gaussian windows of 11 voxels (fewer where the plane is smaller) wholly inside the plane, range that of the truth;
+    arguments as of `nrmse`. Wang et al., "Image quality assessment: from error visibility to structural similarity",
+    IEEE Trans. Image Process. 13 (2004).
     """
     axes = _check(image, truth, 3)
     found, wanted = jnp.broadcast_arrays(magnitude(image), magnitude(truth))
     top = jnp.max(wanted, axis=axes, keepdims=True)
-    shape = found.shape
-    size = min(11, *shape[-2:])
-    a, b = ((image / top).reshape(-1, *shape[-2:]) for image in (found, wanted))
-    return jnp.mean(_ssim_of_planes(a, b, size).reshape(shape[:-2]), axis=-1)
+    a, b = ((image / top).reshape(-1, *found.shape[-2:]) for image in (found, wanted))
+    return jnp.mean(_ssim_of_planes(a, b, min(11, *found.shape[-2:])).reshape(found.shape[:-2]), axis=-1)
 
 
 def _ssim_of_planes(a: Array, b: Array, size: int, sigma: float = 1.5) -> Array:
     """Mean similarity `(n,)` of planes `(n, ny, nz)` in [0, 1], by windows of `size` voxels."""
-    at = (np.arange(size) - (size - 1) / 2) / sigma
-    window = np.exp(-0.5 * at**2)
+    window = np.exp(-0.5 * ((np.arange(size) - (size - 1) / 2) / sigma) ** 2)
     window /= window.sum()
 
     def blurred(planes: Array) -> Array:
         for axis, n in enumerate(planes.shape[1:], start=1):
-            rows = np.zeros((n - size + 1, n))
-            for row in range(len(rows)):
-                rows[row, row : row + size] = window
+            rows = np.stack([np.pad(window, (row, n - size - row)) for row in range(n - size + 1)])
             moved = jnp.tensordot(jnp.asarray(rows, planes.dtype), planes, axes=(1, axis), precision="highest")
             planes = jnp.moveaxis(moved, 0, axis)
         return planes

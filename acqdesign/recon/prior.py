@@ -6,7 +6,6 @@ with `M` one where there is something to see and zero elsewhere. Conjugate gradi
 that images are likely to have first, and a few iterations go far.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,50 +13,31 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from acqdesign.base.checks import check_shape, usage_error
+from acqdesign.base.checks import check_at_least_zero, check_shape
 from acqdesign.base.types import Array, Float, Image
 from acqdesign.recon.cg import cg
 
 
 def spectral_prior(plane: tuple[int, int], exponent: float, *, dtype: Any = jnp.float32) -> Float[Array, "ny nz"]:
-    """Amplitudes `s(k) ∝ (1 + |k|²)^(-exponent/4)` over a plane, their mean square one.
+    """Real relative amplitudes `s(k) ∝ (1 + |k|²)^(-exponent/4)` over a plane, their mean square one, zero first.
 
-    `|k|` counts steps of the longer side's grid. The power spectrum of natural images falls as `|k|^-2`, that of a
-    head a little faster or slower, by contrast.
-
-    Args:
-        plane: `(ny, nz)`.
-        exponent: of the power spectrum; 0 is white, which is plain Tikhonov regularisation.
-        dtype: float32 or float64.
-
-    Returns:
-        Real relative amplitudes `(ny, nz)`, zero frequency first.
+    `|k|` counts steps of the longer side's grid. The power spectrum of natural images falls with an exponent of 2, that
+    of a head a little faster or slower, by contrast; 0 is white, which is plain Tikhonov regularisation. Field,
+    "Relations between the statistics of natural images and the response properties of cortical cells", J. Opt. Soc. Am.
+    A 4 (1987).
 
     Raises:
-        ValueError: on a negative exponent.
-
-    References:
-        Field, "Relations between the statistics of natural images and the response properties of cortical cells",
-        J. Opt. Soc. Am. A 4 (1987).
+        UsageError: on a negative exponent.
     """
     ny, nz = check_shape("plane", plane, dims=(2,))
-    if not (math.isfinite(exponent) and exponent >= 0):
-        raise usage_error("exponent", exponent, "a finite number >= 0")
+    check_at_least_zero("exponent", exponent)
     ky, kz = (max(ny, nz) * np.fft.fftfreq(n) for n in (ny, nz))
     power = (1 + ky[:, None] ** 2 + kz[None] ** 2) ** (-exponent / 2)
     return jnp.asarray(np.sqrt(power / power.mean()), dtype)
 
 
 def apply_prior(image: Image, spectrum: Float[Array, "ny nz"] | None) -> Image:
-    """`S` of images, planes across the readout filtered one by one.
-
-    Args:
-        image: `(..., ny, nz)`, real or complex, in any units.
-        spectrum: relative amplitudes `(ny, nz)` from `spectral_prior`; None is the identity.
-
-    Returns:
-        The image times the spectrum in k-space, of the same shape.
-    """
+    """`S` of images `(..., ny, nz)`, planes across the readout filtered one by one; None is the identity."""
     if spectrum is None:
         return image
     # Its axes are those of the phase encodes: along a fully sampled readout nothing is missing.
@@ -84,9 +64,6 @@ def posterior_mean(
         iterations: of conjugate gradients.
         dims: how many trailing axes are solved for together.
         support: `M` [1], of a shape that multiplies `rhs`; None is one everywhere.
-
-    Returns:
-        Images like `rhs`.
     """
 
     def seen(image: Image) -> Image:

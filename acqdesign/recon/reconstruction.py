@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from acqdesign.base.checks import check_at_least_zero, check_choice, check_count
 from acqdesign.base.sharding import split
-from acqdesign.base.types import Array, Image
+from acqdesign.base.types import Image
 from acqdesign.encoding import DENSITIES, Encoding
 from acqdesign.recon.cg import cg
 from acqdesign.recon.prior import posterior_mean, spectral_prior
@@ -24,15 +24,12 @@ class Reconstruction(eqx.Module):
 
     @abc.abstractmethod
     def __call__(self, encoding: Any, kspace: Any, noise: Any) -> Image:
-        """The images.
+        """The images, `(anatomies, nx, ny, nz)`.
 
         Args:
             encoding: of the acquisition, with the target's expected amplitude at each readout.
             kspace: samples, for `encoding.adjoint`; `kspace.array` where they are needed themselves.
             noise: standard deviation of each part of a sample.
-
-        Returns:
-            `(anatomies, nx, ny, nz)`.
         """
 
     def prepared(self, encoding: Encoding, images: Image) -> "Reconstruction":
@@ -56,7 +53,6 @@ class CG(Reconstruction):
         check_count("iterations", self.iterations)
 
     def __call__(self, encoding: Any, kspace: Any, noise: Any) -> Image:
-        """The images."""
         gram = encoding.normal() + self.ridge * encoding.oversampling
         return cg(gram, encoding.adjoint(kspace), iterations=self.iterations)
 
@@ -89,20 +85,21 @@ class Prior(Reconstruction):
         return jnp.maximum(2 * noise**2 / encoding.power, _LEAST_RIDGE)
 
     def __call__(self, encoding: Any, kspace: Any, noise: Any) -> Image:
-        """The images."""
-        return posterior_mean(
-            encoding.normal(), encoding.adjoint(kspace), _spectrum(self, encoding), ridge=self.ratio(encoding, noise),
-            iterations=self.iterations, support=encoding.support,
-        )  # fmt: skip
+        ridge, support = self.ratio(encoding, noise), encoding.support
+        return self._found(encoding, encoding, kspace, ridge=ridge, support=support)
+
+    def _found(self, encoding: Any, images: Any, kspace: Any, **more: Any) -> Image:
+        """The images of an encoding of them, under the prior for the acquisition's."""
+        _, ny, nz = encoding.shape
+        spectrum = spectral_prior((ny, nz), self.exponent, dtype=encoding.power.dtype) if self.exponent else None
+        return posterior_mean(images.normal(), images.adjoint(kspace), spectrum, iterations=self.iterations, **more)
 
 
 class Subspace(Prior):
     """`Prior` for the leading images of the echoes' subspace, of which the target is then combined.
 
     Args:
-        exponent: of the power spectrum; 0 is white.
-        ridge: as of `Prior`.
-        iterations: of conjugate gradients.
+        exponent: as of `Prior`; so are `ridge` and `iterations`.
         rank: how many images.
     """
 
@@ -112,22 +109,12 @@ class Subspace(Prior):
         check_count("rank", self.rank)
 
     def __call__(self, encoding: Any, kspace: Any, noise: Any) -> Image:
-        """The images."""
         images, mix = encoding.subspace(self.rank)
         # Its images have unit power each.
         ridge = encoding.power * self.ratio(encoding, noise)
         support = None if encoding.support is None else encoding.support[:, None]
-        found = posterior_mean(
-            images.normal(), images.adjoint(kspace), _spectrum(self, encoding), ridge=ridge,
-            iterations=self.iterations, dims=4, support=support,
-        )  # fmt: skip
+        found = self._found(encoding, images, kspace, ridge=ridge, support=support, dims=4)
         return jnp.einsum("k,akxyz->axyz", mix.astype(found.dtype), found, precision="highest")
-
-
-def _spectrum(prior: Prior, encoding: Any) -> Array | None:
-    _, ny, nz = encoding.shape
-    dtype = jnp.zeros((), encoding.power.dtype).dtype
-    return spectral_prior((ny, nz), prior.exponent, dtype=dtype) if prior.exponent else None
 
 
 class DensityAdjoint(Reconstruction):
@@ -151,14 +138,11 @@ class DensityAdjoint(Reconstruction):
         return DensityAdjoint(self.density, self.iterations, encoding.prepare(images))
 
     def __call__(self, encoding: Any, kspace: Any, noise: Any) -> Image:
-        """The images."""
         weights = encoding.density(self.density, self.iterations)
         if self.images is not None:
             return encoding.adjoint_of(self.images, weights)
         return encoding.adjoint(kspace, weights)
 
 
-RECONSTRUCTIONS: dict[str, type[Reconstruction]] = {
-    "cg": CG, "prior": Prior, "subspace": Subspace, "adjoint": DensityAdjoint
-}  # fmt: skip
+RECONSTRUCTIONS = {"cg": CG, "prior": Prior, "subspace": Subspace, "adjoint": DensityAdjoint}
 """Reconstructions by the names that the command lines know them by."""

@@ -25,11 +25,8 @@ def signal_basis(signals: Float[Array, "signals echoes"], rank: int) -> Float[Ar
         signals: `(T, E)` real, one row a tissue, in units of M0.
         rank: dimensions to keep, at most `min(T, E)`.
 
-    Returns:
-        `(rank, E)` orthonormal rows [1].
-
     Raises:
-        ValueError: on a rank that is too large.
+        UsageError: on a rank that is too large.
     """
     rank = check_count("rank", rank)
     if signals.ndim != 2 or rank > min(signals.shape):
@@ -39,8 +36,7 @@ def signal_basis(signals: Float[Array, "signals echoes"], rank: int) -> Float[Ar
 
 @jax.custom_jvp
 def _eigen(matrix: Array) -> tuple[Array, Array]:
-    values, vectors = jnp.linalg.eigh(matrix)
-    return values, vectors
+    return tuple(jnp.linalg.eigh(matrix))
 
 
 @_eigen.defjvp

@@ -1,7 +1,7 @@
 """What is scanned: tissues, scenes, phantoms and image files, coils and fields; and the scanner that scans."""
 
+from acqdesign.scene.coils import b1_map as b1_map
 from acqdesign.scene.coils import birdcage_maps as birdcage_maps
-from acqdesign.scene.fields import b1_map as b1_map
 from acqdesign.scene.loaders import load_image as load_image
 from acqdesign.scene.phantom import CONTRASTS as CONTRASTS
 from acqdesign.scene.phantom import FOV as FOV

@@ -1,4 +1,4 @@
-"""Coil sensitivities: a simulated birdcage array, and the check of measured ones."""
+"""Simulated fields of coils: sensitivities of a birdcage array of receivers, and a transmit field."""
 
 import math
 from collections.abc import Sequence
@@ -7,8 +7,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import check_count, check_shape, usage_error
-from acqdesign.base.types import Array, Complex
+from acqdesign.base.checks import check_count, check_positive, check_shape, usage_error
+from acqdesign.base.types import Array, Complex, Float
+
+
+def _half_fields(shape: Sequence[int]) -> list[np.ndarray]:
+    """Coordinates of voxels in half fields of view, one array an axis, which broadcast to the grid."""
+    return list(np.ix_(*((np.arange(n) - n // 2) / max(n / 2, 1.0) for n in shape)))
 
 
 def birdcage_maps(
@@ -18,9 +23,8 @@ def birdcage_maps(
 
         s_c(r) ∝ exp(i θ_c(r)) / |r − r_c|,   Σ_c |s_c|² = 1
 
-    with `θ_c` the direction, in the (y, z) plane, from coil to voxel: the receive field of a wire along x.
-    Coordinates count half fields of view, so that the array fits any shape; voxel `n` of `N` sits at
-    `n − N//2`.
+    with `θ_c` the direction, in the (y, z) plane, from coil to voxel: the receive field of a wire along x. Coordinates
+    count half fields of view, so that the array fits any shape; voxel `n` of `N` sits at `n − N//2`.
 
     Args:
         n_coils: number of coils, shared out evenly over the rings.
@@ -29,12 +33,9 @@ def birdcage_maps(
         rings: number of rings along x.
         dtype: complex64 or complex128.
 
-    Returns:
-        Maps `(n_coils, nx, ny, nz)`.
-
     Raises:
-        ValueError: a count or shape that is not positive, coils that do not divide into the rings, or a
-            cylinder inside the corners of the field of view.
+        UsageError: a count or shape that is not positive, coils that do not divide into the rings, or a cylinder inside
+            the corners of the field of view.
     """
     check_count("n_coils", n_coils)
     check_count("rings", rings)
@@ -43,7 +44,7 @@ def birdcage_maps(
         raise usage_error("rings", rings, f"a divisor of n_coils = {n_coils}")
     if not radius > math.sqrt(2):
         raise usage_error("radius", radius, "more than sqrt(2), so that coils lie outside the field of view")
-    x, y, z = np.meshgrid(*((np.arange(n) - n // 2) / max(n / 2, 1.0) for n in grid), indexing="ij")
+    x, y, z = _half_fields(grid)
     per_ring = n_coils // rings
     maps = np.empty((n_coils, *grid), np.complex128)
     for c in range(n_coils):
@@ -56,3 +57,29 @@ def birdcage_maps(
         maps[c] = np.exp(1j * np.arctan2(dz, dy)) / distance
     maps /= np.sqrt(np.sum(np.abs(maps) ** 2, axis=0))
     return jnp.asarray(maps, dtype)
+
+
+def b1_map(
+    shape: Sequence[int], *, centre: float = 1.2, edge: float = 0.8, dtype: Any = jnp.float32
+) -> Float[Array, "nx ny nz"]:
+    """A smooth transmit field, actual over nominal flip, as in a head at 3 T: strong in the middle, weak at the rim.
+
+        B1(r) = edge + (centre − edge) (1 + cos(π min(|r|, 1))) / 2
+
+    with `r` in half fields of view. The defaults span the ±20 % usual in the brain at 3 T (J. T. Vaughan et
+    al., Magn. Reson. Med. 46:24, 2001); `centre = edge = 1` is a perfect field.
+
+    Args:
+        shape: `(nx, ny, nz)`; voxel `n` of `N` sits at `n − N//2`.
+        centre: actual over nominal flip in the middle.
+        edge: the same on and beyond the ellipsoid that fills the field of view.
+        dtype: float32 or float64.
+
+    Raises:
+        UsageError: a shape that is not three positive integers, or a field that is not positive.
+    """
+    grid = check_shape("shape", shape, dims=(3,))
+    check_positive("centre", centre)
+    check_positive("edge", edge)
+    radius = np.minimum(np.sqrt(sum(a**2 for a in _half_fields(grid))), 1.0)
+    return jnp.asarray(edge + (centre - edge) * (1 + np.cos(np.pi * radius)) / 2, dtype)

@@ -24,8 +24,8 @@ class Volume(NamedTuple):
     """What a file holds.
 
     Attributes:
-        data: an image `(nx, ny, nz)`, float32 or complex64 with a largest magnitude of one; or tissue
-            fractions `(3, nx, ny, nz)`, float32.
+        data: an image `(nx, ny, nz)`, float32 or complex64 with a largest magnitude of one; or tissue fractions
+            `(3, nx, ny, nz)`, float32.
         voxel_size: along each axis [m], or None where the file doesn't say.
     """
 
@@ -64,10 +64,8 @@ def _copied(path: Path, raw: np.ndarray, out: np.ndarray, slope: float = 1.0, in
     return out
 
 
-def _image(
-    path: Path, raw: np.ndarray, voxel_size: tuple[float, ...] | None, slope: float = 1.0, intercept: float = 0.0
-) -> Volume:
-    data = _copied(path, raw, np.empty(raw.shape, _working(raw.dtype)), slope, intercept)
+def _image(path: Path, raw: np.ndarray, voxel_size: tuple[float, ...] | None, *scale: float) -> Volume:
+    data = _copied(path, raw, np.empty(raw.shape, _working(raw.dtype)), *scale)
     largest = max(max(np.abs(plane.real).max(), np.abs(plane.imag).max()) for plane in data)
     if largest == 0:
         raise _wrong(path, "which holds nothing but zeros", "an image")
@@ -86,17 +84,7 @@ def _memory(shape: Sequence[int], dtype: np.dtype) -> int:
 
 
 def read_npy(path: Path) -> Volume:
-    """The image in an `.npy` file.
-
-    Args:
-        path: of the file.
-
-    Returns:
-        The image, with no voxel size.
-
-    Raises:
-        ValueError: what is wrong with the file.
-    """
+    """The image in an `.npy` file, with no voxel size."""
     with path.open("rb") as file:
         shape, dtype, offset = npy_header("phantom", path, file)
     _check_header(path, shape, dtype)
@@ -108,17 +96,10 @@ def read_npy(path: Path) -> Volume:
 
 
 def read_npz(path: Path) -> Volume:
-    """The image, or the tissue maps, in an `.npz` file.
+    """The image, or the tissue maps, in an `.npz` file, with no voxel size.
 
-    Args:
-        path: of the file: one array, or one named `image`, or arrays `gm`, `wm` and `csf` of one shape with
-            values in [0, 1] that sum to at most one.
-
-    Returns:
-        The image or maps, with no voxel size.
-
-    Raises:
-        ValueError: what is wrong with the file.
+    It holds one array, or one named `image`, or arrays `gm`, `wm` and `csf` of one shape with values in [0, 1] that sum
+    to at most one.
     """
     with parsing("phantom", path, "an .npz file"), zipfile.ZipFile(path) as archive:
         headers = npz_headers("phantom", path, archive)
@@ -148,18 +129,10 @@ def _maps(path: Path, arrays: list[np.ndarray]) -> Volume:
 
 
 def to_scanner_axes(data: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, tuple[float, ...]]:
-    """A volume turned to the packaged brain's axes: x to the head, y to the back, z to the left.
+    """A volume with the packaged brain's axes, x to the head, y to the back, z to the left, and its voxel size [m].
 
-    Args:
-        data: `(a, b, c)`.
-        affine: `(4, 4)` from voxels to right, anterior, superior [mm].
-
-    Returns:
-        The volume with its axes exchanged and mirrored (oblique ones go with the nearest), and its voxel
-        size along the new axes [m].
-
-    Raises:
-        ValueError: an affine that maps no volume.
+    Axes are exchanged and mirrored, oblique ones going with the nearest. The affine `(4, 4)` maps voxels to right,
+    anterior, superior [mm]; a `UsageError` says where it maps no volume.
     """
     from nibabel import affines, orientations
 
@@ -168,23 +141,12 @@ def to_scanner_axes(data: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, t
     if not np.isfinite(sizes).all() or sizes.min() <= 0 or np.isnan(given).any():
         raise usage_error("affine", np.array2string(affine), "an invertible one")
     turn = orientations.ornt_transform(given, orientations.axcodes2ornt(("S", "P", "L")))
-    voxel = [0.0, 0.0, 0.0]
-    for axis, target in enumerate(turn[:, 0].astype(int)):
-        voxel[target] = float(sizes[axis]) * 1e-3
-    return np.asarray(orientations.apply_orientation(data, turn)), tuple(voxel)
+    voxel = tuple(float(sizes[axis]) * 1e-3 for axis in np.argsort(turn[:, 0]))
+    return np.asarray(orientations.apply_orientation(data, turn)), voxel
 
 
-class _NiftiHeader(NamedTuple):
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    offset: int
-    slope: float
-    intercept: float
-    affine_mm: np.ndarray
-
-
-def _nifti_header(path: Path, start: bytes) -> _NiftiHeader:
-    """What the first 540 bytes of a single NIfTI-1 or NIfTI-2 file say."""
+def _nifti_header(path: Path, start: bytes) -> tuple[tuple[int, ...], np.dtype, int, float, float, np.ndarray]:
+    """Shape, dtype, offset, slope, intercept and affine [mm] in the first 540 bytes of a single NIfTI-1 or -2 file."""
     import nibabel
 
     try:
@@ -199,30 +161,14 @@ def _nifti_header(path: Path, start: bytes) -> _NiftiHeader:
         slope, intercept = header.get_slope_inter()
         millimetres = {"meter": 1e3, "micron": 1e-3}.get(header.get_xyzt_units()[0], 1.0)
         affine = np.diag([millimetres] * 3 + [1.0]) @ np.asarray(header.get_best_affine(), np.float64)
-        return _NiftiHeader(
-            shape=shape,
-            dtype=header.get_data_dtype(),
-            offset=int(header.get_data_offset()),
-            slope=1.0 if slope is None else slope,
-            intercept=0.0 if intercept is None else intercept,
-            affine_mm=affine,
-        )
+        scale = (1.0 if slope is None else slope, 0.0 if intercept is None else intercept)
+        return shape, header.get_data_dtype(), int(header.get_data_offset()), *scale, affine
     except Exception as error:  # nibabel raises many kinds on a damaged header
         raise _wrong(path, f"which has no sound NIfTI header ({error})", "a .nii or .nii.gz file") from error
 
 
 def read_nifti(path: Path) -> Volume:
-    """The image in a `.nii` or `.nii.gz` file, turned to the packaged brain's axes.
-
-    Args:
-        path: of the file.
-
-    Returns:
-        The image and its voxel size.
-
-    Raises:
-        ValueError: nibabel isn't installed, or what is wrong with the file.
-    """
+    """The image in a `.nii` or `.nii.gz` file, turned to the packaged brain's axes, and its voxel size."""
     if importlib.util.find_spec("nibabel") is None:
         remedy = 'Install it: pip install "acqdesign[nifti]".'
         raise usage_error("phantom", f"{path}, a NIfTI file", "the package nibabel to be installed", remedy)
@@ -232,20 +178,19 @@ def read_nifti(path: Path) -> Volume:
         parsing("phantom", path, "a whole .nii or .nii.gz file"),
         gzip.open(path) if zipped else path.open("rb") as file,
     ):
-        header = _nifti_header(path, file.read(540))
-        _check_header(path, header.shape, header.dtype)
-        if not 0 < header.offset <= _MAX_NIFTI_OFFSET:
-            raise _wrong(path, f"whose data would begin at byte {header.offset}", "a .nii file")
-        count = math.prod(header.shape)
-        check_memory("phantom", path, _memory(header.shape, header.dtype))
-        file.seek(header.offset)
-        content = file.read(count * header.dtype.itemsize)
-    if len(content) < count * header.dtype.itemsize:
-        got = f"which is cut off after {len(content)} of {count * header.dtype.itemsize} bytes of data"
-        raise _wrong(path, got, "the whole file")
-    data = np.frombuffer(content, header.dtype).reshape(header.shape, order="F")
+        shape, dtype, offset, slope, intercept, affine = _nifti_header(path, file.read(540))
+        _check_header(path, shape, dtype)
+        if not 0 < offset <= _MAX_NIFTI_OFFSET:
+            raise _wrong(path, f"whose data would begin at byte {offset}", "a .nii file")
+        check_memory("phantom", path, _memory(shape, dtype))
+        file.seek(offset)
+        want = math.prod(shape) * dtype.itemsize
+        content = file.read(want)
+    if len(content) < want:
+        raise _wrong(path, f"which is cut off after {len(content)} of {want} bytes of data", "the whole file")
+    data = np.frombuffer(content, dtype).reshape(shape, order="F")
     try:
-        turned, voxel = to_scanner_axes(data, header.affine_mm)
+        turned, voxel = to_scanner_axes(data, affine)
     except (ValueError, np.linalg.LinAlgError) as error:
         raise _wrong(path, f"whose voxels have no place in space ({error})", "an invertible affine") from error
-    return _image(path, turned, voxel, header.slope, header.intercept)
+    return _image(path, turned, voxel, slope, intercept)

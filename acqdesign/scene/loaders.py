@@ -9,8 +9,9 @@ import numpy as np
 from acqdesign.base.checks import check_choice, usage_error
 from acqdesign.base.types import Image
 from acqdesign.scene.files import Volume, read_nifti, read_npy, read_npz, to_scanner_axes
-from acqdesign.scene.phantom import FOV, load_brain, weighted_image
+from acqdesign.scene.phantom import CONTRASTS, FOV, load_brain, weighted_image
 from acqdesign.scene.resample import box_resample, target_grid
+from acqdesign.scene.tissue import TABLE
 
 _READERS = {".nii": read_nifti, ".nii.gz": read_nifti, ".npy": read_npy, ".npz": read_npz}
 _KINDS = "brain, brainweb:SUBJECT, or a file that ends in " + ", ".join(_READERS)
@@ -25,10 +26,8 @@ def _brainweb(subject: str) -> Volume:
     try:
         from brainweb_dl import get_mri
     except ImportError as error:
-        remedy = 'Install it: pip install "acqdesign[brainweb]".'
-        raise usage_error(
-            "phantom", f"brainweb:{subject}", "the package brainweb-dl to be installed", remedy
-        ) from error
+        remedy, wanted = 'Install it: pip install "acqdesign[brainweb]".', "the package brainweb-dl to be installed"
+        raise usage_error("phantom", f"brainweb:{subject}", wanted, remedy) from error
     try:
         labels, affine = get_mri(number, "crisp", with_affine=True)
     except Exception as error:  # whatever the network, the server or the cache may raise
@@ -39,8 +38,8 @@ def _brainweb(subject: str) -> Volume:
     if labels.ndim != 3 or labels.max() > 11 or not all((labels == known).any() for known in (1, 2, 3)):
         raise usage_error("phantom", f"brainweb:{subject} with unknown labels", "labels 1, 2, 3 for CSF, GM and WM")
     labels, voxel = to_scanner_axes(labels.astype(np.uint8), affine)
-    maps = [_coarsened(labels == known, voxel) for known in (2, 3, 1)]
-    return Volume(np.stack([fraction for fraction, _ in maps]), maps[0][1])
+    maps, (size, *_) = zip(*(_coarsened(labels == known, voxel) for known in (2, 3, 1)), strict=True)
+    return Volume(np.stack(maps), size)
 
 
 def _coarsened(mask: np.ndarray, voxel: tuple[float, ...]) -> tuple[np.ndarray, tuple[float, ...]]:
@@ -66,9 +65,8 @@ def _volume(spec: str) -> Volume:
     try:
         return reader(path)
     except OSError as error:
-        raise usage_error(
-            "phantom", f"{spec}, which cannot be read ({error.strerror or error})", "a readable file"
-        ) from error
+        reason = f"{spec}, which cannot be read ({error.strerror or error})"
+        raise usage_error("phantom", reason, "a readable file") from error
 
 
 def load_image(
@@ -87,10 +85,10 @@ def load_image(
         FILE.npy          a volume `(nx, ny, nz)`, axes as they are
         FILE.npz          one volume, alone or named `image`; or fractions named `gm`, `wm` and `csf`
 
-    Images from files, real or complex, are scaled to a largest magnitude of one, so that noise levels mean
-    the same for every phantom, and keep their contrast whatever `contrast` says; tissue maps become an image
-    by `weighted_image`. Grids are resampled by box overlap, the field of view kept. A `.npy` or `.npz` does
-    not know its voxel size: it fills the grid asked for.
+    Images from files, real or complex, are scaled to a largest magnitude of one, so that noise levels mean the same for
+    every phantom, and keep their contrast whatever `contrast` says; tissue maps become an image by `weighted_image`.
+    Grids are resampled by box overlap, the field of view kept. A `.npy` or `.npz` does not know its voxel size: it
+    fills the grid asked for.
 
     Args:
         spec: one of the above.
@@ -103,10 +101,10 @@ def load_image(
         float32 or complex64 image `(nx, ny, nz)`, or float32 maps `(3, nx, ny, nz)`.
 
     Raises:
-        ValueError: what is wrong with the name, the file or the grid; the message names the file.
+        UsageError: what is wrong with the name, the file or the grid; the message names the file.
     """
-    check_choice("contrast", contrast, ("T1w", "T2w", "PDw", "maps"))
-    check_choice("field", field, ("1.5T", "3T"))
+    check_choice("contrast", contrast, (*CONTRASTS, "maps"))
+    check_choice("field", field, TABLE)
     if spec == "brain":
         return load_brain(shape=shape, voxel_size=voxel_size, contrast=contrast, field=field)
     data, voxel = _volume(spec)
@@ -127,17 +125,7 @@ def load_image(
 
 
 def image_fov(spec: str) -> tuple[float, ...] | None:
-    """The field of view `(x, y, z)` of a phantom [m], or None for a file that doesn't say.
-
-    Args:
-        spec: as for `load_image`.
-
-    Returns:
-        Three lengths, or None.
-
-    Raises:
-        ValueError: as `load_image`.
-    """
+    """The field of view `(x, y, z)` [m] of a phantom as `load_image` takes it, or None for a file that doesn't say."""
     if spec == "brain":
         return FOV
     data, voxel = _volume(spec)

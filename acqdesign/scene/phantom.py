@@ -1,10 +1,9 @@
 """The brain phantom inside the package, from the MNI ICBM 152 templates.
 
-Axes: x runs from the feet to the head, y from front to back, z from right to left, so a plane of constant x
-shown with y downwards is an axial slice in the radiological convention, and the readout of a 3D scan runs
-along the head's long axis as it usually does. The field of view is 160 × 192 × 160 mm; its middle lies
-about 6 mm above the anterior commissure. The template is an average of 152 heads made symmetric, so the
-left side mirrors the right.
+Axes: x runs from the feet to the head, y from front to back, z from right to left, so a plane of constant x shown with
+y downwards is an axial slice in the radiological convention, and the readout of a 3D scan runs along the head's long
+axis as it usually does. The field of view is 160 × 192 × 160 mm; its middle lies about 6 mm above the anterior
+commissure. The template is an average of 152 heads made symmetric, so the left side mirrors the right.
 
 V. Fonov et al., NeuroImage 54:313 (2011) and NeuroImage 47:S102 (2009). Licence: data/LICENSE-MNI.
 """
@@ -55,7 +54,7 @@ def contrast_weights(contrast: str, names: Sequence[str] = TISSUES, field: str =
 def weighted_image(
     maps: Float[Array, "3 nx ny nz"], contrast: str = "T1w", field: str = "3T"
 ) -> Float[Array, "nx ny nz"]:
-    """An image of given contrast: tissue signals, weighted by the maps and summed.
+    """An image of given contrast: tissue signals, weighted by the maps and summed, in the precision of the maps.
 
         T1w  spoiled gradient echo, TR 20 ms, TE 3 ms, flip α = 30°:
              PD sin α (1 − E1) / (1 − E1 cos α) exp(−TE/T2), E1 = exp(−TR/T1)
@@ -69,11 +68,8 @@ def weighted_image(
         contrast: `T1w`, `T2w` or `PDw`.
         field: `1.5T` or `3T`: whose tissue table.
 
-    Returns:
-        The image, in the precision of the maps.
-
     Raises:
-        ValueError: an unknown contrast or field strength.
+        UsageError: an unknown contrast or field strength.
     """
     maps = jnp.asarray(maps)
     return jnp.tensordot(jnp.asarray(contrast_weights(contrast, field=field), maps.dtype), maps, axes=1)
@@ -98,23 +94,23 @@ def load_brain(
 ) -> Float[Array, "..."]:
     """The packaged brain as an image or as tissue maps, on any grid.
 
-    Resampled by box overlap, so that tissue volumes are conserved wherever the grid covers the head (also
-    with anisotropic voxels; a grid finer than the stored 2 mm shows those voxels). Tissue outside the grid
-    is cut off. `nx = 1` gives one axial plane through the basal ganglia: see `target_grid` for its thickness.
+    Resampled by box overlap, so that tissue volumes are conserved wherever the grid covers the head (also with
+    anisotropic voxels; a grid finer than the stored 2 mm shows those voxels). Tissue outside the grid is cut off. `nx =
+    1` gives one axial plane through the basal ganglia: see `target_grid` for its thickness.
 
     Args:
         shape: `(nx, ny, nz)`; alone, it keeps the field of view `FOV`.
         voxel_size: one length, or one for each axis [m]; 2 mm where neither is given.
-        contrast: `T1w`, `T2w` or `PDw` for an image (see `weighted_image` for the signal equations and the
-            scale: one is pure tissue of the brightest kind), or `maps` for volume fractions.
+        contrast: `T1w`, `T2w` or `PDw` for an image (see `weighted_image` for the signal equations and the scale: one
+            is pure tissue of the brightest kind), or `maps` for volume fractions.
         field: `1.5T` or `3T`: whose tissue table.
 
     Returns:
-        float32 image `(nx, ny, nz)` with x along the readout, or maps `(3, nx, ny, nz)` of grey matter, white
-        matter and fluid with values in [0, 1] that sum to at most one.
+        float32 image `(nx, ny, nz)` with x along the readout, or maps `(3, nx, ny, nz)` of grey matter, white matter
+        and fluid with values in [0, 1] that sum to at most one.
 
     Raises:
-        ValueError: an unknown contrast or field strength, or an impossible grid.
+        UsageError: an unknown contrast or field strength, or an impossible grid.
     """
     check_choice("contrast", contrast, (*CONTRASTS, "maps"))
     stored, voxel_in = _stored()

@@ -32,25 +32,20 @@ def augment(
 ) -> Inexact[Array, "*batch nx ny nz"]:
     """The image under one random rotation, scale and set of flips about the middle of its field of view.
 
-    Linear interpolation; zeros come in from outside, and what leaves the field of view is cut off. Tissue
-    fractions stay in [0, 1] and their sum at most one. A single plane (`nx = 1`) turns within itself. Runs
-    under `jit` and `vmap` over keys.
+    Linear interpolation; zeros come in from outside, and what leaves the field of view is cut off. Tissue fractions
+    stay in [0, 1] and their sum at most one. A single plane (`nx = 1`) turns within itself.
 
     Args:
         image: real or complex image `(..., nx, ny, nz)`; leading axes, such as tissue maps, move as one.
         key: from `jax.random.key`.
         max_rotation: angles about each axis are uniform up to this size [rad].
         max_scale: the object grows or shrinks by a factor uniform in `1 ± max_scale`.
-        mirror: axes, of 0, 1 and 2, that are mirrored with probability one half; 2 is left and right in
-            the packaged brain.
+        mirror: axes that are mirrored with probability one half; 2 is left and right in the packaged brain.
         voxel_size: relative lengths of a voxel's edges, so that anisotropic voxels turn rigidly.
 
-    Returns:
-        An array like `image`.
-
     Raises:
-        ValueError: fewer than three axes, an integer dtype, an unknown axis to flip, a negative rotation, a
-            scale outside [0, 1), or a voxel size that is not positive.
+        UsageError: fewer than three axes, an integer dtype, an unknown axis to flip, a negative rotation, a scale
+            outside [0, 1), or a voxel size that is not positive.
     """
     if image.ndim < 3 or not jnp.issubdtype(image.dtype, jnp.inexact):
         raise usage_error("image", image, "a real or complex floating array (..., nx, ny, nz)")
@@ -65,7 +60,6 @@ def augment(
     shape = image.shape[-3:]
     real = jnp.finfo(image.dtype).dtype
     turn_key, scale_key, flip_key = jax.random.split(key, 3)
-
     # An axis of one voxel has no neighbours: the plane may only turn about its normal.
     turns = jnp.array([all(n > 1 for a, n in enumerate(shape) if a != axis) for axis in range(3)], real)
     angles = turns * jax.random.uniform(turn_key, (3,), real, -max_rotation, max_rotation)
@@ -75,17 +69,13 @@ def augment(
 
     # Output voxels look up where they came from: mirror, turn back, shrink back.
     size = jnp.array(voxel_size, real)
-    lookup = (_rotation(angles).T * signs) / scale
-    lookup = lookup * size / size[:, None]
-    middle = (jnp.array(shape, real) - 1) / 2
+    lookup = (_rotation(angles).T * signs) / scale * size / size[:, None]
+    lookup = jnp.where(jnp.array([n > 1 for n in shape])[:, None], lookup, 0)
+    middle = ((jnp.array(shape, real) - 1) / 2)[:, None, None, None]
     grid = jnp.stack(jnp.meshgrid(*(jnp.arange(n, dtype=real) for n in shape), indexing="ij"))
-    inside = jnp.array([n > 1 for n in shape])
-    source = jnp.tensordot(lookup, grid - middle[:, None, None, None], axes=1)
-    source = jnp.where(inside[:, None, None, None], source, 0) + middle[:, None, None, None]
-
-    flat = image.reshape(-1, *shape)
-    moved = jax.vmap(lambda volume: map_coordinates(volume, list(source), order=1, mode="constant"))(flat)
-    return moved.reshape(image.shape)
+    source = jnp.tensordot(lookup, grid - middle, axes=1) + middle
+    turned = jax.vmap(lambda volume: map_coordinates(volume, list(source), order=1, mode="constant"))
+    return turned(image.reshape(-1, *shape)).reshape(image.shape)
 
 
 def fine_shape(shape: Sequence[int]) -> tuple[int, ...]:
@@ -102,20 +92,8 @@ def random_pose(
 ) -> Inexact[Array, "*batch nx ny nz"]:
     """The image in a random pose of `augment`, nearly as sharp as one that was never moved.
 
-    Interpolation blurs by up to a voxel, so the image is turned on a finer grid and averaged to its own: the
-    packaged brain then loses a tenth of its squared differences between neighbours, rather than a third.
-
-    Args:
-        fine: real or complex image, on the grid `fine_shape(shape)`.
-        key: from `jax.random.key`.
-        shape: `(nx, ny, nz)` of the result.
-        voxel_size: relative lengths of a voxel's edges, so that anisotropic voxels turn rigidly.
-
-    Returns:
-        `(..., nx, ny, nz)`.
-
-    Raises:
-        ValueError: on another grid, or as `augment`.
+    Interpolation blurs by up to a voxel, so the image is turned on the finer grid `fine_shape(shape)` and averaged to
+    its own: the packaged brain then loses a tenth of its squared differences between neighbours, rather than a third.
     """
     if fine.shape[-3:] != fine_shape(shape):
         raise usage_error("fine", fine, f"shape (..., {', '.join(map(str, fine_shape(shape)))})")

@@ -22,9 +22,9 @@ def box_resample(
 ) -> np.ndarray:
     """Means of a piecewise constant volume over the boxes of another grid with the same centre.
 
-    Where the new field of view covers the old, `Σ values · voxel volume` stays what it was; what lies outside
-    the new field of view is cut off, and where the new reaches further it holds zeros. Nearest neighbours
-    would give moiré, and interpolation neither conserves volume nor suppresses aliasing.
+    Where the new field of view covers the old, `Σ values · voxel volume` stays what it was; what lies outside the new
+    field of view is cut off, and where the new reaches further it holds zeros. Nearest neighbours would give moiré, and
+    interpolation neither conserves volume nor suppresses aliasing.
 
     Args:
         array: real or complex image, the last three axes `(nx, ny, nz)`; leading axes are carried along.
@@ -36,14 +36,14 @@ def box_resample(
         The resampled array `(..., *shape)` in the precision of `array` (float32 for integers).
 
     Raises:
-        ValueError: fewer than three axes, or a voxel size that is not positive.
+        UsageError: fewer than three axes, or a voxel size that is not positive.
     """
     array = np.asarray(array)
     if array.ndim < 3 or len(shape) != 3:
         raise usage_error("array", array, f"three spatial axes to resample to {tuple(shape)}")
     for name, sizes in (("voxel_in", voxel_in), ("voxel_out", voxel_out)):
         if len(sizes) != 3 or not all(np.isfinite(s) and s > 0 for s in sizes):
-            raise usage_error(name, repr(tuple(sizes)), "three finite lengths > 0 in metres")
+            raise usage_error(name, tuple(sizes), "three finite lengths > 0 in metres")
     dtype = array.dtype if array.dtype.kind in "fc" else np.dtype(np.float32)
     out = array.astype(np.result_type(dtype, np.float64))
     for axis, (n_out, size_in, size_out) in enumerate(zip(shape, voxel_in, voxel_out, strict=True)):
@@ -57,20 +57,13 @@ def target_grid(
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """The shape and voxel size that a request means for a volume of known extent.
 
-    With a shape alone the field of view is kept; with a voxel size alone it is kept or grown to whole voxels;
-    with both they are the grid, about the same centre. A shape with `nx = 1` and no voxel size is one plane
-    through the centre, as thick as its pixels are wide on average (or as the volume, where that is thinner).
-
-    Args:
-        fov: extent of the volume along each axis [m].
-        shape: `(nx, ny, nz)` or None.
-        voxel_size: one length, or one for each axis [m], or None.
-
-    Returns:
-        The shape, and the voxel size along each axis [m].
+    With a shape alone the field of view is kept; with a voxel size alone it is kept or grown to whole voxels; with both
+    they are the grid, about the same centre. A shape with `nx = 1` and no voxel size is one plane through the centre,
+    as thick as its pixels are wide on average (or as the volume, where that is thinner). A voxel size is one length, or
+    one for each axis; all lengths are in metres.
 
     Raises:
-        ValueError: a shape that is not three positive integers, or a voxel size that is not positive.
+        UsageError: a shape that is not three positive integers, or a voxel size that is not positive.
     """
     voxel: tuple[float, ...] | None = None
     if voxel_size is not None:

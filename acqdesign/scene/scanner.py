@@ -78,11 +78,7 @@ SYSTEMS: Mapping[str, SystemLimits] = {
 
 
 def system_limits(name: str) -> SystemLimits:
-    """The limits of a named scanner, one of `SYSTEMS`.
-
-    Raises:
-        ValueError: an unknown name.
-    """
+    """The limits of a named scanner, one of `SYSTEMS`."""
     return SYSTEMS[check_choice("system", name, SYSTEMS)]
 
 
@@ -119,12 +115,12 @@ class EchoShape:
 
     def __post_init__(self) -> None:
         check_count("samples", self.samples)
-        for name in ("dwell_s", "refocusing_s", "excitation_s", "crusher", "step", "slab_m", "slab_bandwidth"):
+        if len(self.voxel_m) != 3:
+            raise usage_error("voxel_m", self.voxel_m, "three lengths")
+        names = ("dwell_s", "voxel_m", "refocusing_s", "excitation_s", "crusher", "step", "slab_m", "slab_bandwidth")
+        for name in names:
             if getattr(self, name) is not None:
                 check_positive(name, getattr(self, name))
-        if len(self.voxel_m) != 3:
-            raise usage_error("voxel_m", repr(self.voxel_m), "three lengths")
-        check_positive("voxel_m", self.voxel_m)
 
     @property
     def readout_gradient_t_per_m(self) -> float:
@@ -140,9 +136,8 @@ class EchoShape:
     @property
     def slab_gradient_t_per_m(self) -> float:
         """Gradient during a selective excitation, zero for a hard pulse."""
-        if self.slab_m is None:
-            return 0.0
-        return self.slab_bandwidth / (GAMMA_HZ_PER_T * self.excitation_s * self.slab_m)
+        slab = self.slab_m
+        return 0.0 if slab is None else self.slab_bandwidth / (GAMMA_HZ_PER_T * self.excitation_s * slab)
 
     @property
     def sample_centre(self) -> float:
@@ -173,12 +168,7 @@ class EchoTiming:
 class Lobes:
     """Simultaneous lobes that start at zero, hold and end, with ramps of one length.
 
-    Attributes:
-        duration_s: of the whole.
-        ramp_s: of both ramps.
-        x_t_per_m: held along x.
-        yz_t_per_m: held in the plane of y and z, as a length.
-        slew_t_per_m_s: largest slew of the vector sum.
+    Gradients are held along x and, as a length, in the plane of y and z; the slew is the largest of the vector sum.
     """
 
     duration_s: float
@@ -189,13 +179,9 @@ class Lobes:
 
 
 def shortest_lobe(limits: SystemLimits, area: float) -> float:
-    """The shortest duration [s] in which one axis reaches an area, from zero to zero, off the raster.
+    """The shortest duration [s], off the raster, in which one axis reaches an area [T s/m] from zero to zero.
 
     `2 sqrt(A/S)` for a triangle, `A/G + G/S` for a trapezoid, whichever the area asks for.
-
-    Args:
-        limits: of the scanner.
-        area: its absolute value counts [T s/m].
     """
     gradient, slew = limits.max_gradient_t_per_m, limits.max_slew_t_per_m_s
     area = abs(area)
@@ -203,27 +189,14 @@ def shortest_lobe(limits: SystemLimits, area: float) -> float:
 
 
 def largest_area(limits: SystemLimits, duration_s: float) -> float:
-    """The largest area [T s/m] of one axis within a duration, from zero to zero: inverse of `shortest_lobe`.
-
-    Args:
-        limits: of the scanner.
-        duration_s: available; none if negative.
-    """
-    gradient, slew = limits.max_gradient_t_per_m, limits.max_slew_t_per_m_s
-    duration = max(duration_s, 0.0)
-    if duration <= 2 * gradient / slew:
-        return slew * duration**2 / 4
-    return gradient * (duration - gradient / slew)
+    """The largest area [T s/m] of one axis within a duration, from zero to zero: inverse of `shortest_lobe`."""
+    gradient, slew, duration = limits.max_gradient_t_per_m, limits.max_slew_t_per_m_s, max(duration_s, 0.0)
+    ramps = gradient / slew
+    return slew * duration**2 / 4 if duration <= 2 * ramps else gradient * (duration - ramps)
 
 
 def echo_timing(limits: SystemLimits, shape: EchoShape, esp_s: float) -> EchoTiming:
-    """How an echo spacing is spent, on the scanner's raster; windows may come out negative.
-
-    Args:
-        limits: of the scanner.
-        shape: of the echo.
-        esp_s: echo spacing [s]; rounded to the raster.
-    """
+    """How an echo spacing [s], rounded to the scanner's raster, is spent on it; windows may come out negative."""
     raster, margin = limits.block_raster_s, limits.rf_margin_s
     centre = shape.sample_centre + 0.5  # samples lie in the middle of their dwell time
     side = max(centre, shape.samples - centre) * shape.dwell_s + limits.adc_dead_time_s
@@ -241,17 +214,10 @@ def echo_timing(limits: SystemLimits, shape: EchoShape, esp_s: float) -> EchoTim
 def gentlest_lobes(
     limits: SystemLimits, duration_s: float, *, x_area: float, x_end: float = 0.0, yz_area: float = 0.0
 ) -> Lobes | None:
-    """Lobes of given areas and duration with the least slew, or None where the limits forbid any.
+    """Lobes of given areas [T s/m] and duration [s] with the least slew, or None where the limits forbid any.
 
-    x goes from zero to a held value to `x_end`, y and z to a held value and back to zero, all with ramps of one
-    length; gradient and slew are those of the vector sum.
-
-    Args:
-        limits: of the scanner.
-        duration_s: of the lobes, on the raster [s].
-        x_area: along x [T s/m].
-        x_end: gradient along x at the end [T/m].
-        yz_area: in the plane of y and z, as a length [T s/m].
+    x goes from zero to a held value to `x_end` [T/m], y and z, as a length in their plane, to a held value and back to
+    zero, all with ramps of one length; gradient and slew are those of the vector sum.
     """
     ramp, x = _ramps(limits, duration_s, x_area, x_end)
     yz = yz_area / (duration_s - ramp)
@@ -295,25 +261,17 @@ def largest_k(limits: SystemLimits, shape: EchoShape, esp_s: float) -> float:
 
     For each length of the ramps, what the crusher leaves of gradient and slew in the vector sum; the best of them.
 
-    Args:
-        limits: of the scanner.
-        shape: of the echo.
-        esp_s: echo spacing [s].
-
     Raises:
-        ValueError: the echo spacing is too short even for the centre of k-space.
+        UsageError: the echo spacing [s] is too short even for the centre of k-space.
     """
-    window = echo_timing(limits, shape, esp_s).window_s
-    end = shape.readout_gradient_t_per_m
+    window, end = echo_timing(limits, shape, esp_s).window_s, shape.readout_gradient_t_per_m
     ramp, x = _ramps(limits, window, shape.crusher_area, end)
     gradient, slew = limits.max_gradient_t_per_m * _MARGIN, limits.max_slew_t_per_m_s * _MARGIN
     change = np.maximum(np.abs(x), np.abs(x - end))
     spare = np.minimum((slew * ramp) ** 2 - change**2, gradient**2 - x**2)
     if not (spare >= 0).any() or end > gradient or first_lobes(limits, shape, esp_s) is None:
-        shortest = min_echo_spacing(limits, shape, phase_encode=0.0)
-        raise usage_error(
-            "esp_s", esp_s, f"at least {shortest:.6g} s", "Or: fewer samples, a smaller crusher, shorter pulses."
-        )
+        shortest = f"at least {min_echo_spacing(limits, shape, phase_encode=0.0):.6g} s"
+        raise usage_error("esp_s", esp_s, shortest, "Or: fewer samples, a smaller crusher, shorter pulses.")
     area = np.sqrt(np.maximum(spare, 0)) * (window - ramp)
     return float(np.where(spare >= 0, area, 0).max()) * GAMMA_HZ_PER_T
 
@@ -321,15 +279,7 @@ def largest_k(limits: SystemLimits, shape: EchoShape, esp_s: float) -> float:
 def max_phase_encode(limits: SystemLimits, shape: EchoShape, esp_s: float) -> float:
     """The half-width [cycles/voxel] of the box of `(ky, kz)` whose corners an echo spacing still reaches.
 
-    At most 0.5. A plain number from the host: the box limit of line positions while learning.
-
-    Args:
-        limits: of the scanner.
-        shape: of the echo.
-        esp_s: echo spacing [s].
-
-    Raises:
-        ValueError: the echo spacing is too short even for the centre of k-space.
+    At most 0.5: the box limit of line positions while learning. Errors are those of `largest_k`.
     """
     return min(0.5, largest_k(limits, shape, esp_s) / _corner(shape))
 
@@ -337,22 +287,16 @@ def max_phase_encode(limits: SystemLimits, shape: EchoShape, esp_s: float) -> fl
 def min_echo_spacing(limits: SystemLimits, shape: EchoShape, *, phase_encode: float = 0.5) -> float:
     """The shortest echo spacing [s] on the raster in which every line of a box can be played.
 
-    Args:
-        limits: of the scanner.
-        shape: of the echo.
-        phase_encode: half-width of the box of `(ky, kz)` [cycles/voxel].
+    `phase_encode` is the half-width of the box of `(ky, kz)` [cycles/voxel].
 
     Raises:
-        ValueError: the readout alone needs more gradient than there is; the error says which dwell time fits.
+        UsageError: the readout alone needs more gradient than there is; the error says which dwell time fits.
     """
-    end = shape.readout_gradient_t_per_m
-    if end > limits.max_gradient_t_per_m * _MARGIN:
-        longest = shape.dwell_s * end / (limits.max_gradient_t_per_m * _MARGIN)
-        raise usage_error(
-            "dwell_s", shape.dwell_s, f"at least {longest:.3g} s for a readout gradient within {limits.name}'s limits"
-        )
-    corner = phase_encode * _corner(shape)
-    raster = limits.block_raster_s
+    end, most = shape.readout_gradient_t_per_m, limits.max_gradient_t_per_m * _MARGIN
+    if end > most:
+        wanted = f"at least {shape.dwell_s * end / most:.3g} s for a readout gradient within {limits.name}'s limits"
+        raise usage_error("dwell_s", shape.dwell_s, wanted)
+    corner, raster = phase_encode * _corner(shape), limits.block_raster_s
 
     def fits(steps: int) -> bool:
         esp = steps * raster

@@ -4,8 +4,8 @@ The signals of classes add up, `y = Σ_c m_c · A ρ_c`. A field or a spread of 
 classes with fewer differences each: see `Scene.with_b1_map` and `Scene.with_t2_spread`.
 """
 
-import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,7 +23,7 @@ from acqdesign.scene.loaders import image_fov, load_image
 from acqdesign.scene.phantom import contrast_weights
 from acqdesign.scene.poses import fine_shape, random_pose
 from acqdesign.scene.resample import target_grid
-from acqdesign.scene.tissue import TISSUES, Tissue, tissue_properties
+from acqdesign.scene.tissue import EFFECTS, TISSUES, Tissue, tissue_properties, tissues
 
 
 class Poses(eqx.Module):
@@ -93,10 +93,9 @@ class Scene(eqx.Module):
         self.tissue, self.ensemble = tissue, tissue if ensemble is None else ensemble
         self.maps = self.contrast = self.smaps = self.support = None
         self.fov = None if fov is None else tuple(float(length) for length in fov)
-        if self.fov is not None:
-            if len(self.fov) != 3:
-                raise usage_error("fov", repr(self.fov), "three lengths")
-            check_positive("fov", self.fov)
+        if self.fov is not None and len(self.fov) != 3:
+            raise usage_error("fov", self.fov, "three lengths")
+        check_positive("fov", self.fov or 1.0)
         self.poses, self.reposed = poses, reposed
         if maps is None:
             return
@@ -109,7 +108,13 @@ class Scene(eqx.Module):
         weights = jnp.ones(maps.shape[0], real) if contrast is None else jnp.asarray(contrast, real)
         if weights.shape != maps.shape[:1]:
             raise usage_error("contrast", weights, f"shape ({maps.shape[0]},), one number for each map")
-        check_smaps(smaps, maps.shape[2:])
+        if smaps is not None:
+            if not hasattr(smaps, "shape") or smaps.size == 0 or smaps.shape[1:] != maps.shape[2:]:
+                expected = f"shape (coils, {', '.join(map(str, maps.shape[2:]))}) with a coil or more"
+                raise usage_error("smaps", smaps, expected)
+            if not jnp.issubdtype(smaps.dtype, jnp.inexact):
+                raise usage_error("smaps", smaps, "complex numbers")
+            check_finite("smaps", smaps)
         self.maps, self.contrast, self.smaps = maps, weights, smaps
         self.support = head_mask(self.density())
 
@@ -150,9 +155,8 @@ class Scene(eqx.Module):
     def label(self, name: str) -> Array:
         """Where a tissue fills at least half of a voxel, boolean `(anatomies, nx, ny, nz)`."""
         if self.tissue is None or name not in self.tissue.names:
-            raise usage_error(
-                "label", repr(name), "one of " + (", ".join(self.names) or "none: images have no tissues")
-            )
+            known = ", ".join(self.names) or "none: images have no tissues"
+            raise usage_error("label", repr(name), f"one of {known}")
         mine = np.array([n == name for n in self.tissue.names])
         return jnp.sum(jnp.where(mine[:, None, None, None, None], self._maps(), 0), axis=0) >= 0.5
 
@@ -169,14 +173,8 @@ class Scene(eqx.Module):
 
     def astype(self, dtype: Any) -> "Scene":
         """In another precision."""
-        complex_type = jnp.result_type(dtype, jnp.complex64)
-
-        def cast(leaf: Any) -> Any:
-            if not eqx.is_inexact_array(leaf):
-                return leaf
-            return leaf.astype(complex_type if jnp.iscomplexobj(leaf) else dtype)
-
-        return jax.tree.map(cast, self)
+        cast = lambda x: x.astype(jnp.result_type(dtype, 1j) if jnp.iscomplexobj(x) else dtype)  # noqa: E731
+        return jax.tree.map(lambda x: cast(x) if eqx.is_inexact_array(x) else x, self)
 
     def every_plane(self, step: int) -> "Scene":
         """The scene, as it stands, on every so many planes across the readout, which are problems of their own."""
@@ -201,17 +199,16 @@ class Scene(eqx.Module):
         Raises:
             UsageError: on images, another shape, or a tissue that acts in more or fewer ways than the others.
         """
-        if self.maps is None or self.tissue is None:
+        if self.maps is None or self.tissue is None or self.contrast is None:
             raise usage_error("scene", "images alone", "a scene of tissues")
         if tissue.shape != ():
             raise usage_error("tissue", f"of shape {tissue.shape}", "one tissue, of shape ()")
-        share = jnp.asarray(mask, self.maps.dtype)
-        if share.shape not in (self.shape, self.maps.shape[1:]):
-            raise usage_error("mask", share, f"shape {self.shape}, or {self.maps.shape[1:]}")
-        share = jnp.broadcast_to(share, self.maps.shape[1:])[None]
-        fields = ("t1", "t2", "m0", "b1", "b0", "t2_prime", "diffusivity")
+        share, whole = jnp.asarray(mask, self.maps.dtype), self.maps.shape[1:]
+        if share.shape not in (self.shape, whole):
+            raise usage_error("mask", share, f"shape {self.shape}, or {whole}")
+        share = jnp.broadcast_to(share, whole)[None]
         joined = {}
-        for field in fields:
+        for field in EFFECTS:
             old, new = getattr(self.tissue, field), getattr(tissue, field)
             if (old is None) != (new is None):
                 raise usage_error(f"tissue: {field}", "given for some tissues", "all or none")
@@ -220,16 +217,13 @@ class Scene(eqx.Module):
                 dtype = jnp.result_type(old, self.tissue.t1, *([1j] if jnp.iscomplexobj(new) else []))
                 joined[field] = jnp.append(jnp.broadcast_to(old.astype(dtype), self.tissue.shape), new.astype(dtype))
         maps = jnp.concatenate([self.maps * (1 - share), share])
-        assert self.contrast is not None
         names = (*(self.tissue.names or ("",) * len(self.maps)), name)
-        return Scene(
-            maps, Tissue(**joined, names=names), contrast=jnp.append(self.contrast, contrast), smaps=self.smaps,
-            fov=self.fov, ensemble=self._own_ensemble(),
-        )  # fmt: skip
+        return self._with(maps, Tissue(**joined, names=names), contrast=jnp.append(self.contrast, contrast))
 
-    def _own_ensemble(self) -> Tissue | None:
-        """The ensemble, where it is another than the scene's tissues."""
-        return None if bool(eqx.tree_equal(self.ensemble, self.tissue)) else self.ensemble
+    def _with(self, maps: Array, tissue: Tissue, **more: Any) -> "Scene":
+        """Other classes in the same place, with the ensemble where it is another than the scene's tissues."""
+        ensemble = None if bool(eqx.tree_equal(self.ensemble, self.tissue)) else self.ensemble
+        return Scene(maps, tissue, smaps=self.smaps, fov=self.fov, ensemble=ensemble, **more)
 
     def with_b1_map(self, b1: ArrayLike, *, nodes: int = 5) -> "Scene":
         """The same scene under a transmit field that varies in space.
@@ -256,13 +250,11 @@ class Scene(eqx.Module):
         field = field.astype(np.float64)
         middle, half = (field.max() + field.min()) / 2, (field.max() - field.min()) / 2
         points = middle + half * np.cos(np.pi * (np.arange(nodes) + 0.5) / nodes)
-        if half == 0:
-            points, basis = np.array([middle]), [np.ones_like(field)]
-        else:
-            basis = [
-                np.prod([(field - q) / (p - q) for j, q in enumerate(points) if j != k], axis=0)
-                for k, p in enumerate(points)
-            ]
+        points = points if half else points[:1]
+        basis = [
+            math.prod(((field - q) / (p - q) for j, q in enumerate(points) if j != k), start=np.ones_like(field))
+            for k, p in enumerate(points)
+        ]
         return self._expanded("b1", points, np.stack(basis))
 
     def with_t2_spread(self, spread: float, *, nodes: int = 3) -> "Scene":
@@ -288,68 +280,29 @@ class Scene(eqx.Module):
 
     def _expanded(self, field: str, factors: np.ndarray, weights: np.ndarray) -> "Scene":
         """Every class split in `K`: its `field` times `factors` `(K,)`, its maps times `weights` `(K, nx, ny, nz)`."""
-        if self.maps is None or self.tissue is None:
+        if self.maps is None or self.tissue is None or self.contrast is None:
             raise usage_error("scene", "images alone", "a scene of tissues")
-        k, dtype, classes = len(factors), self.maps.dtype, self.tissue.shape
-        share, scale = jnp.asarray(weights, dtype), jnp.asarray(factors, self.tissue.t1.dtype)
-
-        def repeated(value: Array) -> Array:
-            return jnp.repeat(jnp.broadcast_to(value, classes), k)
-
-        tissue = jax.tree.map(repeated, self.tissue)
-        tissue = eqx.tree_at(
-            lambda t: getattr(t, field), tissue, getattr(tissue, field) * jnp.tile(scale, len(self.maps))
-        )
-        tissue = dataclasses.replace(tissue, names=tuple(np.repeat(np.array(self.tissue.names, object), k)))
+        k, share = len(factors), jnp.asarray(weights, self.maps.dtype)
+        fields = {n: jnp.repeat(jnp.broadcast_to(x, self.tissue.shape), k) for n, x in self.tissue.effects().items()}
+        fields[field] *= jnp.tile(jnp.asarray(factors, self.tissue.t1.dtype), len(self.maps))
+        tissue = Tissue(**fields, names=tuple(name for name in self.tissue.names for _ in range(k)))
         maps = (self.maps[:, None] * share[:, None]).reshape(-1, *self.maps.shape[1:])
         poses = self.poses
         if poses is not None:
             spread = (poses.share[:, None] * share).reshape(-1, *self.shape)
             poses = Poses(poses.fine, spread, poses.voxel_size)
-        assert self.contrast is not None
-        reposed = self.reposed
-        if reposed is not None:
-            reposed = _Reposed(reposed, field, factors, weights)
-        return Scene(
-            maps, tissue, contrast=jnp.repeat(self.contrast, k), smaps=self.smaps, fov=self.fov, poses=poses,
-            ensemble=self._own_ensemble(), reposed=reposed,
+        again = self.reposed
+        return self._with(
+            maps, tissue, contrast=jnp.repeat(self.contrast, k), poses=poses,
+            reposed=None if again is None else lambda key: again(key)._expanded(field, factors, weights),
         )  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Reposed:
-    """Other poses of a scene whose classes were split."""
-
-    before: Callable[[PRNGKey], Scene]
-    field: str
-    factors: Any
-    weights: Any
-
-    def __call__(self, key: PRNGKey) -> Scene:
-        return self.before(key)._expanded(self.field, self.factors, self.weights)
-
-
-def check_smaps(smaps: Any, shape: tuple[int, ...]) -> None:
-    """Raises unless coil sensitivities are None or complex `(coils, *shape)`."""
-    if smaps is None:
-        return
-    if not hasattr(smaps, "shape") or smaps.ndim < 1 or smaps.shape[1:] != tuple(shape) or not smaps.shape[0]:
-        expected = f"shape (coils, {', '.join(map(str, shape))}) with a coil or more"
-        raise usage_error("smaps", smaps if hasattr(smaps, "shape") else repr(smaps), expected)
-    if not jnp.issubdtype(smaps.dtype, jnp.inexact):
-        raise usage_error("smaps", smaps, "complex numbers")
-    check_finite("smaps", smaps)
-
-
 def head_mask(density: Float[Array, "... ny nz"]) -> Float[Array, "... ny nz"]:
-    """Where there is something to see, as a scout or masked coil maps show it.
+    """Where there is something to see, as a scout or masked coil maps show it, of proton density in any unit.
 
-    Args:
-        density: `(..., ny, nz)` real images of proton density, all tissues together, in any unit.
-
-    Returns:
-        Like `density` [1]: one where a voxel or one of its eight neighbours in the plane across the readout has over a
-        twentieth of the densest voxel's, zero elsewhere. Its derivative is zero.
+    One where a voxel or one of its eight neighbours in the plane across the readout has over a twentieth of the densest
+    voxel's, zero elsewhere [1]. Its derivative is zero.
     """
     seen = (density > jnp.max(density) / 20).astype(density.dtype)
     window = (1,) * (density.ndim - 2) + (3, 3)
@@ -373,13 +326,13 @@ def load_scene(
 
     Args:
         phantoms: as for `load_image`; each is an anatomy.
-        shape: `(nx, ny, nz)`.
+        shape: `(nx, ny, nz)`, x along the readout; `nx = 1` is one plane.
         tissue_names: what the phantoms' tissue maps are of, in their order; None for images of a contrast.
-        contrast: `T1w`, `T2w` or `PDw`: what the wanted image shows, or what images show.
+        contrast: `T1w`, `T2w` or `PDw`: what images show, or the wanted image where the sequence does not say.
         field: `1.5T` or `3T`.
         fov: field of view [m]; the first phantom's own unless given.
         coils: receive coils on a birdcage; 1 is a uniform one.
-        augment: whether `Scene.sample` turns the anatomies.
+        augment: whether `Scene.sample` turns the anatomies at random.
         key: where given, the anatomies in random poses.
         each: random poses of each phantom, where there is a `key`, and in `Scene.reposed`.
         dtype: float32 or float64.
@@ -388,7 +341,9 @@ def load_scene(
         UsageError: as `load_image`; another number of tissues than of maps.
     """
     asked = None if fov is None else tuple(fov)
-    fov, kind = asked or _own_fov(phantoms[0], shape), contrast if tissue_names is None else "maps"
+    fov, kind = asked or image_fov(phantoms[0]), contrast if tissue_names is None else "maps"
+    if asked is None and fov is not None:
+        fov = tuple(v * n for v, n in zip(target_grid(fov, shape, None)[1], shape, strict=True))
 
     def load(grid: Sequence[int]) -> Array:
         sizes = None if asked is None else tuple(f / n for f, n in zip(asked, grid, strict=True))
@@ -397,42 +352,28 @@ def load_scene(
         return stacked[None] if tissue_names is None else stacked
 
     voxel_size = (1.0, 1.0, 1.0) if fov is None else tuple(f / n for f, n in zip(fov, shape, strict=True))
-    fine = load(fine_shape(shape)) if augment or key is not None else None
-    if key is None or fine is None:
-        maps = load(shape)
-    else:
-        share = jnp.ones((len(fine), *shape), jnp.finfo(fine.dtype).dtype)
-        maps = Poses(jnp.repeat(fine, each, axis=1), share, voxel_size)(key)
+    poses = None
+    if augment or key is not None:
+        fine = jnp.repeat(load(fine_shape(shape)), 1 if key is None else each, axis=1)
+        poses = Poses(fine, jnp.ones((len(fine), *shape), jnp.finfo(fine.dtype).dtype), voxel_size)
+    maps = load(shape) if key is None or poses is None else eqx.filter_jit(poses)(key)
     tissue = weights = None
     if tissue_names is not None:
         table = tissue_properties(",".join(tissue_names), field)
         if len(table) != len(maps):
             raise usage_error("tissues", len(table), f"{len(maps)}, one for each map")
-        t1, t2, pd = (np.array([getattr(t, n) for t in table.values()], dtype) for n in ("t1", "t2", "pd"))
-        tissue = Tissue(t1, t2, pd, names=tuple(table))
+        tissue = tissues(*table, field=field).astype(dtype)
         weights = contrast_weights(contrast, tuple(table), field)
-    poses = None
-    if augment and fine is not None and key is None:
-        poses = Poses(fine, jnp.ones((len(fine), *shape), jnp.finfo(fine.dtype).dtype), voxel_size)
-    smaps = None
-    if check_count("coils", coils) > 1:
-        smaps = birdcage_maps(coils, shape, dtype=np.result_type(dtype, np.complex64))
+    cplx = np.result_type(dtype, np.complex64)
+    smaps = birdcage_maps(coils, shape, dtype=cplx) if check_count("coils", coils) > 1 else None
     again = functools.partial(
         load_scene, *phantoms, shape=shape, tissue_names=tissue_names, contrast=contrast, field=field, fov=asked,
         coils=coils, each=each, dtype=dtype,
     )  # fmt: skip
     return Scene(
-        maps, tissue, contrast=weights, smaps=smaps, fov=fov, poses=poses,
+        maps, tissue, contrast=weights, smaps=smaps, fov=fov, poses=poses if key is None else None,
         reposed=(lambda key: again(key=key)) if key is None else None,
     )  # fmt: skip
-
-
-def _own_fov(spec: str, shape: Sequence[int]) -> tuple[float, ...] | None:
-    length = image_fov(spec)
-    if length is None:
-        return None
-    _, voxel = target_grid(length, shape, None)
-    return tuple(v * n for v, n in zip(voxel, shape, strict=True))
 
 
 def brain(
@@ -446,17 +387,6 @@ def brain(
     key: PRNGKey | None = None,
     dtype: Any = np.float32,
 ) -> Scene:
-    """The packaged brain as a scene of grey matter, white matter and fluid.
-
-    Args:
-        shape: `(nx, ny, nz)`, x along the readout; `nx = 1` is one plane.
-        coils: receive coils on a birdcage; 1 is a uniform one.
-        field: `1.5T` or `3T`.
-        contrast: `T1w`, `T2w` or `PDw`: what the wanted image shows where the sequence does not say.
-        fov: field of view [m]; the phantom's own unless given.
-        augment: whether `Scene.sample` turns the head at random.
-        key: where given, the head in a random pose.
-        dtype: float32 or float64.
-    """
-    given: dict[str, Any] = {"shape": shape, "contrast": contrast, "field": field, "fov": fov, "coils": coils}
-    return load_scene("brain", **given, augment=augment, key=key, dtype=dtype)
+    """The packaged brain as a scene of grey matter, white matter and fluid; arguments as of `load_scene`."""
+    more: dict[str, Any] = {"contrast": contrast, "field": field, "fov": fov, "augment": augment, "key": key}
+    return load_scene("brain", shape=shape, coils=coils, dtype=dtype, **more)

@@ -15,6 +15,10 @@ TISSUES = ("gm", "wm", "csf")
 """Order of tissue maps everywhere: grey matter, white matter, cerebrospinal fluid."""
 
 
+EFFECTS = ("t1", "t2", "m0", "b1", "b0", "t2_prime", "diffusivity")
+"""Fields of a `Tissue` that act on its signal."""
+
+
 def _by_tissue(leaf: Any) -> PartitionSpec:
     """Arrays of tissues are split over their last axis."""
     split = getattr(leaf, "ndim", 0) and leaf.shape[-1] > 1
@@ -72,18 +76,19 @@ class Tissue(eqx.Module):
         self.b1 = as_real("b1", b1)
         self.b0 = None if b0 is None else as_real("b0", b0)
         self.t2_prime = None if t2_prime is None else as_real("t2_prime", t2_prime)
+        self.diffusivity = None if diffusivity is None else as_real("diffusivity", diffusivity)
         if t2_prime is not None:
             check_positive("t2_prime", self.t2_prime, allow_inf=True)
-        self.diffusivity = None if diffusivity is None else as_real("diffusivity", diffusivity)
         self.names = tuple(names)
         shape: tuple[int, ...] = ()
-        for name, value in vars(self).items():
+        for name in EFFECTS:
+            value = getattr(self, name)
             try:
-                shape = np.broadcast_shapes(shape, np.shape(value) if name != "names" and value is not None else ())
+                shape = np.broadcast_shapes(shape, () if value is None else value.shape)
             except ValueError:
                 raise usage_error(name, value, f"a shape that broadcasts with the others', {shape}") from None
         if self.names and len(self.names) != (shape[-1] if shape else 1):
-            raise usage_error("names", repr(self.names), f"none, or one for each tissue along the last axis of {shape}")
+            raise usage_error("names", self.names, f"none, or one for each tissue along the last axis of {shape}")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -92,8 +97,7 @@ class Tissue(eqx.Module):
 
     def effects(self) -> dict[str, Array]:
         """The fields that act, by name; M0 of the whole batch shape, which every signal then has."""
-        fields = ("t1", "t2", "m0", "b1", "b0", "t2_prime", "diffusivity")
-        found = {name: getattr(self, name) for name in fields if getattr(self, name) is not None}
+        found = {name: getattr(self, name) for name in EFFECTS if getattr(self, name) is not None}
         return found | {"m0": jnp.broadcast_to(self.m0, self.shape)}
 
     def astype(self, dtype: Any) -> "Tissue":
@@ -151,11 +155,7 @@ TABLE: dict[str, dict[str, Properties]] = {
 
 
 def tissue_properties(names: str | tuple[str, ...] = TISSUES, field: str = "3T") -> dict[str, Properties]:
-    """Entries of the table, in the order asked for.
-
-    Args:
-        names: of tissues, or one string with commas such as `wm,gm,csf`.
-        field: `1.5T` or `3T`.
+    """Entries of the table by names, or by one string with commas such as `wm,gm,csf`, in the order asked for.
 
     Raises:
         UsageError: no name at all, a name twice, or an unknown one; the message lists the known ones.
@@ -178,5 +178,5 @@ def tissues(*names: str, field: str = "3T") -> Tissue:
         UsageError: as `tissue_properties`.
     """
     found = tissue_properties(",".join(names) if names else TISSUES, field)
-    t1, t2, pd = (np.array([getattr(t, name) for t in found.values()]) for name in ("t1", "t2", "pd"))
-    return Tissue(t1, t2, pd, names=tuple(found))
+    t1, t2, pd, _ = zip(*found.values(), strict=True)
+    return Tissue(np.array(t1), np.array(t2), np.array(pd), names=tuple(found))
