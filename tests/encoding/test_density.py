@@ -11,8 +11,6 @@ from acqdesign.encoding import density, least_squares_density, pipe_density
 
 from . import _exact
 
-CASES = [((15,), 12), ((12, 9), 40), ((4, 5, 3), 30)]
-
 
 def clustered(rng, count, dims, dtype=np.float64):
     """Random points with coincident ones, nearly coincident ones, and the same a period away."""
@@ -35,26 +33,21 @@ def compiled(method, *args, **options):
     return jax.jit(lambda points: method(points, *args, **options))
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-@pytest.mark.parametrize(("shape", "count"), CASES)
-def test_pipe_is_the_plain_iteration(rng, path, shape, count, dtype):
-    points = clustered(rng, count, len(shape), dtype)
-    got = compiled(pipe_density, shape)(points)
+@pytest.mark.parametrize(
+    ("shape", "iterations", "dtype"),
+    [((15,), 1, jnp.float64), ((12, 9), 10, jnp.float32), ((12, 9), 3, jnp.float64), ((4, 5, 3), 3, jnp.float64)],
+)
+def test_pipe_is_the_plain_iteration(rng, path, shape, iterations, dtype):
+    points = clustered(rng, 30, len(shape), dtype)
+    got = compiled(pipe_density, shape, iterations)(points)
     assert got.dtype == dtype
     assert (got > 0).all()
-    want = _exact.pipe(np.asarray(points, np.float64), shape)
+    want = _exact.pipe(np.asarray(points, np.float64), shape, iterations)
     assert _exact.error(got, want) <= (1e-5 if dtype == jnp.float32 else 1e-10)
 
 
-def test_iterations_are_those_asked_for(rng):
-    points = clustered(rng, 20, 2)
-    for iterations in (1, 3):
-        want = _exact.pipe(np.asarray(points), (9, 8), iterations)
-        assert _exact.error(compiled(pipe_density, (9, 8), iterations)(points), want) <= 1e-12
-
-
 @pytest.mark.parametrize("method", [pipe_density, functools.partial(least_squares_density, ridge=1e-9)])
-@pytest.mark.parametrize("shape", [(7, 6), (5, 4, 3), (8,)])
+@pytest.mark.parametrize("shape", [(7, 6), (5, 4, 3)])
 def test_full_cartesian_sampling_has_weights_of_one(method, shape):
     axes = [_exact.coordinates(n) / n for n in shape]
     points = jnp.asarray(np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(shape)))
@@ -95,7 +88,7 @@ def test_least_squares_minimises_its_objective(rng):
         return np.linalg.norm(gap) ** 2 + 0.1 * weights @ weights
 
     weights = np.asarray(compiled(least_squares_density, shape)(jnp.asarray(points)))
-    for direction in rng.normal(size=(5, 14)):
+    for direction in rng.normal(size=(2, 14)):
         assert abs(_exact.directional(objective, weights, direction, 1e-4)) <= 1e-8
         assert objective(weights + 0.1 * direction) > objective(weights)
 
@@ -110,9 +103,9 @@ def derivatives(function, points, along, gains, names):
     """Reverse, forward and second derivatives, compiled together."""
     gradient = jax.grad(lambda k: jnp.sum(gains * function(k) ** 2))
     kinds = {
-        "gradient": gradient,
         "jvp": lambda k: jax.jvp(function, (k,), (along,))[1],
-        "forward over reverse": lambda k: jax.jvp(gradient, (k,), (along,))[1],
+        "gradient": gradient,
+        "gradient and forward over reverse": lambda k: jax.jvp(gradient, (k,), (along,)),
         "reverse over reverse": jax.grad(lambda k: jnp.sum(gradient(k) * along)),
     }
     return jax.jit(lambda k: {name: kinds[name](k) for name in names})(points)
@@ -127,38 +120,30 @@ def test_derivatives_are_those_of_the_exact_kernel(rng, monkeypatch, method, dty
     shape, (mine, exact) = (7, 6), METHODS[method]
     points = clustered(rng, 14, 2, dtype)
     along, gains = (jnp.asarray(rng.normal(size=s), dtype) for s in (points.shape, 14))
-    names = ["gradient", "jvp"]
+    names = ["gradient"]
     if dtype == jnp.float64:
-        names += ["forward over reverse", *(["reverse over reverse"] if method == "pipe" else [])]
+        names = ["jvp", "gradient and forward over reverse", *(["reverse over reverse"] if limit == 0 else [])]
     got = derivatives(lambda k: mine(k, shape), points, along, gains, names)
     double = [a.astype(jnp.float64) for a in (points, along, gains)]
     want = derivatives(lambda k: exact(k, shape), *double, names)
-    for name in names:
-        assert got[name].dtype == dtype
-        assert _exact.error(got[name], want[name]) <= (1e-4 if dtype == jnp.float32 else 1e-6), name
+    for mine, exact in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        assert mine.dtype == dtype
+        assert _exact.error(mine, exact) <= (1e-4 if dtype == jnp.float32 else 1e-6)
 
 
-def test_gradient_is_a_central_difference(rng):
-    """By differences of NumPy's iteration alone."""
-    points, shape = clustered(rng, 14, 2), (7, 6)
-    along, gains = rng.normal(size=(14, 2)), rng.normal(size=14)
-    want = _exact.directional(lambda k: gains @ _exact.pipe(k, shape), np.asarray(points), along, 1e-6)
-    got = jnp.sum(jax.jit(jax.grad(lambda k: gains @ pipe_density(k, shape)))(points) * along)
-    assert abs(got - want) <= 1e-6 * abs(want)
-
-
-@pytest.mark.parametrize("method", [pipe_density, least_squares_density])
-def test_stopped_weights_have_zero_gradient(rng, path, method):
+@pytest.mark.parametrize("method", [functools.partial(pipe_density, iterations=2), least_squares_density])
+def test_stopped_weights_have_zero_gradient(rng, method):
     points = clustered(rng, 9, 2)
-    stopped = compiled(method, (5, 4), stop_gradient=True)
-    assert not np.any(jax.grad(lambda k: jnp.sum(stopped(k) ** 2))(points))
-    np.testing.assert_array_equal(stopped(points), compiled(method, (5, 4))(points))
+    stopped = jax.jit(jax.value_and_grad(lambda k: jnp.sum(method(k, (5, 4), stop_gradient=True) ** 2)))
+    value, gradient = stopped(points)
+    assert not np.any(gradient)
+    np.testing.assert_allclose(value, np.sum(np.square(compiled(method, (5, 4))(points))), rtol=1e-12)
 
 
-@pytest.mark.parametrize("method", [pipe_density, least_squares_density])
-def test_vmap_over_sets_of_points(rng, method):
+def test_vmap_over_sets_of_points(rng):
+    """Of the solved weights; of the iterated ones with straight lines."""
     points = jnp.stack([clustered(rng, 9, 2) for _ in range(3)])
-    one = compiled(method, (5, 4))
+    one = compiled(least_squares_density, (5, 4))
     for mine, k in zip(jax.jit(jax.vmap(one))(points), points, strict=True):
         assert _exact.error(mine, one(k)) <= 1e-12
 
@@ -166,7 +151,7 @@ def test_vmap_over_sets_of_points(rng, method):
 def test_callers_may_forbid_implicit_promotion(rng, path):
     points = clustered(rng, 8, 2, np.float32)
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
-        for method in (pipe_density, least_squares_density):
+        for method in (functools.partial(pipe_density, iterations=2), least_squares_density):
             gradient = jax.grad(lambda k, m=method: jnp.sum(m(k, (5, 4))))
             jax.jit(lambda k, g=gradient: jax.jvp(g, (k,), (k,))).lower(points)
 

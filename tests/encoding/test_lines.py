@@ -16,11 +16,11 @@ from acqdesign.encoding import (
     NUFFTEncoding,
     StraightLineEncoding,
     density_weights,
+    initial_lines,
     pipe_density,
     uniform_readout,
 )
 from acqdesign.encoding import encoding as module
-from acqdesign.encoding.patterns import reference_lines
 
 from . import _exact
 from ._exact import some_complex
@@ -45,9 +45,15 @@ def seen_by(encoding, smaps):
     return encoding if smaps is None else encoding @ Coils(smaps)
 
 
-@pytest.mark.parametrize("kinds", KINDS, ids=["single", "double"])
-@pytest.mark.parametrize(("coils", "readout"), [(0, "uniform"), (3, "inclusive")])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("shape", "coils", "readout", "kinds"),
+    [
+        (SHAPES[0], 0, "uniform", KINDS[1]),
+        (SHAPES[1], 3, "inclusive", KINDS[1]),
+        (SHAPES[1], 3, "uniform", KINDS[0]),
+        (SHAPES[2], 0, "inclusive", KINDS[1]),
+    ],
+)
 def test_factored_is_the_general_operator(rng, shape, coils, readout, kinds):
     """Forward and weighted adjoint against the general 3D NUFFT and the exact DFT at all samples."""
     real, dtype = kinds
@@ -83,38 +89,13 @@ def gram_and_composed(lines, images, weights):
     return lines.normal(weights)(images), lines.adjoint(lines.forward(images), weights)
 
 
-@pytest.mark.parametrize(
-    ("shape", "kinds", "backend"),
-    [
-        (SHAPES[0], KINDS[1], "dft"),
-        (SHAPES[0], KINDS[1], "finufft"),
-        (SHAPES[1], KINDS[0], "finufft"),
-        (SHAPES[2], KINDS[1], "dft"),
-    ],
-)
-def test_gram_is_adjoint_of_forward(rng, shape, kinds, backend):
-    """With coils and weights, for every kind of readout: uniform, coarse, weighted, explicit."""
-    real, dtype = kinds
-    points, images = some_lines(rng, real=real), some_complex(rng, (2, *shape), dtype)
-    smaps = some_complex(rng, (3, *shape), dtype)
-    weights, along = jnp.asarray(rng.uniform(1, 2, 13), real), jnp.asarray(rng.uniform(1, 2, 9), real)
-    kinds = [(9, None, None), (3, None, None), (9, None, along), (9, inclusive(9, real), None)]
-    tolerance = 1e-5 if real == jnp.float32 else (1e-13 if backend == "dft" else 1e-11)
-    for samples, readout, inner in kinds:
-        lines = StraightLineEncoding(points, shape, samples, readout=readout, backend=backend) @ Coils(smaps)
-        got, want = gram_and_composed(lines, images, weights if inner is None else LineWeights(weights, inner))
-        assert got.dtype == dtype
-        assert _exact.error(got, want) <= tolerance
-
-
 def test_real_images_have_the_same_gram(rng):
     points, image = some_lines(rng), jnp.asarray(rng.normal(size=(4, 6, 5)))
-    lines = StraightLineEncoding(points, (4, 6, 5), 9)
-    gram = lines.normal()
+    gram = jax.jit(lambda f: StraightLineEncoding(points, (4, 6, 5), 9).normal()(f))
     assert _exact.error(gram(image), gram(image.astype(complex))) <= 1e-14
 
 
-@pytest.mark.parametrize("shape", [(4, 6, 5), (5, 4, 3), (1, 6, 7)])
+@pytest.mark.parametrize("shape", [(4, 6, 5), (1, 6, 7)])
 def test_full_cartesian_sampling_is_unitary(rng, shape):
     """`Aᴴ A = A Aᴴ = 1` on the full grid, with as many samples as voxels along x."""
     grid = [_exact.coordinates(n) / n for n in shape[1:]]
@@ -141,31 +122,19 @@ def test_a_gram_is_made_once_and_used_often(rng):
     points, shape = some_lines(rng), (4, 6, 5)
     lines = StraightLineEncoding(points, shape, 9) @ Coils(some_complex(rng, (3, *shape)))
     weights = jnp.asarray(rng.uniform(1, 2, 13))
-    gram, images = lines.normal(weights), some_complex(rng, (2, 2, *shape))
-    want = lines.normal(weights)(images)
-    traces = []
+    make, images, traces = eqx.filter_jit(lines.normal), some_complex(rng, (2, 2, *shape)), []
+    gram = make(weights)
 
     @jax.jit
     def apply(gram, images):
         traces.append(None)
         return gram(images)
 
-    assert _exact.error(apply(gram, images), want) <= 1e-14
-    apply(lines.normal(2 * weights), images)
+    want = apply(gram, images)
+    assert _exact.error(apply(make(2 * weights), images), 2 * want) <= 1e-14
     assert len(traces) == 1
-    assert _exact.error(jax.vmap(gram)(images), want) <= 1e-14
-    assert _exact.error(gram(images[0, 1]), want[0, 1]) <= 1e-14
-
-
-def test_replacing_a_leaf_leaves_nothing_stale(rng):
-    """Gram and adjoint of forward agree after points and readout positions were exchanged for others."""
-    shape, image = (4, 6, 5), some_complex(rng, (4, 6, 5))
-    lines = StraightLineEncoding(some_lines(rng), shape, readout=uniform_readout(9, jnp.float64))
-    moved = eqx.tree_at(lambda e: (e.points, e.positions), lines, (some_lines(rng) + 0.1, inclusive(9)))
-    new, composed = gram_and_composed(moved, image, None)
-    old, _ = gram_and_composed(lines, image, None)
-    assert _exact.error(new, composed) <= 1e-13
-    assert _exact.error(new, old) > 1e-3
+    assert _exact.error(jax.jit(jax.vmap(gram))(images), want) <= 1e-14
+    assert _exact.error(apply(gram, images[0, 1]), want[0, 1]) <= 1e-14
 
 
 @pytest.mark.parametrize("backend", [pytest.param("dft", marks=pytest.mark.slow), "finufft"])
@@ -209,11 +178,11 @@ def sampled(points, shape, kind):
         along = jnp.broadcast_to(inclusive(5)[None, :, None], (len(points), 5, 1))
         planes = jnp.broadcast_to(points[:, None], (len(points), 5, 2))
         return NUFFTEncoding(jnp.concatenate([along, planes], axis=-1), shape)
-    more = {"readout": inclusive(5)} if kind == "explicit" else {"samples_per_line": 6 if kind == "uniform" else 2}
+    more = {"readout": inclusive(5)} if kind == "explicit" else {"samples_per_line": 6}
     return StraightLineEncoding(points, shape, **more)
 
 
-@pytest.mark.parametrize("kind", ["uniform", "coarse", "explicit", "general"])
+@pytest.mark.parametrize("kind", ["uniform", "explicit", "general"])
 def test_adjoint_of_a_prepared_image_is_the_density_compensated_adjoint(rng, kind):
     """`Aᴴ W A f` with the density, and its gradient in the points; with coils and a mask.
 
@@ -243,17 +212,22 @@ def test_density_of_lines_is_the_planes_times_the_readouts(rng, kind):
     """Weights of the lines in their plane and of the samples along them; by each name, without coils' say."""
     points, shape = some_lines(rng, 7), (3, 4, 5)
     lines = sampled(points, shape, kind)
-    for name in ("pipe", "least-squares", "none"):
-        found = (lines @ Coils(jnp.ones((2, *shape), complex))).density(name, 3)
-        np.testing.assert_array_equal(found.lines, density_weights(name, points, shape[1:], 3))
-        want = pipe_density(lines.readout[:, None], (3,), 10)
-        np.testing.assert_array_equal(found.samples, want)
+    seen, names = lines @ Coils(jnp.ones((2, *shape), complex)), ("pipe", "least-squares", "none")
+
+    @jax.jit
+    def both():
+        found = [seen.density(name, 3) for name in names]
+        along = pipe_density(lines.readout[:, None], (3,), 10)
+        return found, [LineWeights(density_weights(name, points, shape[1:], 3), along) for name in names]
+
+    found, want = map(jax.tree.leaves, both())
+    for got, expected in zip(found, want, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-12)
     if kind == "uniform":
-        np.testing.assert_allclose(found.samples, 0.5, rtol=1e-6)
+        np.testing.assert_allclose(found[-1], 0.5, rtol=1e-6)
 
 
-@pytest.mark.parametrize("together", [1, 2])
-def test_coils_in_groups_are_all_at_once(rng, monkeypatch, together):
+def test_coils_in_groups_are_all_at_once(rng, monkeypatch):
     """Gram and adjoint, with their gradients in points, maps, image and samples; on a mesh too."""
     shape = (3, 4, 5)
     at = (some_lines(rng, 7), some_complex(rng, (4, *shape)), some_complex(rng, (2, *shape)))
@@ -270,22 +244,23 @@ def test_coils_in_groups_are_all_at_once(rng, monkeypatch, together):
         return jax.jit(jax.value_and_grad(run, tuple(range(4))))(*at, kspace)
 
     whole = everything(False)
-    monkeypatch.setattr(module, "_COILS_BYTES", together * 3 * 2 * 60 * 16)
-    for found in (everything(False), everything(True)):
-        for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(whole), strict=True):
-            assert _exact.error(got, want) <= 1e-13
+    monkeypatch.setattr(module, "_COILS_BYTES", 2 * 3 * 2 * 60 * 16)
+    for got, want in zip(jax.tree.leaves(everything(True)), jax.tree.leaves(whole), strict=True):
+        assert _exact.error(got, want) <= 1e-13
 
 
 def test_a_gradient_through_a_gram_keeps_no_coil_images(rng):
     """One iteration of conjugate gradients with its backward pass needs the maps and one image, whatever the coils."""
     shape, coils = (3, 4, 5), 8
     lines = StraightLineEncoding(some_lines(rng), shape, 9) @ Coils(some_complex(rng, (coils, *shape)))
-    gram, image = lines.normal(), some_complex(rng, shape)
-    inner = gram.gram
-    _, pull = jax.vjp(lambda spectrum: eqx.tree_at(lambda g: g.gram.spectrum, gram, spectrum)(image), inner.spectrum)
-    kept = sorted(leaf.size for leaf in jax.tree.leaves(pull))
+    gram, image = eqx.filter_jit(lines.normal)(), some_complex(rng, shape)
+
+    def pull(spectrum):
+        return jax.vjp(lambda s: eqx.tree_at(lambda g: g.gram.spectrum, gram, s)(image), spectrum)[1]
+
+    kept = sorted(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(pull, gram.gram.spectrum)))
     assert kept[-1] == coils * image.size  # the maps
-    assert sum(kept[:-1]) < 4 * image.size + inner.spectrum.size
+    assert sum(kept[:-1]) < 4 * image.size + gram.gram.spectrum.size
 
 
 def test_vmap_over_sets_of_lines(rng):
@@ -307,22 +282,24 @@ def blob(shape):
     return (1.5 + x + 2 * y * z) * (radius < 0.16) - (np.hypot(y - 0.1, z) < 0.08) * (radius < 0.16)
 
 
-@pytest.mark.parametrize("shape", [pytest.param((23, 28, 23), marks=pytest.mark.slow), (24, 28, 20)])
-def test_reference_loss_has_its_own_gradient(shape):
+@pytest.mark.parametrize(
+    ("shape", "count"), [pytest.param((23, 28, 23), 253, marks=pytest.mark.slow), ((12, 13, 10), 60)]
+)
+def test_reference_loss_has_its_own_gradient(shape, count):
     """The whole reference loss, density recomputed and differentiated: the exact DFT's gradient, odd and even.
 
     One compilation serves all calls.
     """
     image, readout = blob(shape), np.linspace(-0.5, 0.5, 128)
-    lines = reference_lines((23, 28, 23), 253, key=jax.random.key(0)).points
+    lines = initial_lines("reference", shape, lines=count, key=jax.random.key(0)).points
     points = np.asarray(lines, np.float64)
     exact = jax.jit(jax.value_and_grad(lambda k: _exact.reference_loss(k, image, readout, xp=jnp)))
     value, gradient = exact(points)
     # The oracle's gradient is that of NumPy's values.
     rng = np.random.default_rng(7)
-    for direction in rng.normal(size=(2, *points.shape)):
-        difference = _exact.directional(lambda k: _exact.reference_loss(k, image, readout), points, direction, 1e-6)
-        assert abs(np.sum(gradient * direction) - difference) <= 1e-6 * abs(difference)
+    direction = rng.normal(size=points.shape)
+    difference = _exact.directional(lambda k: _exact.reference_loss(k, image, readout), points, direction, 1e-6)
+    assert abs(np.sum(gradient * direction) - difference) <= 1e-6 * abs(difference)
 
     for real, tolerance in ((jnp.float64, 1e-6), (jnp.float32, 1e-4)):
         truth = jnp.asarray(image, real)
@@ -335,7 +312,7 @@ def test_reference_loss_has_its_own_gradient(shape):
             return jnp.mean((size / jnp.mean(size) - truth / jnp.mean(truth)) ** 2)
 
         step = jax.jit(jax.value_and_grad(loss))
-        for moved in (0.01, -0.01, 0.0):
+        for moved in (0.01, 0.0):
             mine, slope = step(jnp.asarray(points + moved, real))
         assert len(traces) == step._cache_size() == 1
         assert slope.dtype == real
@@ -359,17 +336,11 @@ def kspace(*shape):
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: StraightLineEncoding([[0.0, 0.0]], SHAPE, 6), r"^points: got \[\[0.0, 0.0\]\], expected a real"),
-        (lambda: StraightLineEncoding(K.astype(int), SHAPE, 6), r"^points: got .*int64, expected a real floating"),
-        (lambda: StraightLineEncoding(K + 0j, SHAPE, 6), r"^points: got .*complex128, expected a real floating"),
         (lambda: StraightLineEncoding(jnp.zeros((5, 3)), SHAPE, 6), r"^points: got .*\(5, 3\).*D = 2"),
         (lambda: StraightLineEncoding(K[None], SHAPE, 6), r"^points: got .*\(1, 5, 2\).*\(lines, 2\).*vmap"),
-        (lambda: StraightLineEncoding(K[:0], SHAPE, 6), r"^points: got .*\(0, 2\)"),
         (lambda: StraightLineEncoding(K.at[1, 1].set(jnp.nan), SHAPE, 6), r"^points: got 1 non-finite values"),
         (lambda: StraightLineEncoding(K, (4, 5), 6), r"^shape: got \(4, 5\), expected 3 positive integers"),
-        (lambda: StraightLineEncoding(K, (0, 4, 5), 6), r"^shape: got \(0, 4, 5\)"),
         (lambda: StraightLineEncoding(K, SHAPE, 0), r"^samples_per_line: got 0, expected an integer >= 1"),
-        (lambda: StraightLineEncoding(K, SHAPE, -3), r"^samples_per_line: got -3"),
         (lambda: StraightLineEncoding(K, SHAPE), r"^samples_per_line: got None, expected the number of samples"),
         (lambda: StraightLineEncoding(K, SHAPE, 6, readout=jnp.zeros(7)), r"^samples_per_line: got 6, expected 7"),
         (lambda: StraightLineEncoding(K, SHAPE, readout=jnp.zeros((7, 1))), r"^readout: got .*\(7, 1\)"),

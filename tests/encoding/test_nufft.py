@@ -1,9 +1,6 @@
 """Laws of the NUFFT against the exact float64 DFT: values, adjoints, every kind of derivative, vmap, errors."""
 
 import functools
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +10,7 @@ import pytest
 from acqdesign.encoding import _backends, available_backends, nufft_adjoint, nufft_forward
 
 from . import _exact
+from ._exact import some_complex
 
 BACKENDS = ("finufft", "dft")
 SINGLE, DOUBLE = (jnp.float32, jnp.complex64), (jnp.float64, jnp.complex128)
@@ -27,20 +25,18 @@ def some_points(rng, count, dims, dtype=np.float64):
     return jnp.asarray(points, dtype)
 
 
-def some_complex(rng, shape, dtype=np.complex128):
-    return jnp.asarray(rng.normal(size=shape) + 1j * rng.normal(size=shape), dtype)
-
-
 def doubled(*arrays):
     """Arrays in double precision, with the values they have."""
     return [a.astype(jnp.complex128 if jnp.iscomplexobj(a) else jnp.float64) for a in arrays]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(("real", "dtype"), [SINGLE, DOUBLE])
-@pytest.mark.parametrize("shape", [(15,), (16,), (9, 12), (8, 7), (7, 6, 5), (4, 5, 6)])
-def test_values_are_those_of_the_exact_dft(rng, shape, real, dtype, backend):
+@pytest.mark.parametrize(
+    ("shape", "kinds"), [((15,), DOUBLE), ((16,), DOUBLE), ((8, 7), SINGLE), ((8, 7), DOUBLE), ((7, 6, 5), DOUBLE)]
+)
+def test_values_are_those_of_the_exact_dft(rng, shape, kinds, backend):
     """Forward and adjoint within 10 eps, several images at once, odd and even axes, points beyond ±0.5."""
+    real, dtype = kinds
     points = some_points(rng, 40, len(shape), real)
     image, samples = some_complex(rng, (3, *shape), dtype), some_complex(rng, (3, 40), dtype)
     got = nufft_forward(image, points, backend=backend)
@@ -51,7 +47,7 @@ def test_values_are_those_of_the_exact_dft(rng, shape, real, dtype, backend):
     assert _exact.error(got, _exact.adjoint(samples, points, shape)) <= 10 * EPS[real]
 
 
-@pytest.mark.parametrize("eps", [1e-3, 1e-5, 1e-9])
+@pytest.mark.parametrize("eps", [1e-3, 1e-9])
 def test_accuracy_is_the_one_asked_for(rng, eps):
     points, image = some_points(rng, 60, 2), some_complex(rng, (14, 15))
     got = _exact.error(nufft_forward(image, points, eps=eps, backend="finufft"), _exact.forward(image, points))
@@ -59,18 +55,7 @@ def test_accuracy_is_the_one_asked_for(rng, eps):
     assert 1e-4 * eps < got <= 10 * eps
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_kspace_is_periodic(rng, backend):
-    """Whole periods change nothing, where the points are exact in their precision."""
-    points = jnp.asarray(rng.integers(-64, 65, (20, 2)) / 128, jnp.float32)
-    image = some_complex(rng, (12, 9), jnp.complex64)
-    moved = points + jnp.asarray(rng.integers(-5, 6, (20, 2)), jnp.float32)
-    here, there = (nufft_forward(image, k, backend=backend) for k in (points, moved))
-    assert _exact.error(here, there) <= 2e-6
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("batch", [(2,), (2, 1)])
+@pytest.mark.parametrize(("batch", "backend"), [((2,), "finufft"), ((2, 1), "dft")])
 def test_points_with_leading_axes_are_several_sets(rng, batch, backend):
     """Image `(*batch, coils, ny, nz)` with points `(*batch, M, 2)`: each set its own points."""
     points = jnp.stack([some_points(rng, 11, 2) for _ in range(2)]).reshape(*batch, 11, 2)
@@ -170,14 +155,7 @@ def assert_close(got, want, tolerance, name=""):
 
 @pytest.mark.parametrize(
     ("shape", "kinds", "backend"),
-    [
-        ((9,), DOUBLE, "dft"),
-        ((6, 7), DOUBLE, "dft"),
-        ((6, 7), DOUBLE, "finufft"),
-        ((6, 7), SINGLE, "dft"),
-        ((6, 7), SINGLE, "finufft"),
-        ((4, 3, 5), DOUBLE, "finufft"),
-    ],
+    [((6, 7), DOUBLE, "dft"), ((6, 7), SINGLE, "finufft"), ((4, 3, 5), DOUBLE, "finufft")],
 )
 @pytest.mark.parametrize("operation", ["forward", "adjoint"])
 def test_every_derivative_is_the_exact_dfts(rng, operation, shape, kinds, backend):
@@ -190,10 +168,9 @@ def test_every_derivative_is_the_exact_dfts(rng, operation, shape, kinds, backen
         assert_close(got[name], want[name], DERIVATIVES[kinds[0]], name)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("operation", ["forward", "adjoint"])
-def test_gradients_are_central_differences(rng, operation, backend):
-    """Directional derivatives of the exact loss, by differences of NumPy's values alone."""
+def test_the_exact_gradients_are_central_differences(rng, operation):
+    """The oracle itself, by differences of NumPy's values alone."""
     shape = (6, 7)
     source, points, gains, d_source, d_points = map(np.asarray, case(rng, operation, shape, *DOUBLE))
 
@@ -203,14 +180,14 @@ def test_gradients_are_central_differences(rng, operation, backend):
         return np.sum(gains * np.log1p(np.abs(out) ** 2))
 
     want = _exact.directional(loss, 0.0, 1.0, 1e-5)
-    gs, gk = derivatives(operation, shape, backend)(source, points, gains, d_source, d_points)["gradient"]
+    gs, gk = derivatives(operation, shape, "exact")(source, points, gains, d_source, d_points)["gradient"]
     got = jnp.sum(gs * d_source).real + jnp.sum(gk * d_points)
     assert abs(got - want) <= 1e-6 * abs(want)
 
 
 @pytest.mark.parametrize("operation", ["forward", "adjoint"])
 def test_jacobians_and_hessians(rng, operation):
-    """`jacfwd`, `jacrev` and `hessian` batch the derivatives' own transforms."""
+    """`jacfwd` and `hessian` batch the derivatives' own transforms."""
     source, points, gains, _, d_points = case(rng, operation, (5, 4), *DOUBLE, points=6)
 
     def jacobians(backend):
@@ -220,7 +197,6 @@ def test_jacobians_and_hessians(rng, operation):
         return jax.jit(
             lambda: {
                 "jacfwd": jax.jacfwd(lambda t: apply(source, along(t)))(origin),
-                "jacrev": jax.jacrev(lambda k: jnp.abs(apply(source, k)).ravel()[:3])(points),
                 "hessian": jax.hessian(lambda t: loss(source, along(t), gains))(origin),
             }
         )()
@@ -251,8 +227,7 @@ def vmaps(operation, shape, backend):
     return jax.jit(everything)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("operation", ["forward", "adjoint"])
+@pytest.mark.parametrize(("operation", "backend"), [("forward", "finufft"), ("adjoint", "dft")])
 def test_vmap_over_images_points_and_both(rng, operation, backend):
     shape = (4, 5)
     points = jnp.stack([some_points(rng, 7, 2) for _ in range(3)])
@@ -293,40 +268,6 @@ def test_callers_may_forbid_implicit_promotion(rng, operation, backend):
     assert [leaf.dtype for leaf in jax.tree.leaves(lowered.out_info)] == [jnp.complex64, jnp.float32]
 
 
-SHARDED = """
-import jax, jax.numpy as jnp, numpy as np
-from jax.sharding import AxisType, PartitionSpec as P
-from acqdesign.encoding import StraightLineEncoding, pipe_density
-jax.config.update("jax_enable_x64", True)
-rng = np.random.default_rng(0)
-points = jnp.asarray(rng.uniform(-0.5, 0.5, (9, 2)))
-images = jnp.asarray(rng.normal(size=(4, 1, 5, 4)) + 0j)
-mesh = jax.make_mesh((2,), ("x",), axis_types=(AxisType.Auto,))
-
-def loss(images, points):
-    lines = StraightLineEncoding(points, (1, 5, 4), 1, backend="dft")
-    weights = pipe_density(points, (5, 4), 2)
-    return jnp.sum(jnp.abs(lines.adjoint(lines.forward(images), weights) - lines.normal()(2 * images)) ** 2)
-
-def shared(images, points):
-    part = lambda i, k: jax.lax.psum(loss(i, k), "x")
-    return jax.shard_map(part, mesh=mesh, in_specs=(P("x"), P()), out_specs=P())(images, points)
-
-want = jax.jit(jax.grad(loss, (0, 1)))(images, points)
-for argument in (0, 1):
-    got = jax.jit(jax.grad(shared, argument))(images, points)
-    assert jnp.linalg.norm(got - want[argument]) < 1e-12 * jnp.linalg.norm(want[argument]), argument
-"""
-
-
-@pytest.mark.slow
-def test_gradients_are_summed_over_devices():
-    """Images split over two devices by `shard_map`: the points' gradient is that of one device."""
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", SHARDED], env=os.environ | flags, capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()[-2000:]
-
-
 def ones(*shape, dtype=jnp.complex64):
     return jnp.ones(shape, dtype)
 
@@ -362,11 +303,6 @@ def test_bad_input_is_refused_by_name(unchecked_types, call, says):
     """What came and what was expected; the same before tracing and while tracing, values aside."""
     with pytest.raises(ValueError, match=says):
         call()
-
-
-def test_shapes_are_refused_under_jit_too():
-    with pytest.raises(ValueError, match=r"^image: got"):
-        jax.jit(nufft_forward)(ones(4), K)
 
 
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])

@@ -76,17 +76,14 @@ ENCODINGS = {
     "nufft 2D coils plane": lambda r, real, c: (
         nufft(r, real, (30,), (4, 6), "dft") @ coils(r, c, (4, 6)) @ Plane((4, 1, 6))
     ),
-    "nufft 1D line": lambda r, real, c: nufft(r, real, (20,), (7,), "dft") @ Plane((1, 7, 1)),
     "lines": lambda r, real, c: lines(r, real),
     "lines finufft": lambda r, real, c: lines(r, real, None, readout=ends(real), backend="finufft"),
     "lines of a plane": lambda r, real, c: lines(r, real, 1, PLANE),
     "lines coarse": lambda r, real, c: lines(r, real, 3),
-    "lines coils": lambda r, real, c: lines(r, real, None, readout=ends(real)) @ coils(r, c),
     "lines coils mask": lambda r, real, c: lines(r, real) @ coils(r, c) @ head(r, real),
     "lines coarse mask coils": lambda r, real, c: lines(r, real, 3) @ head(r, real) @ coils(r, c),
     "cartesian": lambda r, real, c: CartesianEncoding(SHAPE),
     "cartesian mask": lambda r, real, c: half(r),
-    "cartesian coils": lambda r, real, c: CartesianEncoding(SHAPE) @ coils(r, c),
     "cartesian mask coils mask": lambda r, real, c: half(r) @ coils(r, c) @ head(r, real),
 }
 
@@ -153,7 +150,7 @@ def checked(name, kinds):
 
 # Every law in double precision, and each kind of encoding in single.
 COMPOSED = ("nufft coils mask", "nufft 2D plane coils", "lines coils mask", "cartesian mask coils mask")
-SINGLE = ("nufft 2D", "lines", *COMPOSED)
+SINGLE = ("nufft 2D", "lines coils mask", "cartesian mask coils mask")
 cases = pytest.mark.parametrize(
     ("name", "kinds"),
     [(name, KINDS[1]) for name in ENCODINGS] + [(name, KINDS[0]) for name in SINGLE],
@@ -191,9 +188,10 @@ def test_a_gram_is_hermitian_and_not_negative(rng, name):
     assert abs(inner.imag) <= 1e-11 * inner.real
 
 
-@pytest.mark.parametrize("kinds", KINDS, ids=["single", "double"])
-@pytest.mark.parametrize("shape", [(8,), (9,), (6, 5), (4, 3, 6)])
-@pytest.mark.parametrize("backend", ["dft", "finufft"])
+@pytest.mark.parametrize(
+    ("shape", "backend", "kinds"),
+    [((8,), "dft", KINDS[1]), ((9,), "finufft", KINDS[1]), ((6, 5), "dft", KINDS[0]), ((4, 3, 6), "finufft", KINDS[1])],
+)
 def test_points_on_the_grid_give_the_fft(rng, shape, backend, kinds):
     """All frequencies `(n - N//2) / N`: the unitary FFT, odd and even, and its inverse."""
     real, dtype = kinds
@@ -210,16 +208,12 @@ def test_points_on_the_grid_give_the_fft(rng, shape, backend, kinds):
     assert error(kspace.reshape(2, -1), want) <= (1e-6 if real == jnp.float32 else 1e-13)
 
 
-@pytest.mark.parametrize("coils", [False, True])
-def test_general_encoding_is_the_exact_dft(rng, coils):
+def test_general_encoding_is_the_exact_dft(rng):
     """Scale, maps, mask, weights and leading axes, from the definition."""
     points, image = rng.uniform(-0.9, 0.9, (30, 3)), some_complex(rng, (2, *SHAPE))
-    maps, mask = np.ones((1, *SHAPE)), np.ones(SHAPE)
     weights = jnp.asarray(rng.uniform(0.5, 2, 30))
-    encoding = NUFFTEncoding(jnp.asarray(points), SHAPE)
-    if coils:
-        maps, mask = np.asarray(some_complex(rng, (3, *SHAPE))), rng.uniform(0, 1, SHAPE)
-        encoding = encoding @ Coils(jnp.asarray(maps)) @ Mask(jnp.asarray(mask))
+    maps, mask = np.asarray(some_complex(rng, (3, *SHAPE))), rng.uniform(0, 1, SHAPE)
+    encoding = NUFFTEncoding(jnp.asarray(points), SHAPE) @ Coils(jnp.asarray(maps)) @ Mask(jnp.asarray(mask))
     want = _exact.forward(maps * (mask * np.asarray(image))[:, None], points) / np.sqrt(120)
 
     @jax.jit
@@ -228,7 +222,7 @@ def test_general_encoding_is_the_exact_dft(rng, coils):
         return kspace, encoding.adjoint(kspace, weights), encoding.normal(weights)(image)
 
     got, *both = everything(image, weights)
-    assert error(got, want if coils else want[:, 0]) <= 1e-11
+    assert error(got, want) <= 1e-11
     back = mask * (maps.conj() * _exact.adjoint(want * np.asarray(weights), points, SHAPE)).sum(1) / np.sqrt(120)
     for found in both:
         assert error(found, back) <= 1e-11
@@ -262,14 +256,12 @@ def test_a_plane_is_an_image_without_its_axis_of_one(rng):
     """Wherever the axis is, and for a line where there are two."""
     points = uniform(rng, (12, 2), jnp.float64)
     image = some_complex(rng, (2, 5, 6))
-    plain = NUFFTEncoding(points, (5, 6))
-    both = jax.jit(lambda f: (plain.forward(f), plain.adjoint(plain.forward(f))))
-    kspace, back = map(np.asarray, both(image))
+    plain, both = NUFFTEncoding(points, (5, 6)), jax.jit(lambda e, f: (e.forward(f), e.adjoint(e.forward(f))))
+    kspace, back = map(np.asarray, both(plain, image))
     for axis, shape in enumerate([(1, 5, 6), (5, 1, 6), (5, 6, 1)], start=1):
         flat = plain @ Plane(shape)
         assert (flat.shape, flat.samples) == (shape, (12,))
-        both = jax.jit(lambda f, flat=flat: (flat.forward(f), flat.adjoint(flat.forward(f))))
-        found = both(np.expand_dims(image, axis))
+        found = both(flat, np.expand_dims(image, axis))
         assert error(found[0], kspace) <= 1e-14
         assert error(found[1], np.expand_dims(back, axis)) <= 1e-14
     line = NUFFTEncoding(points[:, :1], (7,))
@@ -293,19 +285,17 @@ def test_a_mask_may_differ_from_image_to_image(rng):
             assert error(got[n], want) <= 1e-14
 
 
-@pytest.mark.parametrize("name", COMPOSED)
+@pytest.mark.parametrize("name", ["nufft 2D plane coils", "lines coils mask"])
 def test_coils_in_groups_are_all_at_once(rng, monkeypatch, name):
     """Adjoint, Gram and sums, with three coils one after the other."""
     encoding = make(name, KINDS[1])
     images = some_complex(rng, (2, *encoding.shape))
-    sets = some_weights(encoding, rng, jnp.float64)
     factors = jnp.asarray(rng.uniform(0.5, 2, (2, inmost(encoding).samples[0])))
 
     def run():
         """Traced afresh each time."""
         kspace = encoding.forward(images)
-        scaled = jnp.stack([sets["of the grid"]] * 2) if "of the grid" in sets else factors
-        return encoding.adjoint(kspace), encoding.normal()(images), encoding.sum_of_normals(scaled, images)
+        return encoding.adjoint(kspace), encoding.normal()(images), encoding.sum_of_normals(factors, images)
 
     whole = jax.jit(lambda: run())()
     monkeypatch.setattr(module, "_COILS_BYTES", 1)
@@ -333,7 +323,7 @@ def test_encodings_are_pytrees_with_gradients(rng):
     assert len(traces) == 1
 
 
-@pytest.mark.parametrize("name", COMPOSED)
+@pytest.mark.parametrize("name", ["nufft coils mask", "lines coils mask", "cartesian mask coils mask"])
 def test_callers_may_forbid_implicit_promotion(rng, name):
     """Compositions, ridges and batches with rank promotion raising and dtypes strict."""
     encoding = make(name, KINDS[0])
@@ -389,9 +379,8 @@ def test_own_maps_and_encodings_need_only_forward_and_adjoint(rng, inside):
     assert dot_gap(images, through, kspace, encoding.adjoint(kspace)) <= 1e-14
     weights = jnp.asarray(rng.uniform(0.5, 2, (2, 4)))
     assert isinstance(encoding.normal(), Gram)
-    assert (
-        error((encoding.normal(weights[0]) + 2.0)(images), encoding.adjoint(through, weights[0]) + 2 * images) <= 1e-14
-    )
+    shifted = (encoding.normal(weights[0]) + 2.0)(images)
+    assert error(shifted, encoding.adjoint(through, weights[0]) + 2 * images) <= 1e-14
     want = sum(encoding.adjoint(through[n], weights[n]) for n in range(2))
     assert error(encoding.sum_of_normals(weights, images), want) <= 1e-14
     with pytest.raises(UsageError, match=r"^density: got Sum, expected an encoding whose density is known"):
@@ -411,19 +400,15 @@ SEEN = GENERAL @ Coils(jnp.ones((3, *SHAPE), complex))
             lambda: NUFFTEncoding(K[None, None], SHAPE),
             r"^points: got .*\(1, 1, 5, 3\).*, expected shape \(M, 3\) or \(readouts, samples, 3\).*vmap",
         ),
-        (lambda: NUFFTEncoding(K.at[0].set(jnp.nan), SHAPE), r"^points: got 3 non-finite values"),
-        (lambda: NUFFTEncoding(K, (4, 5, 0)), r"^shape: got \(4, 5, 0\), expected"),
         (lambda: Coils(jnp.ones(3)), r"^smaps: got .*\(3,\).*, expected shape \(coils, nx"),
         (lambda: Coils([[1.0]]), r"^smaps: got \[\[1.0\]\], expected"),
         (lambda: Coils(jnp.ones((0, *SHAPE))), r"^smaps: got .*a coil or more"),
         (lambda: GENERAL @ Coils(jnp.ones(SHAPE)), r"^Coils: got images of shape \(4, 5, 6\), expected .*4, 5, 6"),
-        (lambda: GENERAL @ Coils(jnp.ones((3, 1, 5, 6))), r"^Coils: got .*\(3, 1, 5, 6\), expected .*4, 5, 6"),
         (lambda: GRID @ Mask(jnp.ones((4, 5, 7))), r"^Mask: got .*\(4, 5, 7\), expected .*4, 5, 6"),
         (lambda: GRID @ Plane((1, 5, 6)), r"^Plane: got images of shape \(5, 6\), expected .*4, 5, 6"),
         (lambda: NUFFTEncoding(K, SHAPE, backend="fft"), r"^backend: got 'fft', expected one of auto"),
         (lambda: NUFFTEncoding(K, SHAPE, eps=2.0), r"^eps: got 2.0"),
         (lambda: GENERAL.forward(jnp.ones((4, 5, 7))), r"^image: got .*\(4, 5, 7\).*\(\.\.\., 4, 5, 6\)"),
-        (lambda: GENERAL.forward(jnp.ones((5, 6))), r"^image: got .*\(5, 6\).*, expected"),
         (lambda: SEEN.forward(jnp.ones((4, 5, 7))), r"^image: got .*\(4, 5, 7\).*\(\.\.\., 4, 5, 6\)"),
         (lambda: SEEN.normal()(jnp.ones((5, 6))), r"^image: got .*\(5, 6\).*, expected"),
         (lambda: GENERAL.adjoint(jnp.ones(6)), r"^kspace: got .*\(6,\).*, expected shape \(\.\.\., 5\)"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from acqdesign.encoding.patterns import INITIALISERS, initial_lines, reference_lines
+from acqdesign.encoding.patterns import INITIALISERS, initial_lines
 
 KEY = jax.random.key(11)
 OFF_GRID = ("poisson", "spiral")
@@ -27,7 +27,7 @@ def grid_units(points, shape):
 
 def test_reference_recipe_is_exact():
     """81 points on a 9×9 grid with half-width 9/2/23, frozen; 172 more, uniform, learned."""
-    points, learned = reference_lines((23, 28, 23), 253, key=KEY)
+    points, learned = initial_lines("reference", (23, 28, 23), lines=253, key=KEY)
     steps = np.linspace(-9 / 2 / 23, 9 / 2 / 23, 9)
     centre = np.stack(np.meshgrid(steps, steps, indexing="ij"), -1).reshape(-1, 2)
     assert points.shape == (253, 2)
@@ -40,23 +40,9 @@ def test_reference_recipe_is_exact():
     assert abs(others.var() - 1 / 12) < 4 * (1 / 180 / others.size) ** 0.5
 
 
-def test_reference_by_name_is_the_same():
-    one, two = (
-        reference_lines((23, 28, 23), 253, key=KEY),
-        initial_lines("reference", (23, 28, 23), lines=253, key=KEY),
-    )
-    np.testing.assert_array_equal(one.points, two.points)
-
-
-@pytest.mark.parametrize(("fraction", "lines"), [(1.2, 100), (2.0, 9)])
-def test_more_fixed_centre_lines_than_lines_are_refused(fraction, lines):
-    with pytest.raises(ValueError, match=f"lines = {lines}"):
-        reference_lines((23, 28, 23), lines, key=KEY, centre_fraction=fraction)
-
-
 def test_a_reference_centre_wider_than_kspace_is_refused():
     with pytest.raises(ValueError, match="lines"):
-        reference_lines((23, 28, 23), 2500, key=KEY)
+        initial_lines("reference", (23, 28, 23), lines=2500, key=KEY)
 
 
 CASES = [
@@ -72,21 +58,16 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)
-def test_count_bounds_dtype_and_no_line_twice(name, options):
-    points, learned = initial_lines(name, (23, 28, 23), key=KEY, **options)
+def test_count_bounds_dtype_no_line_twice_and_the_same_by_key(name, options):
+    once, twice, other = (initial_lines(name, (23, 28, 23), key=jax.random.key(k), **options) for k in (3, 3, 4))
+    points, learned = once
     assert points.shape == (options["lines"], 2)
     assert points.dtype == jnp.float32
     assert learned.shape == (options["lines"],)
     assert learned.dtype == bool
     assert np.abs(points).max() <= 0.5
     assert len(np.unique(np.asarray(points), axis=0)) == len(points)
-
-
-@pytest.mark.parametrize(("name", "options"), CASES)
-def test_same_key_same_lines(name, options):
-    once, twice = (initial_lines(name, (23, 28, 23), key=jax.random.key(3), **options) for _ in range(2))
     np.testing.assert_array_equal(once.points, twice.points)
-    other = initial_lines(name, (23, 28, 23), key=jax.random.key(4), **options)
     assert np.array_equal(once.points, other.points) == (name in (*ON_GRID, "spiral"))
 
 
@@ -98,8 +79,7 @@ def test_acceleration_is_grid_over_lines(name, acceleration):
 
 
 @pytest.mark.parametrize("name", [*OFF_GRID, *ON_GRID])
-@pytest.mark.parametrize("shape", [(1, 24, 20), (5, 23, 21)])
-@pytest.mark.parametrize("block", [6, (5, 4)])
+@pytest.mark.parametrize(("shape", "block"), [((1, 24, 20), 6), ((5, 23, 21), (5, 4))])
 def test_calibration_block_is_fully_sampled_frozen_and_holds_the_centre(name, shape, block):
     lines = None if name == "full" else 150
     points, learned = initial_lines(name, shape, lines=lines, calibration=block, key=KEY)
@@ -147,8 +127,8 @@ def test_full_grid_is_every_line_of_it(shape, shutter):
     assert len(points) == (inside.sum() if shutter else inside.size)
 
 
-@pytest.mark.parametrize("acceleration", [1, 2, 3, 4, 6, 7, 12])
-@pytest.mark.parametrize("shape", [(1, 24, 24), (1, 36, 48), (1, 25, 21)])
+@pytest.mark.parametrize("acceleration", [1, 4, 7, 12])
+@pytest.mark.parametrize("shape", [(1, 24, 30), (1, 25, 21)])
 def test_caipi_is_a_lattice_of_its_index(shape, acceleration):
     """On the grid, a group under addition (but for the edge), with one point in so many."""
     points = np.asarray(initial_lines("caipi", shape, acceleration=acceleration, key=KEY).points)
@@ -208,7 +188,7 @@ def test_poisson_disc_keeps_its_distance_where_density_varies():
 
 
 @pytest.mark.parametrize("name", OFF_GRID)
-@pytest.mark.parametrize("decay", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("decay", [0.0, 2.0])
 def test_density_falls_with_the_radius_as_asked(name, decay):
     shape, lines = (1, 96, 64), 1500
     points = np.asarray(initial_lines(name, shape, lines=lines, decay=decay, shutter=True, key=KEY).points)
@@ -245,7 +225,7 @@ def test_ten_thousand_poisson_lines_take_seconds():
 
 @pytest.mark.parametrize("name", ["poisson", "spiral", "caipi"])
 def test_any_sensible_request_is_met_exactly(name, rng):
-    for i in range(25):
+    for i in range(8):
         shape = (1, *(int(n) for n in rng.integers(2, 30, 2)))
         lines = int(rng.integers(1, shape[1] * shape[2] * 0.7 + 2))
         points, _ = initial_lines(name, shape, lines=lines, decay=float(rng.choice([0, 1, 2])), key=jax.random.key(i))

@@ -17,7 +17,7 @@ def exact_dirichlet(x, n, order=0):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float64, 1e-8), (jnp.float32, 2e-4)])
-@pytest.mark.parametrize("n", [1, 3, 15, 55])
+@pytest.mark.parametrize("n", [1, 3, 55])
 def test_dirichlet_kernel_and_two_derivatives(n, dtype, tolerance):
     """At zero, where the series takes over, where it ends, at the edges and a period away."""
     near = [0.0, 1e-12, 1e-8, 1e-5, 1e-3 / n, 0.0199 / np.pi / n, 0.0201 / np.pi / n, 0.299 / np.pi / n]
@@ -54,7 +54,7 @@ def exact_spectrum(points, weights, shape):
 
 
 @pytest.mark.parametrize("backend", ["dft", "finufft"])
-@pytest.mark.parametrize("shape", [(8, 7), (5, 12), (1, 6)])
+@pytest.mark.parametrize("shape", [(8, 7), (1, 6)])
 def test_spectrum_is_the_kernels(rng, shape, backend):
     points, weights = some_lines(rng)
     want = exact_spectrum(points, weights, shape)
@@ -98,7 +98,7 @@ def test_convolution_is_the_dense_gram(rng, monkeypatch, blocks):
     assert _exact.error(toeplitz.convolve_planes(planes, kernel), want) <= 1e-13
 
 
-@pytest.mark.parametrize("backend", ["dft", "finufft"])
+@pytest.mark.parametrize("backend", ["dft", pytest.param("finufft", marks=pytest.mark.slow)])
 def test_derivatives_are_the_dense_grams(rng, backend):
     """Gradient, jvp and Hessian-vector products through spectrum and blocks, in points, weights and planes."""
     shape = (4, 5)
@@ -116,7 +116,7 @@ def test_derivatives_are_the_dense_grams(rng, backend):
         gradient = jax.grad(lambda *a: jnp.sum(jnp.abs(function(*a)) ** 3), (0, 1, 2))
 
         def everything(*at):
-            return jax.jvp(function, at, along)[1], gradient(*at), jax.jvp(gradient, at, along)[1]
+            return jax.jvp(function, at, along)[1], jax.jvp(gradient, at, along)
 
         return jax.tree.leaves(jax.jit(everything)(points, weights, planes))
 

@@ -15,7 +15,6 @@ from acqdesign.encoding import (
     FreeForm,
     Lines,
     Radial,
-    StraightLineEncoding,
     Trajectory,
     initial_lines,
     order_readouts,
@@ -72,6 +71,11 @@ def tilted(real=jnp.float64, count=8):
     return TiltedSpokes(jnp.linspace(0.1, 2.9, count, dtype=real), 9, jnp.asarray(0.3, real))
 
 
+def straight(real=jnp.float64, count=8):
+    points = np.random.default_rng(2).uniform(-0.5, 0.5, (count, 2))
+    return Lines(jnp.asarray(points, real), readout=jnp.linspace(-0.5, 0.5, 9, dtype=real))
+
+
 def loss_of(encoding, image):
     """A number, and the samples on the way."""
     kspace = encoding.forward(image)
@@ -88,10 +92,9 @@ def loss_of(encoding, image):
         (spokes, PLANE, (1, 2), KINDS[0]),
         (spokes, (6, 1, 5), (0, 2), KINDS[1]),
         (tilted, SOLID, (0, 1, 2), KINDS[1]),
-        (tilted, SOLID, (0, 1, 2), KINDS[0]),
-        (tilted, PLANE, (0, 1, 2), KINDS[1]),
+        (straight, SOLID, (0, 1, 2), KINDS[1]),
     ],
-    ids=["plane", "plane, single", "other plane", "3D", "3D, single", "3D points in a plane"],
+    ids=["plane", "plane, single", "other plane", "3D", "lines"],
 )
 def test_coordinates_alone_give_an_encoding_of_the_scene(rng, make, shape, columns, kinds):
     """The exact DFT at them along the scene's axes, with its coils; jit and gradient take the trajectory itself."""
@@ -103,8 +106,7 @@ def test_coordinates_alone_give_an_encoding_of_the_scene(rng, make, shape, colum
 
     @jax.jit
     def step(trajectory, image):
-        gradient = jax.grad(lambda t: loss_of(t.encoding(scene), image), has_aux=True)
-        return gradient(trajectory)
+        return eqx.filter_grad(lambda t: loss_of(t.encoding(scene), image), has_aux=True)(trajectory)
 
     def exact(trajectory, image):
         points = trajectory.coordinates().reshape(-1, len(columns))
@@ -115,12 +117,13 @@ def test_coordinates_alone_give_an_encoding_of_the_scene(rng, make, shape, colum
 
     gradient, kspace = step(trajectory, image)
     assert (kspace.shape, kspace.dtype) == (encoding.samples, dtype)
-    assert gradient.angles.dtype == real
-    double = jax.tree.map(lambda x: x.astype(jnp.float64), trajectory)
+    double = jax.tree.map(lambda x: x.astype(jnp.float64) if eqx.is_inexact_array(x) else x, trajectory)
     tolerance = 1e-5 if real == jnp.float32 else 1e-11
-    want, samples = jax.jit(jax.grad(exact, has_aux=True))(double, image)
+    want, samples = eqx.filter_jit(eqx.filter_grad(exact, has_aux=True))(double, image)
     assert error(kspace.reshape(2, -1), samples) <= tolerance
-    assert error(gradient.angles, want.angles) <= 10 * tolerance
+    for got, wanted in zip(jax.tree.leaves(gradient), jax.tree.leaves(want), strict=True):
+        assert got.dtype == real
+        assert error(got, wanted) <= 10 * tolerance
 
 
 def test_one_column_is_a_line_of_voxels(rng):
@@ -172,18 +175,17 @@ def coordinates_that_are(value):
         (jnp.zeros((0, 3, 2)), r"^Mine.coordinates: got .*\(0, 3, 2\)"),
     ],
 )
-@pytest.mark.parametrize("ask", ["operator", "readouts", "ordered", "permuted"])
-def test_wrong_coordinates_are_told_by_the_classs_name(value, says, ask):
+def test_wrong_coordinates_are_told_by_the_classs_name(value, says):
     """Whoever asks first, and behind an order too."""
     mine, scene = coordinates_that_are(value), scene_of(PLANE)
-    asked = {
-        "operator": lambda: mine.operator(scene),
-        "readouts": lambda: mine.readouts(),
-        "ordered": lambda: mine.ordered("random", 2, te_echo=0, key=KEY),
-        "permuted": lambda: mine.permuted(np.arange(4)).operator(scene),
-    }
-    with pytest.raises(UsageError, match=says):
-        asked[ask]()
+    for ask in (
+        lambda: mine.operator(scene),
+        lambda: mine.readouts(),
+        lambda: mine.ordered("random", 2, te_echo=0, key=KEY),
+        lambda: mine.permuted(np.arange(4)).operator(scene),
+    ):
+        with pytest.raises(UsageError, match=says):
+            ask()
 
 
 @pytest.mark.parametrize(
@@ -355,48 +357,6 @@ def test_limits_of_lines_are_their_box(rng):
 # Straight lines
 
 
-@pytest.mark.parametrize(
-    ("shape", "along", "kinds"),
-    [
-        (SOLID, {"samples": 5}, KINDS[1]),
-        (SOLID, {"samples": 5}, KINDS[0]),
-        (SOLID, {"readout": np.linspace(-0.5, 0.5, 6)}, KINDS[1]),
-        (PLANE, {"samples": 1}, KINDS[1]),
-    ],
-    ids=["uniform", "uniform, single", "explicit", "plane"],
-)
-def test_the_factored_operator_is_the_general_one_of_the_coordinates(rng, shape, along, kinds):
-    """Values, adjoint and gradients in points, the general way being the oracle of the fast one."""
-    real, dtype = kinds
-    given = {name: value.astype(real) if name == "readout" else value for name, value in along.items()}
-    lines = Lines(jnp.asarray(rng.uniform(-0.5, 0.5, (7, 2)), real), **given)
-    scene, image = scene_of(shape, real, 2, rng), some_complex(rng, shape, dtype)
-    assert isinstance(lines.operator(scene), StraightLineEncoding)
-    kspace = some_complex(rng, lines.encoding(scene).samples, dtype)
-
-    @jax.jit
-    def everything(lines, image, kspace):
-        def ways(lines):
-            return lines.operator(scene), Trajectory.operator(lines, scene)
-
-        def loss(lines, way):
-            return loss_of(ways(lines)[way], image)[0]
-
-        values = [(e.forward(image), e.adjoint(kspace[0])) for e in ways(lines)]
-        return values, [eqx.filter_grad(loss)(lines, way) for way in (0, 1)]
-
-    values, gradients = everything(lines, image, kspace)
-    tolerance = 1e-5 if real == jnp.float32 else 1e-11
-    for got, want in zip(*values, strict=True):
-        assert (got.shape, got.dtype) == (want.shape, dtype)
-        assert error(got, want) <= tolerance
-    leaves = [{name: getattr(g, name) for name in ("points", "readout")} for g in gradients]
-    for name, got in leaves[0].items():
-        if got is not None:
-            assert got.dtype == real
-            assert error(got, leaves[1][name]) <= 10 * tolerance
-
-
 def test_lines_of_a_scene_have_as_many_samples_as_voxels_unless_told():
     lines = Lines(np.zeros((3, 2)))
     assert lines.operator(scene_of(SOLID)).samples == (3, 4)
@@ -415,8 +375,7 @@ def test_planes_are_apart_where_the_readout_is_uniform_and_full():
     assert not spokes().planes_apart(scene_of(PLANE))
 
 
-@pytest.mark.parametrize("real", [jnp.float32, jnp.float64])
-@pytest.mark.parametrize("kind", ["poisson", "caipi", "full"])
+@pytest.mark.parametrize(("kind", "real"), [("poisson", jnp.float32), ("caipi", jnp.float64), ("full", jnp.float64)])
 def test_lines_start_from_patterns_of_the_scene(kind, real):
     """The pattern's positions in the scene's precision, with what is held, and as many samples as voxels."""
     scene = scene_of((4, 24, 20), real)
@@ -452,15 +411,10 @@ def test_lines_start_at_a_quarter_of_the_grid():
     [
         (lambda: Lines(np.zeros((3, 3))), r"^points: got .*\(3, 3\)"),
         (lambda: Lines(np.zeros((1, 3, 2))), r"^points: got .*\(1, 3, 2\).*, expected shape \(lines, 2\)"),
-        (lambda: Lines(np.zeros((3, 2), int)), r"^points: got .*int"),
-        (lambda: Lines(np.full((3, 2), np.nan)), r"^points: got 6 non-finite"),
         (lambda: Lines(np.zeros((3, 2)), np.ones(2, bool)), r"^moves: got .*\(2,\).*, expected booleans .*\(3,\)"),
         (lambda: Lines(np.zeros((3, 2)), np.ones(3)), r"^moves: got .*float64"),
         (lambda: Lines(np.zeros((3, 2)), samples=0), r"^samples_per_line: got 0"),
-        (lambda: Lines(np.zeros((3, 2)), samples=4, readout=np.zeros(5)), r"^samples_per_line: got 4, expected 5"),
-        (lambda: Lines(np.zeros((3, 2)), readout=np.zeros((5, 1))), r"^readout: got .*\(5, 1\)"),
         (lambda: Lines(np.zeros((3, 2)), half_width=0.6), r"^half_width: got 0.6, expected a number above 0"),
-        (lambda: Lines(np.zeros((3, 2)), half_width=0.0), r"^half_width: got 0.0"),
         (lambda: Lines(np.zeros((3, 2)), eps=2.0), r"^eps: got 2.0"),
         (lambda: Lines(np.zeros((3, 2)), backend="fft"), r"^backend: got 'fft'"),
         (lambda: Lines.start(scene_of(PLANE), KEY, init="posson"), r"^init: got 'posson'.*poisson"),
@@ -491,10 +445,8 @@ def test_radial_is_spokes_through_the_centre(rng, real):
 def test_radial_is_its_own_encoding(rng):
     scene, image = scene_of(PLANE, coils=2, rng=rng), some_complex(rng, PLANE)
     angles = jnp.asarray(rng.uniform(0, 3, 4))
-    one, other = Radial(angles, 9).encoding(scene), RotatedSpokes(angles, 9).encoding(scene)
-    np.testing.assert_array_equal(one.forward(image), other.forward(image))
-    kspace = jax.jit(lambda t: t.encoding(scene).forward(image))(Radial(angles, 9))
-    assert error(kspace, one.forward(image)) <= 1e-14
+    kspace = jax.jit(lambda t: t.encoding(scene).forward(image))
+    assert error(kspace(Radial(angles, 9)), kspace(RotatedSpokes(angles, 9))) <= 1e-14
 
 
 @pytest.mark.parametrize("real", [jnp.float32, jnp.float64])

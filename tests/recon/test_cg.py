@@ -30,7 +30,7 @@ def operator(kind, rng):
         return NUFFTEncoding(jnp.asarray(rng.uniform(-0.5, 0.5, (9, 1))), (7,))
     if kind == "cartesian":
         return CartesianEncoding((4, 5), jnp.asarray(rng.random((4, 5)) < 0.6))
-    found = lines(rng.uniform(-0.5, 0.5, (14, 2)), coils=1 if kind == "lines" else 3)
+    found = lines(rng.uniform(-0.5, 0.5, (14, 2)), 3)
     return found @ Mask(jnp.asarray(rng.random(SHAPE))) if kind == "mask" else found
 
 
@@ -42,7 +42,7 @@ def least_squares(encoding, kspace):
     return np.linalg.solve(normal, matrix.conj().T @ kspace.ravel())
 
 
-@pytest.mark.parametrize("kind", ["lines", "coils", "mask", "nufft", "cartesian"])
+@pytest.mark.parametrize("kind", ["coils", "mask", "nufft", "cartesian"])
 def test_encodings_converge_to_the_dense_solution(rng, kind):
     """From k-space that no image explains, with and without coils, masks or a precomputed Gram, in 1D to 3D."""
     encoding = operator(kind, rng)
@@ -67,7 +67,7 @@ def dense_gram(rng, size, rank):
     return jnp.asarray(root @ root.conj().T / size)
 
 
-@pytest.mark.parametrize("iterations", [1, 2, 3, 5, 7])
+@pytest.mark.parametrize("iterations", [1, 3, 5])
 def test_every_iteration_counts(rng, iterations):
     """The k-th iterate minimises the quadratic over its Krylov space, however iterations are grouped."""
     gram, rhs = dense_gram(rng, 8, 8), jnp.asarray(complex_normal(rng, 8))
@@ -84,6 +84,7 @@ def test_each_image_is_solved_by_itself(rng):
     matrix = dense_gram(rng, 8, 8)
     rhs = jnp.asarray(complex_normal(rng, 3, 8) * np.array([[1e-12], [0.0], [1e12]]))
 
+    @jax.jit
     def solve(b):
         return cg(lambda x: x @ matrix.T + RIDGE * x, b, iterations=4, dims=1)
 
@@ -93,8 +94,7 @@ def test_each_image_is_solved_by_itself(rng):
     np.testing.assert_array_equal(together[1], 0)
 
 
-@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
-@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+@pytest.mark.parametrize(("dtype", "scale"), [(np.complex64, 1e-9), (np.complex64, 1e9), (np.complex128, 1.0)])
 def test_iterations_beyond_convergence_change_nothing(rng, dtype, scale):
     """Residuals end at rounding errors; the gradient of further iterations stays finite and right."""
     matrix = dense_gram(rng, 6, 6).astype(dtype)
@@ -115,9 +115,8 @@ def test_iterations_beyond_convergence_change_nothing(rng, dtype, scale):
 
 def test_an_image_is_what_the_gram_says_it_is(rng):
     """Its trailing axes are solved for together, those before it one by one; a ridge keeps that."""
-    encoding = CartesianEncoding((4, 5), jnp.asarray(rng.random((4, 5)) < 0.6)) @ Mask(
-        jnp.asarray(rng.random((4, 5))), 2
-    )
+    grid = CartesianEncoding((4, 5), jnp.asarray(rng.random((4, 5)) < 0.6))
+    encoding = grid @ Mask(jnp.asarray(rng.random((4, 5))), 2)
     rhs = eqx.filter_jit(encoding.adjoint)(jnp.asarray(complex_normal(rng, 3, 4, 5)))
 
     def solve(dims=None):
@@ -134,7 +133,7 @@ def sense_loss(rng, iterations, coils):
     """A loss of points, and of real and imaginary parts of k-space, all in one vector; and where to start."""
     points = rng.uniform(-0.5, 0.5, (14, 2))
     target = jnp.asarray(complex_normal(rng, *SHAPE))
-    kspace = lines(points + 0.02, coils).forward(target)
+    kspace = eqx.filter_jit(lines(points + 0.02, coils).forward)(target)
 
     def loss(x):
         real, imaginary = x[28:].reshape(2, *kspace.shape)
@@ -145,33 +144,21 @@ def sense_loss(rng, iterations, coils):
     return loss, jnp.asarray(np.concatenate([points.ravel(), kspace.real.ravel(), kspace.imag.ravel()]))
 
 
-@pytest.mark.parametrize(
-    ("iterations", "coils"), [pytest.param(4, 3, marks=pytest.mark.slow), pytest.param(40, 1, marks=pytest.mark.slow)]
-)
-def test_gradients_in_points_and_kspace_are_those_of_central_differences(rng, iterations, coils):
-    """For complex images, whose Gram is Hermitian but not symmetric; entry by entry."""
-    loss, start = sense_loss(rng, iterations, coils)
-    moves = 1e-5 * jnp.eye(start.size)
-    values = jax.jit(jax.vmap(loss))(jnp.concatenate([start + moves, start - moves]))
-    want = (values[: start.size] - values[start.size :]) / 2e-5
-    found = jax.jit(jax.grad(loss))(start)
-    for part in (slice(28), slice(28, None)):
-        assert np.linalg.norm(found[part] - want[part]) < 1e-6 * np.linalg.norm(want[part])
+def test_gradient_is_that_of_the_iterations_as_computed(rng):
+    """By differences along random directions in points and in k-space; forward mode agrees.
 
-
-@pytest.mark.parametrize(("iterations", "coils"), [(4, 3), (40, 1)])
-def test_gradient_is_that_of_the_iterations_as_computed(rng, iterations, coils):
-    """Converged or not, by differences along random directions in points and in k-space; forward mode agrees."""
-    loss, start = sense_loss(rng, iterations, coils)
+    For complex images, whose Gram is Hermitian but not symmetric.
+    """
+    loss, start = sense_loss(rng, iterations=7, coils=3)
     directions = rng.standard_normal((6, start.size))
     directions[:3, 28:], directions[3:, :28] = 0, 0
 
     @jax.jit
     def everything(x, directions):
         moves = 1e-5 * directions
-        values = jax.vmap(loss)(jnp.concatenate([x + moves, x - moves]))
-        slopes = jax.vmap(lambda d: jax.jvp(loss, (x,), (d,))[1])
-        return jax.grad(loss)(x), (values[:6] - values[6:]) / 2e-5, slopes(directions)
+        values = jax.lax.map(loss, jnp.concatenate([x + moves, x - moves]))
+        slopes = jax.lax.map(lambda d: jax.jvp(loss, (x,), (d,))[1], directions)
+        return jax.grad(loss)(x), (values[:6] - values[6:]) / 2e-5, slopes
 
     gradient, want, forward = everything(start, jnp.asarray(directions))
     np.testing.assert_allclose(directions @ gradient, want, rtol=1e-6)
@@ -198,18 +185,22 @@ def curved(rng):
 def test_second_derivatives_are_right(rng):
     """Forward over reverse equals differences of the gradient, and the Hessian is symmetric."""
     loss, x = curved(rng)
-    slope = jax.jit(jax.grad(lambda x: loss(x, 3)))
-    hessian = jax.jit(jax.jacfwd(slope))(x)
+    slope, moves = jax.grad(lambda x: loss(x, 3)), 1e-5 * jnp.eye(3)
+
+    @jax.jit
+    def everything(x):
+        slopes = jax.lax.map(slope, jnp.concatenate([x + moves, x - moves]))
+        return jax.jacfwd(slope)(x), (slopes[:3] - slopes[3:]).T / 2e-5
+
+    hessian, want = everything(x)
     np.testing.assert_allclose(hessian, hessian.T, rtol=1e-6, atol=1e-9)
-    moves = 1e-5 * np.eye(3)
-    want = jnp.stack([(slope(x + move) - slope(x - move)) / 2e-5 for move in moves], axis=1)
     np.testing.assert_allclose(hessian, want, rtol=0, atol=1e-6 * np.abs(want).max())
 
 
 def test_the_gradient_of_converged_iterations_is_that_of_the_solution(rng):
     """That of a direct solver; before convergence it is another one."""
     loss, x = curved(rng)
-    converged, early, want = (jax.jit(jax.grad(lambda x, n=n: loss(x, n)))(x) for n in (60, 2, None))
+    converged, early, want = jax.jit(lambda x: [jax.grad(loss)(x, n) for n in (60, 2, None)])(x)
     np.testing.assert_allclose(converged, want, rtol=1e-7)
     assert np.abs(early - want).max() > 1e-2 * np.abs(want).max()
 

@@ -36,9 +36,8 @@ def test_nrmse_and_psnr_are_their_formulas(pair, dtype, tol):
 
 def test_nrmse_of_real_images_is_scikit_images(rng):
     truth, image = rng.random((2, 4, 5, 6))
-    np.testing.assert_allclose(
-        nrmse(jnp.asarray(image), jnp.asarray(truth)), normalized_root_mse(truth, image), rtol=1e-12
-    )
+    found = nrmse(jnp.asarray(image), jnp.asarray(truth))
+    np.testing.assert_allclose(found, normalized_root_mse(truth, image), rtol=1e-12)
 
 
 @pytest.mark.parametrize(("dtype", "tol"), [(np.complex64, 1e-5), (np.complex128, 1e-7)])
@@ -46,17 +45,9 @@ def test_ssim_is_scikit_images_plane_by_plane(pair, dtype, tol):
     """Gaussian windows of 11 voxels and sigma 1.5, whole windows only, range of the whole volume."""
     image, truth = pair
     top = np.abs(truth).max()
-    want = [
-        np.mean(
-            [
-                structural_similarity(
-                    np.abs(t), np.abs(x), data_range=top, gaussian_weights=True, use_sample_covariance=False
-                )
-                for t, x in zip(truth, one, strict=True)
-            ]
-        )
-        for one in image
-    ]
+    how = {"data_range": top, "gaussian_weights": True, "use_sample_covariance": False}
+    planes = [[structural_similarity(*np.abs(pair), **how) for pair in zip(truth, one, strict=True)] for one in image]
+    want = np.mean(planes, axis=1)
     found = ssim(jnp.asarray(image, dtype), jnp.asarray(truth, dtype))
     assert found.dtype == np.finfo(dtype).dtype
     np.testing.assert_allclose(found, want, atol=tol)
@@ -87,13 +78,6 @@ def test_the_truth_is_perfect_and_scale_does_not_matter(pair):
     np.testing.assert_allclose(ssim(truth, truth), 1, atol=1e-12)
     for metric in (nrmse, psnr, ssim):
         np.testing.assert_allclose(metric(7 * image, 7 * truth), metric(image, truth), rtol=1e-10)
-
-
-def test_small_planes_have_a_similarity(rng):
-    """Planes smaller than the window take a window of their size: the one number over the whole plane."""
-    truth, image = jnp.asarray(rng.random((2, 4, 8, 7)))
-    assert 0 < float(ssim(image, truth)) < 1
-    np.testing.assert_allclose(ssim(truth, truth), 1, atol=1e-12)
 
 
 def test_dims_say_what_one_image_is(rng):

@@ -6,7 +6,7 @@ import pytest
 
 from acqdesign.scene import Scene, b1_map, birdcage_maps
 
-SHAPES = [(1, 48, 48), (23, 28, 23), (8, 9, 10), (5, 1, 7), (1, 1, 1)]
+SHAPES = [(1, 48, 48), (8, 9, 10), (5, 1, 7), (1, 1, 1)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -90,7 +90,7 @@ def test_maps_that_do_not_fit_are_refused(smaps):
         Scene(jnp.ones((1, 1, 3, 4, 5)), smaps=smaps)
 
 
-@pytest.mark.parametrize("shape", [(1, 48, 48), (23, 28, 23), (16, 17, 18)])
+@pytest.mark.parametrize("shape", [(1, 48, 48), (16, 17, 18)])
 def test_transmit_field_peaks_in_the_middle_and_stays_in_range(shape):
     field = np.asarray(b1_map(shape, centre=1.3, edge=0.7))
     assert field.dtype == np.float32

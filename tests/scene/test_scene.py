@@ -277,11 +277,12 @@ def moments(image, voxel):
     return (centred * weights) @ centred.T
 
 
-SIZES = [((24, 24, 24), (0.2, 0.2, 0.2)), ((16, 32, 48), (0.2, 0.2, 0.2)), ((32, 32, 32), (0.4, 0.2, 0.3))]
+SIZES = [((16, 32, 48), (0.2, 0.2, 0.2)), ((32, 32, 32), (0.4, 0.2, 0.3))]
 
 
-@pytest.mark.parametrize(("shape", "fov"), SIZES, ids=["cubes", "unequal counts", "unequal lengths"])
-@pytest.mark.parametrize("axes", [(1.0, 1.0, 1.0), (1.5, 1.0, 0.7)], ids=["ball", "ellipsoid"])
+@pytest.mark.parametrize(
+    ("shape", "fov", "axes"), [(*SIZES[0], (1.0, 1.0, 1.0)), *((*size, (1.5, 1.0, 0.7)) for size in SIZES)]
+)
 def test_poses_are_rigid_in_metres_whatever_the_voxel(shape, fov, axes, tmp_path):
     """A ball stays a ball, an ellipsoid keeps its proportions: second moments in metres, up to one common scale."""
     fine = ball([2 * n for n in shape], fov, axes).astype(np.float32)
@@ -305,7 +306,7 @@ def test_poses_are_rigid_in_metres_whatever_the_voxel(shape, fov, axes, tmp_path
 
 def test_a_ball_would_not_stay_one_if_the_voxel_were_not_known():
     """The test above can fail: the same poses, of a voxel that is not the one, are ten times as far off."""
-    shape, fov = SIZES[1]
+    shape, fov = SIZES[0]
     fine = jnp.asarray(ball(fine_shape(shape), fov))[None, None]
     poses = eqx.filter_jit(Poses(fine, jnp.ones((1, *shape)), (1.0, 1.0, 1.0)))
     voxel = np.array(fov) / shape
@@ -316,7 +317,8 @@ def test_a_ball_would_not_stay_one_if_the_voxel_were_not_known():
 
 def test_a_sample_is_of_the_same_structure_in_another_pose():
     scene = brain((6, 8, 6), augment=True, coils=2)
-    one, other = (scene.sample(jax.random.key(n)) for n in (1, 2))
+    sample = eqx.filter_jit(scene.sample)
+    one, other = (sample(jax.random.key(n)) for n in (1, 2))
     assert jax.tree.structure(one) == jax.tree.structure(scene)
     assert [x.shape for x in jax.tree.leaves(one)] == [x.shape for x in jax.tree.leaves(scene)]
     assert np.abs(one.maps - other.maps).max() > 0.05
@@ -324,7 +326,7 @@ def test_a_sample_is_of_the_same_structure_in_another_pose():
     np.testing.assert_array_equal(one.smaps, scene.smaps)
     assert float(one.maps.min()) >= 0
     assert float(one.maps.sum(0).max()) <= 1 + 1e-5
-    np.testing.assert_array_equal(scene.sample(jax.random.key(1)).maps, one.maps)
+    np.testing.assert_array_equal(sample(jax.random.key(1)).maps, one.maps)
 
 
 def test_a_scene_without_poses_samples_itself(scene):
@@ -339,7 +341,7 @@ def test_a_scene_without_poses_samples_itself(scene):
 def test_every_anatomy_turns_by_itself_and_its_tissues_together():
     shape = (4, 6, 5)
     fine = np.random.default_rng(0).uniform(0, 1, (2, 3, *fine_shape(shape)))
-    found = Poses(jnp.asarray(fine), jnp.ones((2, *shape)), (1.0, 2.0, 1.0))(KEY)
+    found = eqx.filter_jit(Poses(jnp.asarray(fine), jnp.ones((2, *shape)), (1.0, 2.0, 1.0)))(KEY)
     alone = jax.jit(lambda fine, key: random_pose(fine, key, shape, voxel_size=(1.0, 2.0, 1.0)))
     keys = jax.random.split(KEY, 3)
     for n in range(3):
@@ -352,7 +354,7 @@ def test_a_field_stays_where_it_is_while_heads_turn(scene):
     shape = (6, 8, 6)
     moving = brain(shape, augment=True, dtype=np.float64)
     several = moving.with_b1_map(b1_map(shape), nodes=3)
-    one, alone = several.sample(KEY), moving.sample(KEY)
+    one, alone = (eqx.filter_jit(s.sample)(KEY) for s in (several, moving))
     np.testing.assert_allclose(one.maps.reshape(3, 3, 1, *shape).sum(1), alone.maps, atol=1e-9)
     field = np.asarray(b1_map(shape), float)
     np.testing.assert_allclose(one.image(one.tissue.b1), field * np.asarray(alone.maps.sum(0)), atol=1e-9)
