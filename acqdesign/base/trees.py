@@ -11,12 +11,7 @@ from acqdesign.base.types import PyTree
 
 
 def field_metadata(tree: PyTree, path: tuple[Any, ...]) -> dict[str, Any]:
-    """Metadata of the dataclass fields that lead to a leaf, the innermost counting most.
-
-    Args:
-        tree: of modules.
-        path: of the leaf, from `jax.tree_util.tree_flatten_with_path`.
-    """
+    """Metadata of the dataclass fields that lead to a leaf of a tree by its key path, the innermost counting most."""
     found: dict[str, Any] = {}
     for key in path:
         if isinstance(key, jax.tree_util.GetAttrKey):

@@ -44,15 +44,12 @@ REALISATIONS, CURVE = 16, 10
 
 @dataclasses.dataclass(frozen=True)
 class Held:
-    """What designs are judged on beside what they were learned on.
-
-    Args:
-        scene: of the problem's form.
-        noise: standard deviation of each part of a sample; the problem's unless given.
-    """
+    """What designs are judged on beside what they were learned on."""
 
     scene: Scene
+    """Of the problem's form."""
     noise: float | None = None
+    """Standard deviation of each part of a sample; the problem's unless given."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,11 +178,9 @@ def _not_finite(problem: Problem, design: Design, key: PRNGKey) -> list[str]:
             found[f"reconstruction {name_of(problem.reconstruction)}"] = scan.image
         return found
 
-    def broken(part: Any) -> bool:
-        arrays = jax.tree.leaves(eqx.filter(part, eqx.is_inexact_array))
-        return not all(np.isfinite(array).all() for array in arrays)
-
-    return [name for name, part in parts(problem, design, key).items() if broken(part)]
+    named = parts(problem, design, key).items()
+    inexact = {name: jax.tree.leaves(eqx.filter(part, eqx.is_inexact_array)) for name, part in named}
+    return [name for name, arrays in inexact.items() if not all(np.isfinite(array).all() for array in arrays)]
 
 
 @eqx.filter_jit
@@ -207,11 +202,9 @@ def report_terms(problem: Problem) -> Term:
     """What designs are judged by: the problem's own terms, and those that are usual for its halves."""
     usual: list[Term] = []
     if problem.trajectory is not None:
-        usual += [of.nrmse(), of.psnr(), of.similarity()]
-        if problem.noisy:
-            usual.append(of.noise())
-    if problem.trajectory is not None and problem.sequence is not None:
-        usual += [of.width(), of.side_lobes(), of.deviation("t2"), of.deviation("t1")]
+        usual += [of.nrmse(), of.psnr(), of.similarity(), *[of.noise()] * problem.noisy]
+        if problem.sequence is not None:
+            usual += [of.width(), of.side_lobes(), of.deviation("t2"), of.deviation("t1")]
     extra = [part for term in usual for part in term.parts if part[1] not in problem.terms.names]
     return Term(*problem.terms.parts, *extra)
 
@@ -353,9 +346,7 @@ def _another(part: Any, thing: Any, key: PRNGKey, **more: Any) -> Any:
     """The part with the arrays of another start of its kind, which is told the part's own numbers that it takes."""
     takes = inspect.signature(type(part).start).parameters
     own = {name: getattr(part, name, None) for name in takes}
-    given = {name: value for name, value in own.items() if isinstance(value, int | float)} | more
-    if "start" in takes:
-        given["start"] = "random"
+    given = {name: value for name, value in own.items() if isinstance(value, int | float)} | more | {"start": "random"}
     made = type(part).start(thing, key, **{name: value for name, value in given.items() if name in takes})
     for name, leaf in leaf_names(eqx.filter(part, eqx.is_array)).items():
         new = node(made, name)
@@ -415,9 +406,8 @@ def _scores(
 def _curve(found: Found, other: Problem, key: PRNGKey) -> dict[str, np.ndarray]:
     """The held-out error along the way, at some of the logged steps."""
     steps, designs = found.snapshots
-    chosen = np.unique(np.linspace(0, len(steps) - 1, CURVE).round().astype(int))
     column = np.full(len(found.history["step"]), np.nan)
-    for n in chosen:
+    for n in np.unique(np.linspace(0, len(steps) - 1, CURVE).round().astype(int)):
         at = np.flatnonzero(found.history["step"] == steps[n])
         if at.size:
             column[at[-1]] = float(judge(other, designs[n], key, jnp.int32(1))[0]["nrmse"])

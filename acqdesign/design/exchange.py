@@ -22,14 +22,9 @@ _DIGITS = 6
 def exchanged(
     slot: Integer[np.ndarray, " readouts"], echo: Integer[np.ndarray, " readouts"]
 ) -> Integer[np.ndarray, " readouts"]:
-    """The permutation of positions that realises an assignment of readouts to echoes, and moves no others.
+    """Whose position each readout takes over, so that each position moves to the echo of the readout in its `slot`.
 
-    Args:
-        slot: `(S,)` readout whose echo each readout's position is to move to.
-        echo: `(S,)` of each readout, from 0.
-
-    Returns:
-        `(S,)` whose position each readout takes over: as many go to each echo as there are readouts.
+    As many go to each echo, numbered from 0, as there are readouts; no other position moves.
     """
     to, source = echo[slot], np.arange(len(echo))
     movers = np.flatnonzero(to != echo)
@@ -61,11 +56,7 @@ def exchange_step(
     Args:
         problem: with both halves.
         key: for its noise.
-        own: the design that held values are of; of several starts, with them along the first axis.
-
-    Returns:
-        `(step, learned, optimizer_state) -> (learned, optimizer_state)`, run on the host; every start exchanges by
-        itself.
+        own: the design that held values are of; of several starts, which exchange each by itself, along the first axis.
     """
     if problem.trajectory is None or problem.sequence is None:
         raise usage_error("exchange", "a problem with one half", "one with a trajectory and a sequence")

@@ -23,16 +23,10 @@ _HALF_WRITTEN = (".*.tmp", "checkpoint*/.*.tmp")
 def run_folder(
     out: Path, config: Mapping[str, Any], *, overwrite: bool = False, resume: bool = False
 ) -> Iterator[Path]:
-    """The folder of a run; enter it once all input has been read.
+    """The folder of a run, made unless it is there, with `config.json`; enter it once all input has been read.
 
-    Args:
-        out: where it is, or is to be made.
-        config: for `config.json`.
-        overwrite: remove the run that it holds.
-        resume: continue the run that it holds.
-
-    Yields:
-        The folder; of several processes, only the first does anything to it.
+    A run that it holds is removed with `overwrite` and continued with `resume`. Of several processes, only the first
+    does anything to it.
 
     Raises:
         UsageError: it holds a run already and neither `overwrite` nor `resume` was asked for; or another

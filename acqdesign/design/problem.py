@@ -17,7 +17,7 @@ import numpy as np
 from acqdesign.base.checks import check_at_least_zero, check_choice, is_concrete, usage_error
 from acqdesign.base.trees import leaf_names, node
 from acqdesign.base.types import Array, PRNGKey, Scalar
-from acqdesign.design.scan import Assumed, SimulatedScan
+from acqdesign.design.scan import Assumed, SimulatedScan, tissue_of
 from acqdesign.design.terms import Term, bound, nrmse
 from acqdesign.encoding import Trajectory
 from acqdesign.optim import Constraint, Limits, project_onto, resolve
@@ -30,12 +30,7 @@ HALVES = ("trajectory", "sequence")
 
 
 class Design(eqx.Module):
-    """What is designed; masks, gradients and checkpoints are trees of this form.
-
-    Args:
-        trajectory: or None.
-        sequence: or None.
-    """
+    """What is designed, one half or both; masks, gradients and checkpoints are trees of this form."""
 
     trajectory: Any
     sequence: Any
@@ -106,9 +101,8 @@ class Problem(eqx.Module):
         if trajectory is None and sequence is None:
             raise usage_error("trajectory", "neither a trajectory nor a sequence", "at least one of them")
         scene = Scene(tissue=scene) if isinstance(scene, Tissue) else scene
-        if sequence is not None and scene.tissue is None:
-            expected = "a scene with tissues, where there is a sequence"
-            raise usage_error("scene", "images alone", expected, "Such as acqdesign.scene.brain(shape).")
+        if sequence is not None:
+            tissue_of(scene)
         check_at_least_zero("noise", noise)
         self.scene, self.sequence, self.target = scene, as_arrays(sequence), target
         real = jnp.float32 if scene.support is None else scene.support.dtype
@@ -141,8 +135,7 @@ class Problem(eqx.Module):
             found = self.target(scene.tissue)
         elif scene.tissue is not None and self.sequence is not None:
             found = resolve(self.sequence).contrast(scene.tissue)
-        if found is None:
-            found = scene.contrast
+        found = scene.contrast if found is None else found
         assert scene.maps is not None
         real = jnp.finfo(scene.maps.dtype).dtype
         if getattr(found, "shape", None) != scene.maps.shape[:1]:

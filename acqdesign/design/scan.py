@@ -6,6 +6,7 @@ are these amplitudes. Reconstruction and simulation of k-space run on the local 
 where a mesh splits them, everything else on whole arrays.
 """
 
+import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any
 
@@ -76,63 +77,71 @@ class Assumed(eqx.Module):
         return _dot(turn, echoes), _dot(turn, wanted)
 
 
+def tissue_of(scene: Scene) -> Tissue:
+    """The tissues of a scene, which there must be where there is a sequence."""
+    if scene.tissue is None:
+        expected = "a scene with tissues, where there is a sequence"
+        raise usage_error("scene", "images alone", expected, "Such as acqdesign.scene.brain(shape).")
+    return scene.tissue
+
+
+@dataclasses.dataclass(eq=False)
 class SimulatedKspace:
     """The samples of a scan, which are formed only where they are asked for."""
 
-    def __init__(
-        self, encoding: Encoding, gram: Gram | None, maps: Image, amplitudes: Array | None, noise: Array | None
-    ):
-        self._encoding, self._gram, self._maps = encoding, gram, maps
-        self._amplitudes, self._noise, self._sign = amplitudes, noise, 1.0
-        self._known: list[tuple[Any, Any, Image, Image | None]] = []
+    encoding: Encoding
+    gram: Gram | None
+    maps: Image
+    amplitudes: Array | None
+    noise: Array | None
+    sign: float = 1.0
+    known: list[tuple[Any, Any, Image, Image | None]] = dataclasses.field(default_factory=list)
 
     def opposite(self) -> "SimulatedKspace":
         """The same with the noise's sign changed, sharing what has been computed."""
-        other = SimulatedKspace(self._encoding, self._gram, self._maps, self._amplitudes, self._noise)
-        other._sign, other._known = -self._sign, self._known
-        return other
+        return dataclasses.replace(self, sign=-self.sign)
 
     @property
     def array(self) -> Samples:
         """The samples themselves, `(anatomies, [coils,] readouts, samples)`."""
-        each = self._encoding.forward(self._maps)
-        if self._amplitudes is None:
+        each = self.encoding.forward(self.maps)
+        if self.amplitudes is None:
             samples = each[0]
         else:
-            over = "".join("kl"[: len(self._encoding.samples) - 2])
-            samples = jnp.einsum(f"ca{over}sr,cs->a{over}sr", each, self._amplitudes, precision="highest")
-        return samples if self._noise is None else samples + self._sign * self._noise
+            over = "".join("kl"[: len(self.encoding.samples) - 2])
+            samples = jnp.einsum(f"ca{over}sr,cs->a{over}sr", each, self.amplitudes, precision="highest")
+        return samples if self.noise is None else samples + self.sign * self.noise
 
     def adjoint(self, factors: Array | None, weights: Any) -> Image:
         """`Aᴴ W f y` with a factor for each readout, by kernels where that is cheaper."""
-        found = next((known for known in self._known if known[0] is factors and known[1] is weights), None)
+        found = next((known for known in self.known if known[0] is factors and known[1] is weights), None)
         if found is None:
             found = factors, weights, self._signal(factors, weights), self._noise_image(factors, weights)
-            self._known.append(found)
+            self.known.append(found)
         _, _, signal, noise = found
-        return signal if noise is None else signal + self._sign * noise
+        return signal if noise is None else signal + self.sign * noise
 
     def _signal(self, factors: Array | None, weights: Any) -> Image:
-        encoding = self._encoding
-        if self._amplitudes is None:
-            if factors is None and weights is None and self._gram is not None:
-                return self._gram(self._maps[0])
+        encoding = self.encoding
+        if self.amplitudes is None:
+            if factors is None and weights is None and self.gram is not None:
+                return self.gram(self.maps[0])
             scaled = weights if factors is None else encoding.scaled(weights, factors)
-            return encoding.normal(scaled)(self._maps[0])
-        each = self._amplitudes if factors is None else factors * self._amplitudes
+            return encoding.normal(scaled)(self.maps[0])
+        each = self.amplitudes if factors is None else factors * self.amplitudes
         if not jnp.iscomplexobj(each):
-            return encoding.sum_of_normals(encoding.scaled(weights, each), self._maps)
+            return encoding.sum_of_normals(encoding.scaled(weights, each), self.maps)
         parts = jnp.concatenate([each.real, each.imag])
-        maps = jnp.concatenate([self._maps + 0j, 1j * self._maps])
+        maps = jnp.concatenate([self.maps + 0j, 1j * self.maps])
         return encoding.sum_of_normals(encoding.scaled(weights, parts), maps)
 
     def _noise_image(self, factors: Array | None, weights: Any) -> Image | None:
-        if self._noise is None:
+        if self.noise is None:
             return None
-        noise = self._noise
+        noise = self.noise
         if factors is not None and jnp.iscomplexobj(factors):
             noise, factors = noise * factors[:, None], None
-        return self._encoding.adjoint(noise, weights if factors is None else self._encoding.scaled(weights, factors))
+        return self.encoding.adjoint(noise, weights if factors is None else self.encoding.scaled(weights, factors))
 
 
 class Acquisition(Encoding):
@@ -296,7 +305,7 @@ class SimulatedScan:
     @functools.cached_property
     def signal(self) -> Inexact[Array, "classes echoes"]:
         """The signal of each class at each readout of the sequence."""
-        return checked_signal(self._need("sequence"), self._tissue(self.scene))
+        return checked_signal(self._need("sequence"), tissue_of(self.scene))
 
     @functools.cached_property
     def amplitudes(self) -> Inexact[Array, "classes readouts"] | None:
@@ -326,27 +335,17 @@ class SimulatedScan:
         assert maps is not None
         size, dtype = (maps.shape[1], *samples), jnp.result_type(maps.dtype, jnp.complex64)
         # A complex normal number of unit variance has parts of half of it.
-        return (
-            self.problem.noise
-            * jnp.sqrt(2.0).astype(self.problem.noise.dtype)
-            * jax.random.normal(self._noise_key, size, dtype)
-        )
+        scale = self.problem.noise * jnp.sqrt(2.0).astype(self.problem.noise.dtype)
+        return scale * jax.random.normal(self._noise_key, size, dtype)
 
-    def _pieces(self, maps: Image | None = None, amplitudes: Array | None = None, **changed: Any) -> _Pieces:
-        problem, assumed, encoding = self.problem, self.problem.assumed, self.encoding
-        signal = None
-        if self.sequence is not None:
-            signal = self.amplitudes
-            if assumed.tissue is not None:
-                signal = self._at_readouts(checked_signal(self.sequence, assumed.tissue))
-            maps = self.scene.maps if maps is None else maps
-            amplitudes = self.amplitudes if amplitudes is None else amplitudes
-        else:
-            maps = self.target[None] if maps is None else maps
+    def _pieces(self, **changed: Any) -> _Pieces:
+        problem, assumed, encoding, signal = self.problem, self.problem.assumed, self.encoding, self.amplitudes
+        if signal is not None and assumed.tissue is not None:
+            signal = self._at_readouts(checked_signal(self.sequence, assumed.tissue))
         given = {
-            "encoding": encoding, "maps": maps, "support": self.scene.support, "amplitudes": amplitudes,
-            "noise": self.noise, "signal": signal, "assumed": assumed, "sigma": problem.noise,
-            "reconstruction": problem.reconstruction,
+            "encoding": encoding, "maps": self.target[None] if self.sequence is None else self.scene.maps,
+            "support": self.scene.support, "amplitudes": self.amplitudes, "noise": self.noise, "signal": signal,
+            "assumed": assumed, "sigma": problem.noise, "reconstruction": problem.reconstruction,
         }  # fmt: skip
         return _Pieces(**given | changed)
 
@@ -393,10 +392,10 @@ class SimulatedScan:
         shape = self.scene.shape
         middle = tuple(n // 2 for n in shape)
         point = jnp.zeros((1, 1, *shape), self.problem.noise.dtype).at[(0, 0, *middle)].set(1)
-        pieces = self._pieces(point, None, support=None, noise=None)
+        pieces = self._pieces(maps=point, support=None, noise=None)
         if pieces.signal is not None:
             expected = pieces.assumed.reference(pieces.signal)
-            pieces = eqx.tree_at(lambda p: p.amplitudes, pieces, expected[None], is_leaf=lambda x: x is None)
+            pieces = eqx.tree_at(lambda p: p.amplitudes, pieces, expected[None])
         return pieces.images(False)[0][0, middle[0]]
 
     def bounds(self, *targets: str) -> Float[Array, "..."]:
@@ -419,10 +418,3 @@ class SimulatedScan:
         if found is None:
             raise usage_error(half, "None", f"a {half}, for what a term asks of the scan")
         return found
-
-    @staticmethod
-    def _tissue(scene: Scene) -> Tissue:
-        if scene.tissue is None:
-            expected = "a scene with tissues, where there is a sequence"
-            raise usage_error("scene", "images alone", expected, "Such as acqdesign.scene.brain(shape).")
-        return scene.tissue

@@ -50,11 +50,7 @@ class Progress(Callback):
 
 
 class Snapshots(Callback):
-    """Copies of the parameters along the way, the first and the last always among them.
-
-    Args:
-        every: steps between copies.
-    """
+    """Copies of the parameters after `every` so many steps, the first and the last always among them."""
 
     def __init__(self, every: int):
         self.every = check_count("every", every)
@@ -187,8 +183,7 @@ class StopOnSignal(Callback):
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received.append(signal.Signals(number).name)
         signal.signal(number, self._before[number] or signal.SIG_DFL)
-        text = f"{self.received[-1]}: stopping after this step; send it again to stop at once."
-        tqdm.write(text, file=sys.stderr)
+        tqdm.write(f"{self.received[-1]}: stopping after this step; send it again to stop at once.", file=sys.stderr)
 
     def after(self, fit: Fit) -> None:
         if self.received:
@@ -201,11 +196,7 @@ class StopOnSignal(Callback):
 
 
 class TimeLimit(Callback):
-    """Stops at the first logged step after so many minutes.
-
-    Args:
-        minutes: how long a fit may take.
-    """
+    """Stops at the first logged step after so many minutes."""
 
     def __init__(self, minutes: float):
         check_positive("minutes", minutes)
@@ -220,12 +211,7 @@ class TimeLimit(Callback):
 
 
 class Between(Callback):
-    """A change of parameters and optimiser state on the host after every so many steps.
-
-    Args:
-        change: `change(step, params, optimizer_state) -> (params, optimizer_state)`.
-        every: steps between.
-    """
+    """`change(step, params, optimizer_state) -> (params, optimizer_state)` on the host after `every` so many steps."""
 
     def __init__(self, change: Callable[[int, PyTree, PyTree], tuple[PyTree, PyTree]], every: int):
         self.change, self.every = change, check_count("every", every)

@@ -41,13 +41,7 @@ class Constraint:
 
 @dataclasses.dataclass(frozen=True)
 class Box(Constraint):
-    """Every entry within `[lower, upper]`.
-
-    Args:
-        where: name of the array.
-        lower: a number in the array's units.
-        upper: likewise.
-    """
+    """Every entry within `[lower, upper]`, numbers in the array's units."""
 
     where: str
     lower: float
@@ -65,13 +59,8 @@ class Box(Constraint):
 class MeanAtMost(Constraint):
     """Entries within `[lower, upper]` whose mean is at most `mean`: repetition times within a scan time, say.
 
-    The nearest is `clip(x - λ, lower, upper)` with the least `λ >= 0` that is enough, found by bisection.
-
-    Args:
-        where: name of the array.
-        mean: largest mean, at least `lower`, in the array's units.
-        lower: least entry.
-        upper: largest entry.
+    The nearest is `clip(x - λ, lower, upper)` with the least `λ >= 0` that is enough, found by bisection. All numbers
+    are in the array's units.
     """
 
     where: str

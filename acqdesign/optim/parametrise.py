@@ -21,12 +21,7 @@ DEGREE = 3
 
 
 class Spline(Parametrised):
-    """Values of cubic B-splines at equally spaced entries, by their control points; see `spline_basis`.
-
-    Args:
-        control: `(control,)` control points, in the units of the array.
-        size: entries of the array.
-    """
+    """Cubic B-splines at `size` equally spaced entries, by control points in the array's units; see `spline_basis`."""
 
     control: Float[Array, " control"]
     basis: Float[Array, "size control"] = held()
@@ -68,11 +63,8 @@ def spline_basis(size: int, control_points: int) -> np.ndarray:
         size: entries of the schedule.
         control_points: number of control points, from 2 to `size`; with fewer than 4 the degree is lower.
 
-    Returns:
-        `(size, control_points)` float64.
-
     Raises:
-        ValueError: too few or too many control points.
+        UsageError: too few or too many control points.
 
     C. de Boor, A Practical Guide to Splines, 1978.
     """
@@ -93,21 +85,13 @@ def _projection(limits: Limits, size: int, control_points: int) -> Projection:
     the spline and its slope: enough, and for many control points hardly more than needed. Dykstra's algorithm
     finds the nearest point; what it leaves is taken out by moving towards the constant schedule of least
     power, which keeps all other limits by convexity.
-
-    Args:
-        limits: of the schedule: `lower` and `upper` as numbers, `rms` and `step`.
-        size: entries of the schedule.
-        control_points: as in `spline_basis`.
-
-    Raises:
-        UsageError: other limits, or limits that no schedule meets, with the nearest value that one would.
     """
     basis = spline_basis(size, control_points)
     if limits.bend is not None or limits.symmetric or limits.rising or limits.falling:
         raise usage_error("limits", "bend, symmetric, rising or falling", "only lower, upper, rms and step on a spline")
-    if np.ndim(limits.lower) or np.ndim(limits.upper):
+    lower, upper = limits.lower, limits.upper
+    if not (isinstance(lower, float) and isinstance(upper, float)):
         raise usage_error("limits", "a range for each entry", "one lower and one upper on a spline")
-    lower, upper = float(np.asarray(limits.lower)), float(np.asarray(limits.upper))
     if not lower <= upper:
         raise usage_error("lower", lower, f"at most upper, {upper:.6g}")
     quiet = float(np.clip(0.0, lower, upper))

@@ -78,14 +78,16 @@ def project_steps(
     places = jnp.full(size, jnp.inf, dtype).at[0].set(x[0])
     slopes = jnp.where(index == 0, jnp.zeros((), dtype), jnp.inf)
 
-    def value(z: Any, below: Any, places: Any, slopes: Any, used: Any, terms: Any) -> Any:
+    def value(z: Any, below: Any, line: Any) -> Any:
         """The derivative at `z`, between the breakpoint numbered `below` and the one before it."""
+        places, slopes, used, terms = line
         a, b = jnp.maximum(below - 1, 0), jnp.minimum(below, used - 1)
         gap = places[b] - places[a]
         inner = slopes[a] + (z - places[a]) * (slopes[b] - slopes[a]) / jnp.where(gap > 0, gap, 1)
         return jnp.where(a < b, inner, slopes[a] + (z - places[a]) * terms)
 
-    def root(places: Any, slopes: Any, used: Any, terms: Any) -> Any:
+    def root(line: Any) -> Any:
+        places, slopes, used, terms = line
         below = jnp.sum(slopes < 0)
         a, b = jnp.maximum(below - 1, 0), jnp.minimum(below, used - 1)
         rise = slopes[b] - slopes[a]
@@ -93,12 +95,12 @@ def project_steps(
         return jnp.where(a < b, inner, places[a] - slopes[a] / terms)
 
     def forward(carry: Any, bounds: Any) -> tuple[Any, Any]:
-        places, slopes, used, terms, first, last = carry
+        line, first, last = carry
+        places, slopes, used, terms = line
         target, down, up, low, high = bounds
-        best = jnp.clip(root(places, slopes, used, terms), first, last)
+        best = jnp.clip(root(line), first, last)
         below, through = jnp.sum(places < best), jnp.sum(places <= best)
-        before = jnp.minimum(value(best, below, places, slopes, used, terms), 0)
-        after = jnp.maximum(value(best, through, places, slopes, used, terms), 0)
+        before, after = jnp.minimum(value(best, below, line), 0), jnp.maximum(value(best, through, line), 0)
         # Left of the minimum moves by `down`, right of it by `up`; four breakpoints open the flat part
         # between, with jumps at its ends where the minimum lay on one or at the end of the allowed values.
         left, right = index < below, index >= below + 4
@@ -108,11 +110,11 @@ def project_steps(
         clipped = jnp.where(index == below, before, jnp.where(index == below + 3, after, clipped))
         grown = clipped + (shifted - target)
         first, last = jnp.maximum(low, first + down), jnp.minimum(high, last + up)
-        return (shifted, grown, used + 4, terms + 1, first, last), best
+        return ((shifted, grown, used + 4, terms + 1), first, last), best
 
-    start = (places, slopes, jnp.int32(1), jnp.ones((), dtype), low[0], high[0])
-    end, found = jax.lax.scan(forward, start, (x[1:], down, up, low[1:], high[1:]))
-    final = jnp.clip(root(*end[:4]), end[4], end[5])
+    start = ((places, slopes, jnp.int32(1), jnp.ones((), dtype)), low[0], high[0])
+    (line, first, last), found = jax.lax.scan(forward, start, (x[1:], down, up, low[1:], high[1:]))
+    final = jnp.clip(root(line), first, last)
 
     def backward(after: Any, bounds: Any) -> tuple[Any, Any]:
         best, down, up = bounds

@@ -129,17 +129,14 @@ def test_a_callback_may_exchange_the_state():
 # Progress
 
 
-def test_progress_is_on_standard_error_and_says_the_loss(capfd):
+def test_progress_is_on_standard_error_and_says_the_loss(capsys):
+    run(steps=3)
+    assert capsys.readouterr() == ("", "")
     result = run(steps=3, callbacks=[Progress()])
-    out, err = capfd.readouterr()
+    out, err = capsys.readouterr()
     assert out == ""
     assert "3/3" in err
     assert f"loss={result.history['loss'][2]:.4g}" in err
-
-
-def test_nothing_is_written_without_progress(capsys):
-    run(steps=3)
-    assert capsys.readouterr() == ("", "")
 
 
 # Snapshots
@@ -196,14 +193,10 @@ def test_resuming_with_another_seed_optimizer_or_shape_is_refused(tmp_path):
         run(params=start(shape=(6,)), callbacks=again)
 
 
-def test_minutes_between_checkpoints_count_beside_steps(tmp_path):
-    run(callbacks=[Checkpoints(tmp_path, every=1000, minutes=1e-9, keep=100)], steps=4)
-    assert [path.stem for path in sorted(tmp_path.glob("*.json"))] == [f"step-{n:08d}" for n in (1, 2, 3, 4)]
-
-
-def test_without_minutes_only_steps_and_the_end_are_saved(tmp_path):
-    run(callbacks=[Checkpoints(tmp_path, every=3, minutes=None, keep=100)], steps=7)
-    assert [path.stem for path in sorted(tmp_path.glob("*.json"))] == [f"step-{n:08d}" for n in (3, 6, 7)]
+@pytest.mark.parametrize(("every", "minutes", "saved"), [(1000, 1e-9, (1, 2, 3, 4)), (3, None, (3, 4))])
+def test_minutes_between_checkpoints_count_beside_steps_and_the_end(every, minutes, saved, tmp_path):
+    run(callbacks=[Checkpoints(tmp_path, every=every, minutes=minutes, keep=100)], steps=4)
+    assert [path.stem for path in sorted(tmp_path.glob("*.json"))] == [f"step-{n:08d}" for n in saved]
 
 
 def test_checkpoints_hold_what_they_were_told_of_the_run(tmp_path):
@@ -256,7 +249,7 @@ def test_a_folder_that_cannot_be_written_to_costs_no_computing(tmp_path):
 # Signals
 
 
-def test_no_signal_handler_is_installed_without_being_asked(tmp_path):
+def test_signal_handlers_are_taken_over_for_the_fit_only_when_asked(tmp_path):
     before, seen = handlers(), []
 
     class Look(Callback):
@@ -265,17 +258,8 @@ def test_no_signal_handler_is_installed_without_being_asked(tmp_path):
 
     run(steps=2, callbacks=[Progress(), Snapshots(1), Checkpoints(tmp_path), TimeLimit(9.0), Look()])
     assert seen == [before, before]
-
-
-def test_handlers_are_taken_over_during_the_fit_and_given_back():
-    before, seen = handlers(), []
-
-    class Look(Callback):
-        def after(self, fit):
-            seen.append(handlers())
-
     run(steps=1, callbacks=[StopOnSignal(), Look()])
-    assert not set(seen[0]) & set(before)
+    assert not set(seen[2]) & set(before)
     assert handlers() == before
 
 

@@ -248,13 +248,6 @@ def test_two_constraints_on_a_scaled_array_are_those_on_the_array(rng):
     np.testing.assert_allclose(z.value(), projected(flips, both), atol=1e-9)
 
 
-def test_a_spline_takes_limits_alone():
-    spline = Spline.near(np.linspace(0.5, 3, SIZE), 4)
-    assert rms(projected(spline, [Limits(0.0, 2.5, rms=1.0)]).value()) <= 1 + 1e-6
-    with pytest.raises(ValueError, match="limits: got Box on a spline, expected Limits alone"):
-        projected(spline, [Box("sequence.flips", 0.0, 1.0)])
-
-
 def test_a_constraint_on_several_arrays_needs_their_own_values():
     with pytest.raises(ValueError, match=r"limits: got SumAtMost on sequence\.flips and sequence\.tr"):
         projected(Scaled(jnp.ones(3), 0.5), [SumAtMost()])

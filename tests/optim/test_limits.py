@@ -147,11 +147,6 @@ def test_limits_that_nothing_meets_name_the_nearest_that_something_does(limits, 
         Limits(**limits).check(jnp.zeros(4))
 
 
-def test_projecting_refuses_what_checking_refuses():
-    with pytest.raises(ValueError, match=r"rms: got 0.5, expected at least 1\."):
-        Limits(1.0, 2.0, rms=0.5).project(jnp.zeros(4))
-
-
 @pytest.mark.parametrize("name", ["lower", "upper"])
 def test_a_range_for_another_number_of_entries_is_refused(name):
     limits = Limits(**{name: [1.0, 1.0, 1.0, 1.0]})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from acqdesign.optim import dykstra, project_bend, project_rms, project_steps, project_symmetric, project_within_rms
+from acqdesign.optim import dykstra, project_bend, project_rms, project_steps, project_within_rms
 
 SIZE = 8
 STEP = np.diff(np.eye(SIZE), axis=0)
@@ -72,11 +72,6 @@ def test_power_scales_what_has_too_much_and_leaves_the_rest(dtype, rng):
     assert ball.dtype == dtype
     np.testing.assert_allclose(ball, x * 0.5 / np.sqrt(np.mean(x**2)), rtol=1e-5)
     np.testing.assert_array_equal(project_rms(0.1 * x, 0.5), 0.1 * x)
-
-
-def test_the_nearest_symmetric_sequence_is_the_mean_with_its_mirror(rng):
-    x = jnp.asarray(rng.normal(size=7))
-    np.testing.assert_allclose(project_symmetric(x), (x + x[::-1]) / 2, rtol=1e-15)
 
 
 @both_dtypes

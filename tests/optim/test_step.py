@@ -46,31 +46,6 @@ def test_steps_donate_their_state_and_transfer_nothing():
     assert np.isfinite(float(record.loss))
 
 
-def test_a_look_records_the_state_and_changes_nothing():
-    optimizer = optax.sgd(0.1)
-    state = begun(optimizer, {"x": jnp.full(3, 2.0)})
-    program = compiled(lambda p, key: (jnp.sum(p["x"] ** 2), {}), optimizer, state)
-    state, record = program(KEY, state, (), False)
-    np.testing.assert_array_equal(state.params["x"], np.full(3, 2.0))
-    assert (int(state.step), float(record.loss)) == (0, 12.0)
-    state, _ = program(KEY, state, (), True)
-    np.testing.assert_allclose(state.params["x"], np.full(3, 1.6), rtol=1e-12)
-
-
-def test_a_step_that_is_not_finite_changes_nothing_and_says_what_was_not():
-    optimizer = optax.adam(0.1)
-    state = begun(optimizer, {"a": jnp.zeros(2), "b": jnp.ones(2)})
-    program = compiled(lambda p, key: (jnp.sum(jnp.sqrt(p["a"])) + p["b"][0], {}), optimizer, state)
-    state, record = program(KEY, state, (), True)
-    finite = {name: bool(value) for name, value in record.finite.items()}
-    assert finite == {
-        "loss": True, "gradient of a": False, "gradient of b": True, "update of a": False, "update of b": True,
-    }  # fmt: skip
-    np.testing.assert_array_equal(state.params["a"], np.zeros(2))
-    np.testing.assert_array_equal(state.params["b"], np.ones(2))
-    assert int(state.step) == 0
-
-
 def test_the_part_of_a_gradient_within_a_limit_points_along_it():
     """At a ball's rim the radial part goes; inside, all of the gradient stays."""
 
