@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 import acqdesign
-from acqdesign import learn_flips, learn_joint, learn_traj
-from acqdesign.commands import doctor, merge
+from acqdesign import doctor, learn_flips, learn_joint, learn_traj, merge
 from acqdesign.commands.export import ExportOptions
 from acqdesign.commands.flags import read_flags
 

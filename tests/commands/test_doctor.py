@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from acqdesign.commands import doctor
+from acqdesign import doctor
 
 BUILD = Path(__file__).resolve().parents[2] / "tools" / "build_cuda_finufft.py"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from acqdesign.commands.merge import main, merge_runs
+from acqdesign.merge import main, merge_runs
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "slurm" / "sweep.sbatch"
 
