@@ -290,7 +290,7 @@ def test_reference_loss_has_its_own_gradient(shape, count):
 
     One compilation serves all calls.
     """
-    image, readout = blob(shape), np.linspace(-0.5, 0.5, 128)
+    image, readout = blob(shape), np.linspace(-0.5, 0.5, 5 * shape[0])
     lines = initial_lines("reference", shape, lines=count, key=jax.random.key(0)).points
     points = np.asarray(lines, np.float64)
     exact = jax.jit(jax.value_and_grad(lambda k: _exact.reference_loss(k, image, readout, xp=jnp)))

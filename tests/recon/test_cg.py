@@ -238,7 +238,7 @@ def test_memory_of_the_gradient_grows_as_the_root_of_the_iterations():
 def test_wrong_arguments_are_named(arguments, message):
     encoding = lines(np.zeros((5, 2)), 1)
     with pytest.raises(UsageError, match=message):
-        cg_sense(encoding, jnp.ones((5, SAMPLES), complex), **({"iterations": 3} | arguments))
+        jax.eval_shape(lambda y: cg_sense(encoding, y, **({"iterations": 3} | arguments)), jnp.ones((5, SAMPLES)))
 
 
 def test_fewer_axes_than_an_image_has_are_named():

