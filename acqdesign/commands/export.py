@@ -14,7 +14,7 @@ from acqdesign.commands.flags import read_flags
 from acqdesign.commands.own import accepted, load_part, takes
 from acqdesign.commands.run import run_command
 from acqdesign.export import FORMATS, Format, PulseqOptions, read_design, with_samples, write_design
-from acqdesign.export.formats import design_file
+from acqdesign.export.formats import design_file, writes
 from acqdesign.scene import system_limits
 
 COMMAND = "export"
@@ -111,7 +111,7 @@ def _main(argv: Sequence[str] | None) -> int:
     args = sys.argv[1:] if argv is None else argv
     options = read_flags(ExportOptions, args, "python -m acqdesign.export")
     options.check()
-    kind = load_part("--to", options.to, FORMATS, Format)
+    kind = load_part("--to", options.to, {name: kind for name, kind in FORMATS.items() if writes(kind)}, Format)
     options.refuse_unused(kind)
     source = design_file(options.run_dir)
     if not source.exists():

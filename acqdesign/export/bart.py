@@ -1,4 +1,4 @@
-"""BART trajectories (`.cfl` and `.hdr`): complex64 `(3, samples, lines)`, in cycles per field of view."""
+"""BART's `.cfl` and `.hdr`: trajectories, complex64 `(3, samples, lines)` in cycles per field of view, and masks."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,12 @@ from acqdesign.base.checks import check_shape, usage_error
 from acqdesign.base.files import atomic_write
 from acqdesign.base.untrusted import check_memory, read_text
 from acqdesign.export.formats import Format
-from acqdesign.export.straight import MAX_BYTES, need, straight_lines, trajectory
+from acqdesign.export.mask import lines_of
+from acqdesign.export.straight import MAX_BYTES, MAX_MATRIX, need, straight_lines, trajectory
 
 _DIMS = 16
 _OURS = "# acqdesign"
-_MAX_HEADER, _MAX_MATRIX = 2**16, 2**15
+_MAX_HEADER = 2**16
 
 
 def _names(path: Path | str) -> tuple[Path, Path]:
@@ -36,13 +37,13 @@ def _comment(lines: list[str], name: str) -> list[float] | None:
 
 
 class Bart(Format):
-    """BART trajectories.
+    """BART trajectories; also masks of lines, which are only read.
 
     Args:
         shape: `(nx, ny, nz)` of the image, where the header of a file that is read doesn't say.
     """
 
-    ending, about, also = "cfl", "a BART trajectory, with its .hdr", ("hdr",)
+    ending, about, also = "cfl", "a BART trajectory or mask, with its .hdr", ("hdr",)
 
     def __init__(self, shape: Sequence[int] | None = None):
         self.shape = shape
@@ -66,8 +67,8 @@ class Bart(Format):
         with atomic_write(hdr) as file:
             file.write(text.encode())
 
-    def read(self, path: Path) -> dict[str, np.ndarray]:
-        """Reads the straight lines of a BART trajectory.
+    def read(self, path: Path) -> dict[str, Any]:
+        """Reads the straight lines of a BART trajectory, or those that a mask of zeros and ones acquires.
 
         Returns:
             Points [cycles/voxel], readout and shape, by the names of `design.npz`.
@@ -82,13 +83,13 @@ class Bart(Format):
         except (ValueError, IndexError):
             raise usage_error("cfl", f"{hdr}: no sizes after a line '# Dimensions'", "a BART header") from None
         sizes = given + [1] * (3 - len(given))
-        if min(sizes) < 1 or sizes[0] != 3 or any(n != 1 for n in sizes[3:]):
-            raise usage_error("cfl", f"{hdr}: dimensions {given}", "3, samples and lines, and ones")
-        expected = 8 * 3 * sizes[1] * sizes[2]
+        if min(sizes) < 1 or len(sizes) > _DIMS or max(sizes) > 2**31:
+            raise usage_error("cfl", f"{hdr}: dimensions {given[:20]}", f"up to {_DIMS} positive ones")
+        expected = 8 * math.prod(sizes)
         if expected > MAX_BYTES:
             raise usage_error("cfl", f"{hdr}: dimensions {given}, {expected} bytes", f"at most {MAX_BYTES}")
         size = cfl.stat().st_size
-        if size != expected:
+        if size != expected or not cfl.is_file():
             raise usage_error(
                 "cfl",
                 f"{cfl}: {size} bytes",
@@ -96,18 +97,28 @@ class Bart(Format):
                 "It is truncated, or another's.",
             )
         check_memory("cfl", cfl, 4 * expected)
-        held = _comment(lines, "shape") if self.shape is None else check_shape("shape", self.shape, dims=(3,))
-        if held is None:
-            raise usage_error("cfl", f"{hdr}: no matrix", "a header with one, as we write it, or Bart(shape)")
-        matrix = np.array(held)
-        if matrix.shape != (3,) or (matrix % 1 != 0).any() or matrix.min() < 1 or matrix.max() > _MAX_MATRIX:
-            raise usage_error("cfl", f"{hdr}: matrix {matrix.tolist()}", "three positive integers")
-        matrix = matrix.astype(int)
-        data = np.fromfile(cfl, "<c8").reshape(sizes[2], sizes[1], 3)
+        data = np.fromfile(cfl, "<c8")
+        if np.isin(data, (0, 1)).all():
+            if any(n != 1 for n in sizes[3:]):
+                raise usage_error("cfl", f"{hdr}: a mask of dimensions {given}", "x, y and z, and ones")
+            return lines_of("cfl", cfl, data.real.reshape(sizes[:3], order="F"), self.shape)
+        if sizes[0] != 3:
+            what = f"{hdr}: dimensions {given}, of other values than 0 and 1"
+            raise usage_error("cfl", what, "a trajectory of 3, samples and lines, or a mask of zeros and ones")
+        data = data.reshape(-1, sizes[1], 3)
         if (data.imag != 0).any():
             raise usage_error("cfl", f"{cfl}: complex positions", "a trajectory, which is real")
-        design = straight_lines("cfl", str(cfl), data.real.astype(float) / matrix)
+        held = _comment(lines, "shape") if self.shape is None else check_shape("shape", self.shape, dims=(3,))
+        if held is None:
+            extent = [max(1, round(2 * float(n))) for n in np.nan_to_num(np.abs(data.real).max((0, 1)), posinf=0.0)]
+            remedy = f"Say it: Bart(shape=(nx, ny, nz)); its samples fill about {tuple(extent)}."
+            raise usage_error("cfl", f"{hdr}: no matrix", "a header with one, as we write it", remedy)
+        matrix = np.array(held)
+        if matrix.shape != (3,) or (matrix % 1 != 0).any() or matrix.min() < 1 or matrix.max() > MAX_MATRIX:
+            raise usage_error("cfl", f"{hdr}: matrix {matrix.tolist()}", "three positive integers")
+        matrix = matrix.astype(int)
         fov = _comment(lines, "fov_m")
         if fov is not None and (len(fov) != 3 or not all(0 < f < math.inf for f in fov)):
             raise usage_error("cfl", f"{hdr}: fov_m {fov}", "three positive lengths")
-        return design | {"shape": matrix} | ({} if fov is None else {"fov_m": np.array(fov)})
+        lengths = None if fov is None else np.array(fov)
+        return straight_lines("cfl", str(cfl), data.real.astype(float) / matrix, matrix, lengths)

@@ -4,8 +4,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from acqdesign.base.checks import check_choice, usage_error
 
 
@@ -37,11 +35,12 @@ class Format:
         """
         raise usage_error("format", f"{type(self).__name__}, which is not written", "a format with a method write")
 
-    def read(self, path: Path) -> dict[str, np.ndarray]:
+    def read(self, path: Path) -> dict[str, Any]:
         """Reads a design, trusting nothing in the file.
 
         Returns:
-            Arrays by the names of `design.npz`.
+            Arrays by the names of `design.npz`; under the name `said` perhaps a few words on what was understood and
+            what ignored, for `read_design` to tell.
 
         Raises:
             UsageError: what is wrong with the file, or a package is missing.

@@ -1,10 +1,11 @@
-"""MATLAB files (`.mat`, level 5): a design's arrays by their names."""
+"""MATLAB files (`.mat`, level 5 and 7.3): a design's arrays by their names."""
 
+import functools
 import io
 import math
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from acqdesign.base.checks import usage_error
 from acqdesign.base.files import atomic_write
 from acqdesign.base.untrusted import parsing, read_text
 from acqdesign.export.formats import Format
+from acqdesign.export.hdf5 import SIGNATURE, h5py, member, records
 from acqdesign.export.npz import PARTS, axes_of, is_key
-from acqdesign.export.straight import MAX_BYTES
+from acqdesign.export.straight import MAX_BYTES, SAID
 
 _HEADER, _MATRIX, _COMPRESSED, _COMPLEX = 128, 14, 15, 0x800
+_PARTS = 5  # flags, sizes, name, numbers, imaginary ones
 _SLACK = 2**25  # beside the file, for what is compressed in it
 # The format's numbers for classes of variables, and for how they are stored.
 _CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
@@ -28,13 +31,12 @@ _STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8
 _TITLE = b"MATLAB 5.0 MAT-file, an acquisition design of acqdesign".ljust(116)
 
 
-def _variables(path: Path) -> Iterator[tuple[str, tuple[str, list[tuple[int, bytes]]]]]:
-    """Name, byte order and parts of each variable, unpacked to no more than the memory that the file is worth.
+def _variables(path: Path, data: bytes) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
+    """Name and numbers of each variable, unpacked to no more than the memory that the file is worth.
 
     By hand: SciPy's reader takes memory for what a damaged file claims, and can crash on it.
     """
-    data, at = read_text("mat", path, MAX_BYTES), _HEADER
-    size = len(data)
+    size, at = len(data), _HEADER
     order = {b"IM": "<", b"MI": ">"}.get(data[_HEADER - 2 : _HEADER])
     if order is None:
         raise usage_error("mat", f"{path}: bytes 126 and 127 are {data[126:128]!r}", "those of a MATLAB file, level 5")
@@ -51,14 +53,15 @@ def _variables(path: Path) -> Iterator[tuple[str, tuple[str, list[tuple[int, byt
         if kind != _MATRIX:
             raise usage_error("mat", f"{path}: a part of type {kind} at byte {at}", "a variable")
         left, at = left - len(body), at + length
-        parts, inner = [], 0
-        while inner < len(body):
+        parts, inner = list[tuple[int, bytes]](), 0
+        while inner < len(body) and len(parts) < _PARTS:  # cells and structs have more
             kind, length, content = _part(path, body, inner, order)
             parts.append((kind, content))
             inner += length
         if len(parts) < 3:
             raise usage_error("mat", f"{path}: a variable of {len(parts)} parts", "flags, sizes, a name and numbers")
-        yield parts[2][1].decode("ascii"), (order, parts)
+        name = parts[2][1].decode("utf-8", "replace")
+        yield name, functools.partial(_numbers, path, name, order, parts)
 
 
 def _part(path: Path, data: bytes, at: int, order: str) -> tuple[int, int, bytes]:
@@ -109,22 +112,43 @@ class Mat(Format):
         with atomic_write(path) as file:
             file.write(_TITLE + buffer.getvalue()[len(_TITLE) :])
 
-    def read(self, path: Path) -> dict[str, np.ndarray]:
-        """Reads a design from a MATLAB file, trusting nothing in it.
+    def read(self, path: Path) -> dict[str, Any]:
+        """Reads a design from a MATLAB file, trusting nothing in it; those of version 7.3 need h5py.
 
         Returns:
             Arrays by the names of `design.npz`; other names are left out.
         """
-        found = {}
-        with parsing("mat", path, "a readable MATLAB file of level 5"):
-            for name, matrix in _variables(path):
+        found: dict[str, Any] = {}
+        others = []
+        content = read_text("mat", path, MAX_BYTES)
+        newer = any(content[at : at + len(SIGNATURE)] == SIGNATURE for at in (0, 512, 1024, 2048))
+        with parsing("mat", path, "a readable MATLAB file, of level 5 or 7.3"):
+            for name, numbers in _newer(path, content) if newer else _variables(path, content):
                 for part in PARTS:
                     if name.startswith(part[:-1] + "_"):
                         name = part + name[len(part) :]
                 if name in found:
                     raise usage_error("mat", f"{path}, with two variables named {name}", "one of each name")
                 if is_key(name):
-                    found[name] = _plain(name, _numbers(path, name, *matrix))
+                    found[name] = _plain(name, numbers())
+                else:
+                    others.append(name)
         if not found:
             raise usage_error("mat", f"{path} without any of a design's arrays", "points, flips_rad or others")
-        return found
+        said = f"version {'7.3' if newer else '5'}" + (f"; ignored: {', '.join(others[:9])}" if others else "")
+        return found | {SAID: said}
+
+
+def _newer(path: Path, content: bytes) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
+    """Name and numbers of each variable of a file of version 7.3, which is HDF5 with its axes in reverse."""
+    package = h5py("mat")
+    with package.File(path, "r") as file:
+        for name in file:
+            if is_key(name) or any(name.startswith(part[:-1] + "_") for part in PARTS):
+                data = member("mat", path, file, name, package.Dataset)
+                if data.dtype.kind not in "biuf":
+                    raise usage_error("mat", f"{path}: {name} of {data.dtype}", "real numbers")
+                held = records("mat", path, content, data, data.dtype.itemsize)
+                yield name, lambda held=held, data=data: held.view(data.dtype).reshape(data.shape).T  # type: ignore[misc]
+            else:
+                yield name, lambda: np.zeros(0)

@@ -1,7 +1,6 @@
 """ISMRM Raw Data (MRD) files through the package ismrmrd: trajectory and encoding header, with samples of zero."""
 
 import importlib
-import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,16 +11,30 @@ import numpy as np
 from acqdesign.base.checks import usage_error
 from acqdesign.base.files import atomic_write
 from acqdesign.base.units import GAMMA_HZ_PER_T, deg_from_rad, ms_from_s, rad_from_deg, s_from_ms
-from acqdesign.base.untrusted import parsing, read_text
+from acqdesign.base.untrusted import check_memory, parsing, read_text
+from acqdesign.export import hdf5
 from acqdesign.export.formats import Format
-from acqdesign.export.straight import MAX_BYTES, need, straight_lines, trajectory
+from acqdesign.export.hdf5 import SIGNATURE, member, records
+from acqdesign.export.straight import MAX_BYTES, MAX_MATRIX, MAX_SAMPLES, SAID, need, straight_lines, trajectory
 from acqdesign.scene.scanner import SYSTEMS, SystemLimits
 
 _GROUP = "dataset"
 _HEAP, _REFERENCE = b"GCOL", np.dtype([("count", "<u4"), ("heap", "<u8"), ("index", "<u4")])
-_HDF5 = b"\x89HDF\r\n\x1a\n"
-_MAX_XML, _MAX_MATRIX = 2**20, 2**15
+_OURS = "acqdesign"  # how a header says that its user counters are trains and echoes
+_MAX_XML = 2**20
+# Acquisitions that are no lines of the image, by the names of their flags.
+_OTHER_SCANS = (
+    "NOISE_MEASUREMENT",
+    "NAVIGATION_DATA",
+    "PHASECORR_DATA",
+    "HPFEEDBACK_DATA",
+    "RTFEEDBACK_DATA",
+    "DUMMYSCAN_DATA",
+    "SURFACECOILCORRECTIONSCAN_DATA",
+)
 _MM = 1e3  # in a metre
+_LOOPS = ("ENCODE_STEP1", "ENCODE_STEP2", "SLICE", "REPETITION")
+_ENDS = ([f"FIRST_IN_{loop}" for loop in _LOOPS], [*(f"LAST_IN_{loop}" for loop in _LOOPS), "LAST_IN_MEASUREMENT"])
 Heaps = Mapping[tuple[int, int], tuple[int, int]]
 
 _SCHEDULES = {"TR": "tr_s", "TE": "te_s", "echo_spacing": "esp_s"}
@@ -63,11 +76,12 @@ def _header(
             kspace_encoding_step_0=limit(count - 1, centre),
             kspace_encoding_step_1=limit(shape[1] - 1, shape[1] // 2),
             kspace_encoding_step_2=limit(shape[2] - 1, shape[2] // 2),
+            **{name: limit(0, 0) for name in ("average", "slice", "contrast", "phase", "repetition", "set")},
             segment=limit(int(echo.max()), 0),
         ),
         trajectory=xsd.trajectoryType.OTHER,
         trajectoryDescription=xsd.trajectoryDescriptionType(
-            identifier="acqdesign", comment="in cycles per voxel of the reconstructed matrix"
+            identifier=_OURS, comment="in cycles per voxel of the reconstructed matrix"
         ),
         echoTrainLength=int(echo.max()) + 1,
     )
@@ -118,31 +132,6 @@ def _heaps(path: Path, content: bytes) -> Heaps:
     return found
 
 
-def _stored(path: Path, content: bytes, data: Any, size: int) -> np.ndarray:
-    """The records of a dataset as they stand in the file: bytes `(records, size)`."""
-    records, plan = math.prod(data.shape), data.id.get_create_plist()
-    if plan.get_nfilters() or records * size > len(content):
-        got = f"{path}: {data.name} of {records} records, perhaps compressed"
-        raise usage_error("mrd", got, "plain ones, no more than the file has room for")
-    out, done = np.zeros((records, size), np.uint8), np.zeros(records, bool)
-    if data.chunks is None:
-        pieces = [(0, data.id.get_offset())]
-        most = records
-    else:
-        infos = map(data.id.get_chunk_info, range(data.id.get_num_chunks()))
-        pieces = [(info.chunk_offset[0], info.byte_offset) for info in infos]
-        most = data.chunks[0]
-    for first, offset in pieces:
-        count = min(most, records - first)
-        if offset is None or count < 1 or offset + count * size > len(content):
-            raise usage_error("mrd", f"{path}: {data.name} with records out of the file", "all of them in it")
-        flat = np.frombuffer(content, np.uint8, count * size, offset)
-        out[first : first + count], done[first : first + count] = flat.reshape(count, size), True
-    if not done.all():
-        raise usage_error("mrd", f"{path}: {data.name} with {(~done).sum()} records never written", "all of them")
-    return out
-
-
 def _held(path: Path, content: bytes, heaps: Heaps, record: np.ndarray, width: int) -> bytes:
     """What a reference of 16 bytes leads to: count, where the heap begins, number in it."""
     count, start, index = (int(n) for n in record.view(_REFERENCE)[0])
@@ -152,15 +141,16 @@ def _held(path: Path, content: bytes, heaps: Heaps, record: np.ndarray, width: i
     return content[begin : begin + count * width]
 
 
-def _inside(h5py: Any, path: Path, group: Any, name: str) -> Any:
-    """A member of a group that lies in the file itself: a link may lead to any other."""
-    link = group.get(name, getlink=True)
-    found = group.get(name) if isinstance(link, h5py.HardLink) else None
-    outside = isinstance(found, h5py.Dataset) and (found.is_virtual or found.external is not None)
-    if not isinstance(found, h5py.Group if name == _GROUP else h5py.Dataset) or outside:
-        got = f"{path}: {sorted(group)[:9]} in group {group.name.strip('/')}, one perhaps a link"
-        raise usage_error("mrd", got, f"{name}, in the file itself")
-    return found
+def _dataset(package: Any, path: Path, file: Any) -> Any:
+    """The group that holds header and acquisitions: `dataset`, or the only one."""
+    if _GROUP in file:
+        return member("mrd", path, file, _GROUP, package.Group)
+    names = [name for name in file if isinstance(file.get(name, getlink=True), package.HardLink)]
+    groups = [group for name in names if isinstance(group := file[name], package.Group) and "xml" in group]
+    if len(groups) != 1:
+        got = f"{path}: groups {sorted(file)[:9]}, {len(groups)} of them with a header"
+        raise usage_error("mrd", got, f"{_GROUP}, or one group with a header")
+    return groups[0]
 
 
 def _read_header(mrd: Any, path: Path, content: bytes, heaps: Heaps, xml: Any) -> Any:
@@ -169,20 +159,20 @@ def _read_header(mrd: Any, path: Path, content: bytes, heaps: Heaps, xml: Any) -
     size = 16 if variable else kind.get_size()
     if xml.size != 1 or size > _MAX_XML:
         raise usage_error("mrd", f"{path}: xml of shape {xml.shape} and {xml.dtype}", "one text")
-    text = _stored(path, content, xml, size)[0]
+    text = records("mrd", path, content, xml, size)[0]
     text = _held(path, content, heaps, text, 1) if variable else text.tobytes().rstrip(b"\0")
     if len(text) > _MAX_XML:
         raise usage_error("mrd", f"{path}: a header of {len(text)} bytes", f"at most {_MAX_XML}")
     if any(mark in text for mark in (b"<!DOCTYPE", b"<!ENTITY", b"\0")):
         raise usage_error("mrd", f"{path}: a header that declares entities", "plain XML in UTF-8")
     header = mrd.xsd.CreateFromDocument(text)
-    if len(header.encoding) != 1:
-        raise usage_error("mrd", f"{path}: {len(header.encoding)} encodings", "one")
+    if not header.encoding:
+        raise usage_error("mrd", f"{path}: a header without an encoding", "one")
     return header
 
 
-def _read_lines(mrd: Any, path: Path, content: bytes, heaps: Heaps, data: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Trajectories `(lines, samples, 3)`, and train and echo of each, of all but noise scans."""
+def _read_heads(mrd: Any, path: Path, content: bytes, data: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Heads of all acquisitions, where their trajectories lie, and whether each is of the image."""
     kind = data.id.get_type()
     if data.ndim != 1 or not {"head", "traj"} <= set(data.dtype.names or ()):
         raise usage_error("mrd", f"{path}: data of shape {data.shape} and {data.dtype}", "acquisitions")
@@ -190,49 +180,91 @@ def _read_lines(mrd: Any, path: Path, content: bytes, heaps: Heaps, data: Any) -
     form, size = data.dtype["head"], kind.get_size()
     if form.hasobject or at["head"] + form.itemsize > size or at["traj"] + 16 > size:
         raise usage_error("mrd", f"{path}: data of {data.dtype}", "acquisitions")
-    records = _stored(path, content, data, size)
-    heads = np.ascontiguousarray(records[:, at["head"] : at["head"] + form.itemsize]).view(form)[:, 0]
-    noise = heads["flags"] & np.uint64(1 << (mrd.ACQ_IS_NOISE_MEASUREMENT - 1)) != 0
-    wanted = np.flatnonzero(~noise)
-    heads, samples = heads[wanted], heads["number_of_samples"][wanted].astype(int)
-    wrong = np.flatnonzero(heads["trajectory_dimensions"] != 3)
+    found = records("mrd", path, content, data, size)
+    heads = np.ascontiguousarray(found[:, at["head"] : at["head"] + form.itemsize]).view(form)[:, 0]
+    others = sum(1 << (getattr(mrd, f"ACQ_IS_{name}") - 1) for name in _OTHER_SCANS)
+    return heads, found[:, at["traj"] : at["traj"] + 16], heads["flags"] & np.uint64(others) == 0
+
+
+def _read_lines(
+    path: Path, content: bytes, heaps: Heaps, heads: np.ndarray, references: np.ndarray, wanted: np.ndarray
+) -> np.ndarray:
+    """Trajectories `(lines, samples, 3)` of the acquisitions `wanted`."""
+    samples, dimensions = heads["number_of_samples"][wanted].astype(int), heads["trajectory_dimensions"][wanted]
+    wrong = np.flatnonzero(dimensions != dimensions[0])
+    wrong = wrong if wrong.size or dimensions[0] in (2, 3) else np.zeros(1, int)
     if wrong.size:
-        dimensions = heads["trajectory_dimensions"][wrong[0]]
-        what = f"{path}: acquisition {wanted[wrong[0]]} with a trajectory of {dimensions} dimensions"
-        raise usage_error("mrd", what, "3 dimensions")
-    if not len(samples) or np.ptp(samples) or not samples[0]:
-        got = f"{path}: acquisitions of {np.unique(samples).tolist()[:9]} samples"
-        raise usage_error("mrd", got, "at least one, all of one length")
-    if 12 * samples.sum() > len(content):
+        what = f"{path}: acquisition {wanted[wrong[0]]} with a trajectory of {dimensions[wrong[0]]} dimensions"
+        raise usage_error("mrd", what, "2 or 3 dimensions, or none at all")
+    if 4 * samples.sum() * int(dimensions[0]) > len(content):
         raise usage_error("mrd", f"{path}: {samples.sum()} samples", "no more than the file has room for")
-    lines = np.empty((len(wanted), samples[0], 3), np.float32)
+    lines = np.zeros((len(wanted), samples[0], 3), np.float32)
     for line, n in zip(lines, wanted, strict=True):
-        reference = np.ascontiguousarray(records[n, at["traj"] : at["traj"] + 16])
-        held = np.frombuffer(_held(path, content, heaps, reference, 4), "<f4")
-        if held.size != line.size:
+        held = np.frombuffer(_held(path, content, heaps, np.ascontiguousarray(references[n]), 4), "<f4")
+        if held.size != samples[0] * dimensions[0]:
             raise usage_error("mrd", f"{path}: acquisition {n} with {held.size} coordinates", f"{line.size}")
-        line[...] = held.reshape(line.shape)
-    return lines.astype(float), heads["idx"]["user"][:, :2].astype(int)
+        line[:, : dimensions[0]] = held.reshape(samples[0], -1)
+    return lines.astype(float)
 
 
-def _named(path: Path, header: Any, lines: np.ndarray, counters: np.ndarray) -> dict[str, np.ndarray]:
-    """The design, by the names of `design.npz`, of acquisitions and the XML header."""
+def _spaces(path: Path, encoding: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Voxels and lengths [m] of the image, and those of the encoded space; one stands for the other."""
+    found = []
+    for space in (encoding.reconSpace or encoding.encodedSpace, encoding.encodedSpace or encoding.reconSpace):
+        if space is None or space.matrixSize is None or space.fieldOfView_mm is None:
+            raise usage_error("mrd", f"{path}: an encoding without reconSpace and encodedSpace", "one of them")
+        matrix, extent = space.matrixSize, space.fieldOfView_mm
+        sizes, fov = np.array([matrix.x, matrix.y, matrix.z]), np.array([extent.x, extent.y, extent.z], float) / _MM
+        if not all(1 <= n <= MAX_MATRIX for n in sizes.tolist()) or not (np.isfinite(fov) & (fov > 0)).all():
+            raise usage_error("mrd", f"{path}: a space of {sizes.tolist()}, {fov.tolist()} m", "positive numbers")
+        found += [sizes, fov]
+    return tuple(found)  # type: ignore[return-value]
+
+
+def _from_steps(path: Path, encoding: Any, heads: np.ndarray) -> np.ndarray:
+    """Positions `(lines, samples, 3)` [cycles/voxel] of Cartesian acquisitions, from their encoding steps.
+
+    Step `n` lies `n - centre` cycles per encoded field of view from the centre of k-space; the centre is the header's,
+    or the middle of the encoded matrix.
+    """
+    shape, fov, encoded, encoded_fov = _spaces(path, encoding)
+    kind, limits = getattr(encoding.trajectory, "value", None), encoding.encodingLimits
+    if kind not in (None, "cartesian"):
+        got = f"{path}: acquisitions without a trajectory, of kind {kind}"
+        raise usage_error("mrd", got, "trajectories, or a Cartesian encoding")
+    count = int(heads["number_of_samples"][0])
+    centre = heads["center_sample"].astype(float)
+    centre = np.where(centre == 0, count // 2, centre)
+    cells = np.zeros((len(heads), count, 3))
+    # Samples may be finer than the encoded matrix: they span the encoded extent of k-space.
+    cells[..., 0] = (np.arange(count) - centre[:, None]) * min(1.0, encoded[0] / count)
+    for axis in (1, 2):
+        limit = getattr(limits, f"kspace_encoding_step_{axis}", None)
+        middle = limit.center if limit is not None and limit.maximum > 0 else encoded[axis] // 2
+        cells[..., axis] = (heads["idx"][f"kspace_encode_step_{axis}"].astype(float) - middle)[:, None]
+    return cells / encoded_fov * (fov / shape)
+
+
+def _named(path: Path, header: Any, design: dict[str, Any], counters: np.ndarray) -> dict[str, Any]:
+    """The trains of a file of ours: the counters of others mean other things."""
     encoding = header.encoding[0]
-    matrix, extent = encoding.reconSpace.matrixSize, encoding.reconSpace.fieldOfView_mm
-    sizes, fov = [matrix.x, matrix.y, matrix.z], np.array([extent.x, extent.y, extent.z], float) / _MM
-    if not all(1 <= n <= _MAX_MATRIX for n in sizes) or not (np.isfinite(fov) & (fov > 0)).all():
-        raise usage_error("mrd", f"{path}: reconSpace {sizes}, {fov.tolist()} m", "positive numbers")
-    design = straight_lines("mrd", str(path), lines) | {"shape": np.array(sizes), "fov_m": fov}
-    if encoding.echoTrainLength and encoding.echoTrainLength > 1:
+    described = getattr(encoding.trajectoryDescription, "identifier", None)
+    if described != _OURS:
+        length = encoding.echoTrainLength or 1
+        said = (
+            f"; trains of {length} echoes not taken, as the file doesn't say whose lines they are" if length > 1 else ""
+        )
+        return design | {SAID: design[SAID] + said}
+    if (encoding.echoTrainLength or 1) > 1:
         design |= {"train": counters[:, 0], "echo": counters[:, 1]}
-        parameters = header.sequenceParameters
-        for field, name in _SCHEDULES.items():
-            values = np.array([s_from_ms(t) for t in getattr(parameters, field, ())])
-            if values.size:
-                design[name] = values[0] if name == "esp_s" else values
-        flips = getattr(parameters, "flipAngle_deg", ())
-        if flips:
-            design["flips_rad"] = np.array([rad_from_deg(f) for f in flips])
+    parameters = header.sequenceParameters
+    for field, name in _SCHEDULES.items():
+        values = np.array([s_from_ms(t) for t in getattr(parameters, field, None) or ()])
+        if values.size and "train" in design:
+            design[name] = values[0] if name == "esp_s" else values
+    flips = getattr(parameters, "flipAngle_deg", None) or ()
+    if flips and "train" in design:
+        design["flips_rad"] = np.array([rad_from_deg(f) for f in flips])
     return design
 
 
@@ -252,8 +284,9 @@ class Mrd(Format):
         """Writes a design as an ISMRM Raw Data file (HDF5), atomically.
 
         One acquisition a line, in the order of trains and echoes where there are any, its samples zero and its
-        trajectory in cycles per voxel; the nearest grid cell and the echo as encoding counters, train and echo as user
-        counters 0 and 1; matrices, fields of view, limits, times and flips in the header.
+        trajectory in cycles per voxel; read, phase and slice along x, y and z about the origin, the first and the last
+        flagged; the nearest grid cell and the echo as encoding counters, train and echo as user counters 0 and 1;
+        matrices, fields of view, limits, times and flips in the header.
         """
         mrd = _ismrmrd()
         samples = trajectory(design)
@@ -272,34 +305,84 @@ class Mrd(Format):
             draft = Path(folder) / "design.mrd"
             with mrd.Dataset(str(draft), _GROUP, mode="w") as file:
                 file.write_xml_header(_header(mrd, design, shape, count, centre, echo, self.system).encode())
-                for number, line in enumerate(np.lexsort((echo, train))):
+                order = np.lexsort((echo, train))
+                for number, line in enumerate(order):
                     one = mrd.Acquisition.from_array(data, samples[line].astype(np.float32))
                     one.center_sample, one.sample_time_us = centre, 1e6 * dwell
                     one.idx.kspace_encode_step_1, one.idx.kspace_encode_step_2 = (int(n) for n in cells[line])
                     one.idx.segment = int(echo[line])
                     one.idx.user[0], one.idx.user[1] = int(train[line]), int(echo[line])
                     one.scan_counter = number
+                    for axis, direction in enumerate((one.read_dir, one.phase_dir, one.slice_dir)):
+                        direction[axis] = 1.0
+                    for flag in _ENDS[0] if number == 0 else ():
+                        one.setFlag(getattr(mrd, f"ACQ_{flag}"))
+                    for flag in _ENDS[1] if number == len(order) - 1 else ():
+                        one.setFlag(getattr(mrd, f"ACQ_{flag}"))
                     file.append_acquisition(one)
             content = draft.read_bytes()
         with atomic_write(path) as out:
             out.write(content)
 
-    def read(self, path: Path) -> dict[str, np.ndarray]:
-        """Reads the straight lines of an ISMRM Raw Data file.
+    def read(self, path: Path) -> dict[str, Any]:
+        """Reads the straight lines of an ISMRM Raw Data file: of its trajectories, or of its Cartesian encoding steps.
 
         Returns:
-            Points, readout, shape, field of view and, where the file's echo train is longer than one, train, echo,
-            flips and times, by the names of `design.npz`.
+            Points, readout, shape, field of view and, from a file of ours with echo trains, train, echo, flips and
+            times, by the names of `design.npz`.
         """
         content = read_text("mrd", path, MAX_BYTES)
-        if not content.startswith(_HDF5):
+        if not content.startswith(SIGNATURE):
             raise usage_error("mrd", f"{path}: bytes 0 to 7 are {content[:8]!r}", "those of an HDF5 file")
-        mrd, h5py = _ismrmrd(), importlib.import_module("h5py")
+        mrd, h5py = _ismrmrd(), hdf5.h5py("mrd")
         with parsing("mrd", path, "a readable ISMRM Raw Data file"):
             heaps = _heaps(path, content)
             with h5py.File(path, "r") as file:
-                group = _inside(h5py, path, file, _GROUP)
-                xml, data = (_inside(h5py, path, group, name) for name in ("xml", "data"))
+                group = _dataset(h5py, path, file)
+                xml, data = (member("mrd", path, group, name, h5py.Dataset) for name in ("xml", "data"))
                 header = _read_header(mrd, path, content, heaps, xml)
-                lines = _read_lines(mrd, path, content, heaps, data)
-            return _named(path, header, *lines)
+                heads, references, imaging = _read_heads(mrd, path, content, data)
+            return _design(path, content, heaps, header, heads, references, imaging)
+
+
+def _design(
+    path: Path,
+    content: bytes,
+    heaps: Heaps,
+    header: Any,
+    heads: np.ndarray,
+    references: np.ndarray,
+    imaging: np.ndarray,
+) -> dict[str, Any]:
+    """The design of the acquisitions of the image that belong to the first encoding which has any."""
+    if not imaging.any():
+        raise usage_error("mrd", f"{path}: {len(heads)} acquisitions, none of an image", "at least one")
+    spaces = heads["encoding_space_ref"].astype(int)
+    space = int(spaces[imaging].min())
+    if space >= len(header.encoding):
+        raise usage_error("mrd", f"{path}: encoding {space} of {len(header.encoding)}", "one that the header has")
+    wanted = np.flatnonzero(imaging & (spaces == space))
+    encoding = header.encoding[space]
+    lengths, counts = np.unique(heads["number_of_samples"][wanted], return_counts=True)
+    if len(lengths) > 1 or not lengths[0]:
+        each = ", ".join(f"{count} of {length}" for length, count in zip(lengths[:9], counts[:9], strict=True))
+        raise usage_error(
+            "mrd", f"{path}: acquisitions of different samples: {each}", "at least one, all of one length"
+        )
+    if len(wanted) * int(lengths[0]) > MAX_SAMPLES:
+        raise usage_error(
+            "mrd", f"{path}: {len(wanted)} acquisitions of {lengths[0]} samples", f"at most {MAX_SAMPLES}"
+        )
+    shape, fov, *_ = _spaces(path, encoding)
+    chosen = heads[wanted]
+    if (chosen["trajectory_dimensions"] == 0).all():
+        check_memory("mrd", path, 100.0 * len(wanted) * int(lengths[0]))
+        lines, how = _from_steps(path, encoding, chosen), "lines from encoding steps"
+    else:
+        lines, how = _read_lines(path, content, heaps, heads, references, wanted), "trajectories in cycles/voxel"
+    design = straight_lines("mrd", str(path), lines, shape, fov)
+    left = [f"{(~imaging).sum()} noise or calibration scans left out"] if (~imaging).any() else []
+    others = int((imaging & (spaces != space)).sum())
+    left += [f"{others} acquisitions of other encodings left out"] if others else []
+    design[SAID] = "; ".join([how, design[SAID], *left])
+    return _named(path, header, design, chosen["idx"]["user"][:, :2].astype(int))

@@ -10,6 +10,7 @@ from acqdesign.base.checks import usage_error
 from acqdesign.base.files import write_npz
 from acqdesign.base.untrusted import read_npz
 from acqdesign.export.formats import Format
+from acqdesign.export.straight import MAX_LINE, MAX_MATRIX
 
 # Name: dtype and number of axes of what a design may hold.
 DESIGN_KEYS: Mapping[str, tuple[type, int]] = {
@@ -30,6 +31,22 @@ DESIGN_KEYS: Mapping[str, tuple[type, int]] = {
     "esp_s": (np.float32, 0),
     "dwell_s": (np.float32, 0),
     "coordinates": (np.float32, 3),  # (readouts, samples, D) of other trajectories [cycles/voxel]
+}
+# Name: least and largest value of a design that can be.
+_TIME = (0.0, 3600.0)
+_RANGES = {
+    "samples_per_line": (1, MAX_LINE),
+    "shape": (1, MAX_MATRIX),
+    "fov_m": (1e-6, 1e6),
+    "train": (0, 2**31 - 1),
+    "echo": (0, 2**20),
+    "tr_s": _TIME,
+    "te_s": _TIME,
+    "ti_s": _TIME,
+    "esp_s": _TIME,
+    "dwell_s": _TIME,
+    "flips_rad": (-1e3, 1e3),
+    "excitation_rad": (-1e3, 1e3),
 }
 PARTS = ("trajectory.", "sequence.")  # before the names of one's own arrays
 
@@ -52,8 +69,8 @@ def as_design(where: str, design: Mapping[str, Any]) -> dict[str, np.ndarray]:
         design: values by the names of `design.npz`.
 
     Raises:
-        UsageError: an unknown name; an array that does not fit its dtype or number of axes or is not finite; or arrays
-            that disagree on the number of lines or pulses.
+        UsageError: an unknown name; an array that does not fit its dtype, number of axes or range, or is not finite;
+            or arrays that disagree on the number of lines, samples or pulses.
     """
     given = {name: value for name, value in design.items() if value is not None}
     found = {name: _as_entry(where, name, np.asarray(value)) for name, value in given.items()}
@@ -66,7 +83,22 @@ def as_design(where: str, design: Mapping[str, Any]) -> dict[str, np.ndarray]:
     flips, phases = found.get("flips_rad"), found.get("phases_rad")
     if flips is not None and phases is not None and len(flips) != len(phases):
         raise usage_error(f"{where}: phases_rad", phases, f"one entry for each of {len(flips)} pulses")
+    readout, samples = found.get("readout"), found.get("samples_per_line")
+    if readout is not None and samples is not None and len(readout) != int(samples):
+        raise usage_error(f"{where}: readout", readout, f"{int(samples)} positions, as samples_per_line says")
     return found
+
+
+def _check_range(where: str, name: str, values: np.ndarray) -> None:
+    """Raises where no design can have such values."""
+    if name in ("shape", "fov_m") and len(values) != 3:
+        raise usage_error(f"{where}: {name}", values.tolist(), "three numbers, along x, y and z")
+    low, high = _RANGES.get(name, (-np.inf, np.inf))
+    if not values.size and name in (*_RANGES, "readout"):
+        raise usage_error(f"{where}: {name}", "nothing", "at least one value")
+    if values.size and not (low <= values.min() and values.max() <= high):
+        worst = values.min() if values.min() < low else values.max()
+        raise usage_error(f"{where}: {name}", f"{worst:.6g}", f"{low:.6g} to {high:.6g}")
 
 
 def _as_entry(where: str, name: str, array: np.ndarray) -> np.ndarray:
@@ -84,6 +116,7 @@ def _as_entry(where: str, name: str, array: np.ndarray) -> np.ndarray:
         raise usage_error(f"{where}: {name}", array, f"values that {cast.dtype} holds")
     if not np.isfinite(cast).all():
         raise usage_error(f"{where}: {name}", "values that are not finite", "finite values")
+    _check_range(where, name, cast)
     return cast
 
 
@@ -96,7 +129,7 @@ class Npz(Format):
         """Writes a design, atomically; equal designs give equal bytes."""
         write_npz(path, design)
 
-    def read(self, path: Path) -> dict[str, np.ndarray]:
+    def read(self, path: Path) -> dict[str, Any]:
         """Reads a design, trusting nothing in it: no pickle is ever loaded, and unknown names are left out."""
         found = read_npz("design", path, is_key)
         if not {"points", "flips_rad", "coordinates"} & set(found) and not any(n.startswith(PARTS) for n in found):

@@ -19,6 +19,7 @@ SLAB_APODIZATION = 0.5
 SPOILING_RAD = rad_from_deg(117.0)
 _STEP = 20e-6  # pulses and dwell times are chosen on multiples that every raster divides
 _LONGEST_DWELL_S = 20e-6
+ADC_DIVISOR = 4  # pypulseq's `adc_samples_divisor`: scanners decimate readouts in such groups
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,8 +126,17 @@ def readout_steps(design: Mapping[str, Any]) -> tuple[float, float, int]:
     readout = readout_of(design)
     step = (readout[-1] - readout[0]) / max(len(readout) - 1, 1)
     uneven = np.abs(np.diff(readout) - step).max(initial=0)
+    if step < 0 and uneven <= -1e-3 * step:
+        remedy = "The same points in the other order: readout[::-1]."
+        raise usage_error("readout", "samples from + to -", "samples that rise", remedy)
     if len(readout) < 2 or step <= 0 or uneven > 1e-3 * step:
         raise usage_error("readout", "samples that are not evenly spaced", "at least two, rising by equal steps")
+    if len(readout) % ADC_DIVISOR:
+        low = len(readout) // ADC_DIVISOR * ADC_DIVISOR
+        remedy = f"Learn or export with --samples {f'{low} or ' if low else ''}{low + ADC_DIVISOR}."
+        raise usage_error(
+            "samples_per_line", len(readout), f"a multiple of {ADC_DIVISOR}, as scanners decimate", remedy
+        )
     # Single precision in the file: half-open grids are exact again.
     step = 1 / round(1 / step, 4)
     centre = round(-readout[0] / step, 2)

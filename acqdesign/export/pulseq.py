@@ -2,7 +2,7 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from acqdesign.export.pns import passing_slew, predict_pns
 from acqdesign.export.pulseq_read import read_pulseq
 from acqdesign.export.sequence import build_sequence
 from acqdesign.export.settle import make_plan
-from acqdesign.export.straight import need
+from acqdesign.export.straight import SAID, need
 from acqdesign.scene.scanner import SystemLimits
 
 _CELL = 1e-2  # of a k-space cell: what is played lies closer than 1e-3 for matrices up to 300, by the digits
@@ -99,12 +99,24 @@ class Pulseq(Format):
     Args:
         options: what the design doesn't say.
         pns_hardware: a scanner's .asc file for the prediction of nerve stimulation.
+        shape: voxels along x, y and z of a file that is read and doesn't say, or says otherwise.
+        fov_m: likewise its field of view [m].
+        uses: likewise what its pulses are for: e excites, r refocuses, i inverts, s saturates, p prepares; one letter a
+            pulse, repeated over all, so that "e" are gradient echoes and "errrr" trains of four echoes.
     """
 
     ending, about = "seq", 'a Pulseq sequence, ready for a scanner; needs the extra "pulseq"'
 
-    def __init__(self, options: PulseqOptions | None = None, pns_hardware: Any = None):
+    def __init__(
+        self,
+        options: PulseqOptions | None = None,
+        pns_hardware: Any = None,
+        shape: Sequence[int] | None = None,
+        fov_m: Sequence[float] | None = None,
+        uses: str | None = None,
+    ):
         self.options, self.pns_hardware = options or PulseqOptions(), pns_hardware
+        self.shape, self.fov_m, self.uses = shape, fov_m, uses
 
     def write(self, design: Mapping[str, Any], path: Path) -> PulseqReport:
         """Writes a design as a Pulseq file (`.seq`, version 1.5), atomically; equal designs give equal bytes.
@@ -132,6 +144,7 @@ class Pulseq(Format):
             draft = Path(folder) / "design.seq"
             sequence.write(str(draft), create_signature=True)
             played = read_pulseq(draft)
+            played.pop(SAID, None)
             _compare(plan, played)
             data = draft.read_bytes()
         pns = predict_pns(plan, hardware)
@@ -152,5 +165,5 @@ class Pulseq(Format):
             "a published example of a scanner" if hardware is None else "the scanner's model",
         )
 
-    def read(self, path: Path) -> dict[str, np.ndarray]:
-        return read_pulseq(path)
+    def read(self, path: Path) -> dict[str, Any]:
+        return read_pulseq(path, self.shape, self.fov_m, self.uses)

@@ -4,6 +4,7 @@ import hashlib
 import io
 import math
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -15,20 +16,25 @@ from acqdesign.base.untrusted import check_memory, read_text
 
 _MAX_BYTES = 2**28
 _MAX_SHAPE, _MAX_RAMP_S, _MAX_CHAIN = 2**18, 1.0, 64  # samples: 0.26 s of a pulse, 2.6 s of a gradient
-_VERSIONS = ((1, 4), (1, 5))
+_VERSIONS = ((1, 2), (1, 3), (1, 4), (1, 5))
 _SIGNATURE = b"\n[SIGNATURE]"
 _RASTERS = {"BlockDurationRaster": 1e-5, "GradientRasterTime": 1e-5, "RadiofrequencyRasterTime": 1e-6}
-_SECTIONS = {"VERSION", "DEFINITIONS", "BLOCKS", "RF", "GRADIENTS", "TRAP", "ADC", "EXTENSIONS", "SHAPES"}
+_SECTIONS = {"VERSION", "DEFINITIONS", "BLOCKS", "RF", "GRADIENTS", "TRAP", "ADC", "DELAYS", "EXTENSIONS", "SHAPES"}
 _EXTENSIONS = {"LABELSET", "LABELINC", "TRIGGERS", "DELAYS"}
+_TURNS = "ROTATIONS"  # the one extension that moves k-space
 _US, _NS = 1e-6, 1e-9
 # What a column is multiplied by, after the event's number; another for each version where they differ.
 _COLUMNS = {
     "TRAP": (1, _US, _US, _US, _US),  # amplitude, rise, flat, fall, delay
     "EXTENSIONS": (1, 1, 1),  # kind, number, next
+    "DELAYS": (_US,),
+    ("GRADIENTS", 3): (1, 1, _US),  # amplitude, shape, delay
     ("GRADIENTS", 4): (1, 1, 1, _US),  # amplitude, shape, times, delay
     ("GRADIENTS", 5): (1, 1, 1, 1, 1, _US),  # amplitude, first, last, shape, times, delay
+    ("RF", 3): (1, 1, 1, _US, 1, 1),  # amplitude, magnitude, phase, delay, offsets
     ("RF", 4): (1, 1, 1, 1, _US, 1, 1),  # amplitude, magnitude, phase, times, delay, offsets
     ("RF", 5): (1, 1, 1, 1, _US, _US, 1, 1, 1, 1),  # ..., times, centre, delay, offsets
+    ("ADC", 3): (1, _NS, _US, 1, 1),
     ("ADC", 4): (1, _NS, _US, 1, 1),  # samples, dwell, delay, offsets
     ("ADC", 5): (1, _NS, _US, 1, 1, 1, 1, 1),
 }
@@ -39,7 +45,7 @@ class Tables(NamedTuple):
 
     path: Path
     version: int
-    """4 or 5, of Pulseq 1.4 and 1.5."""
+    """Of Pulseq 1.2 to 1.5, the second number."""
     definitions: dict[str, np.ndarray]
     """The numeric ones."""
     durations: np.ndarray
@@ -49,7 +55,7 @@ class Tables(NamedTuple):
     pulses: np.ndarray
     """Rows of the section RF, in SI."""
     uses: np.ndarray
-    """One letter for each pulse; empty in version 1.4."""
+    """One letter for each pulse; empty before version 1.5."""
     trapezoids: np.ndarray
     """Rows of the section TRAP, in SI."""
     shaped: np.ndarray
@@ -59,6 +65,8 @@ class Tables(NamedTuple):
     noise: np.ndarray
     """`(extensions, 2)` what each sets the label NOISE to, NaN for nothing, and what it then adds."""
     shapes: dict[int, np.ndarray]
+    ignored: list[str]
+    """What else stands in the file."""
 
 
 def wrong(path: Path, what: str, expected: str = "a Pulseq file of straight lines", remedy: str = "") -> ValueError:
@@ -67,52 +75,62 @@ def wrong(path: Path, what: str, expected: str = "a Pulseq file of straight line
 
 
 def read_tables(path: Path) -> Tables:
-    """The tables of a Pulseq file that is whole by its own signature.
+    """The tables of a Pulseq file.
 
     Args:
-        path: of the file.
+        path: of the file; a signature that does not fit its content is warned of, a missing one is none's fault.
 
     Raises:
         ValueError: what is wrong with it; some of Python's and NumPy's own do not name the file.
         OSError: it cannot be read.
     """
-    sections = _sections(path)
-    version = _version(path, sections)
+    version, sections, ignored = _sections(path)
     definitions = _definitions(sections.get("DEFINITIONS", b""))
     for name, default in _RASTERS.items():
         raster = definitions.setdefault(name, np.array([default]))
         if raster.shape != (1,) or not 0 < raster[0] <= _MAX_RAMP_S:
             raise wrong(path, f"definition {name} {raster.tolist()}", "one positive time in s")
-    cut = rb"^extension[ \t]+(\w+)[ \t]+(\d{1,9})[ \t\r]*\n"
+    cut = rb"^extension[ \t]+(\w+)[ \t]+(\d{1,9})[ \t]*\n"
     text, *parts = re.split(cut, sections.pop("EXTENSIONS", b""), flags=re.MULTILINE)
     sections["EXTENSIONS"] = text
     labels = {(kind.decode(), int(n)): body for kind, n, body in zip(*(parts[i::3] for i in range(3)), strict=True)}
-    unknown = {kind for kind, _ in labels} - _EXTENSIONS
-    if unknown:
-        raise wrong(path, f"extension {min(unknown)}", "one of " + ", ".join(sorted(_EXTENSIONS)))
+    ignored += [f"extension {kind}" for kind in sorted({kind for kind, _ in labels} - _EXTENSIONS)]
     tables, numbers, uses = {}, {}, np.zeros(0, "U1")
-    for name in ("RF", "TRAP", "GRADIENTS", "ADC", "EXTENSIONS"):
-        scale = np.array(_COLUMNS.get(name) or _COLUMNS[name, version], float)
+    for name in ("RF", "TRAP", "GRADIENTS", "ADC", "DELAYS", "EXTENSIONS"):
+        scale = np.array(_COLUMNS.get(name) or _COLUMNS[name, max(version, 3)], float)
         text = name == "RF" and version == 5
         rows = _table(sections.pop(name, b""), [("n", float, len(scale) + 1), *([("use", "U1")] if text else [])])
         if not np.isfinite(rows["n"]).all():
             raise wrong(path, f"numbers that are not finite in [{name}]")
         numbers[name], tables[name] = _whole(path, name, rows["n"][:, 0]), rows["n"][:, 1:] * scale
         uses = rows["use"].copy() if text else uses
+    if version < 4:  # without shapes of times
+        tables["RF"], tables["GRADIENTS"] = (
+            np.insert(tables[name], at, 0.0, axis=1) for name, at in (("RF", 3), ("GRADIENTS", 2))
+        )
     if tables["TRAP"].size and (tables["TRAP"][:, 1:].min() < 0 or tables["TRAP"][:, 1:4].max() > _MAX_RAMP_S):
         raise wrong(path, "trapezoids with times that are negative or long", f"0 to {_MAX_RAMP_S} s")
-    blocks = _table(sections.pop("BLOCKS", b""), [("n", np.int32, 8)])["n"]
+    blocks = _blocks(sections.pop("BLOCKS", b""), version)
     if not len(blocks) or blocks.min() < 0:
         raise wrong(path, "no blocks, or blocks with negative numbers", "blocks of events")
     gradients = np.concatenate([numbers["TRAP"], numbers["GRADIENTS"]])
     for column, known in enumerate((numbers["RF"], *[gradients] * 3, numbers["ADC"], numbers["EXTENSIONS"]), 2):
         blocks[:, column] = _rows(path, known, blocks[:, column])
-    noise = _noise(path, numbers["EXTENSIONS"], tables["EXTENSIONS"], labels)
+    noise, turns = _labels(path, numbers["EXTENSIONS"], tables["EXTENSIONS"], labels)
+    if np.append(turns, False)[blocks[:, 7]].any():
+        remedy = "Write it with its gradients rotated: in pypulseq by `rotate`."
+        raise wrong(path, f"blocks with the extension {_TURNS}", "gradients along x, y and z as they are", remedy)
+    shapes = _shapes(path, sections.get("SHAPES", b""), packed=version < 4)
+    if version < 4:
+        delays = np.append(tables["DELAYS"][:, 0], 0.0)[_rows(path, numbers["DELAYS"], blocks[:, 1])]
+        durations = np.maximum(delays, _longest(tables, shapes, definitions, blocks[:, 2:]))
+    else:
+        durations = blocks[:, 1] * definitions["BlockDurationRaster"]
     return Tables(
         path,
         version,
         definitions,
-        blocks[:, 1] * definitions["BlockDurationRaster"],
+        durations,
         blocks[:, 2:],
         tables["RF"],
         uses,
@@ -120,36 +138,53 @@ def read_tables(path: Path) -> Tables:
         tables["GRADIENTS"],
         tables["ADC"],
         noise,
-        _shapes(path, sections.get("SHAPES", b"")),
+        shapes,
+        ignored,
     )
 
 
-def _sections(path: Path) -> dict[str, bytes]:
-    """The sections before the signature, which must fit."""
+def _sections(path: Path) -> tuple[int, dict[str, bytes], list[str]]:
+    """The version, the sections before the signature, and names of those that are none of Pulseq's."""
     data = read_text("seq", path, _MAX_BYTES)
-    if not data.isascii():
-        at = next(n for n, byte in enumerate(data) if byte > 127)
-        raise wrong(path, f"byte {at} is not ASCII", "a Pulseq file, which is text")
+    whole = data
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     if not re.search(rb"^\[VERSION\]", data, re.MULTILINE):
         raise wrong(path, "no section [VERSION]", "a Pulseq file")
     end = data.rfind(_SIGNATURE)
-    signed = re.search(rb"^Hash[ \t]+(\w+)", data[end:], re.MULTILINE) if end >= 0 else None
-    if signed is None:
-        remedy = "It is truncated, or was written without one."
-        raise wrong(path, "no signature at its end", "a signed Pulseq file", remedy)
-    digest = hashlib.md5(memoryview(data)[:end], usedforsecurity=False).hexdigest()
-    if digest.encode() != signed.group(1):
-        raise wrong(path, "content that its signature does not fit", "an unchanged file", "Export it again.")
-    heads = list(re.compile(rb"^\[([^\]\n]*)\].*\n?", re.MULTILINE).finditer(data, 0, end + 1))
-    ends = [head.start() for head in heads[1:]] + [end + 1]
+    heads = list(
+        re.compile(rb"^\[([^\]\n]*)\].*\n?", re.MULTILINE).finditer(data, 0, end + 1 if end >= 0 else len(data))
+    )
+    ends = [head.start() for head in heads[1:]] + [end + 1 if end >= 0 else len(data)]
     found: dict[str, bytes] = {}
+    ignored = []
     for head, stop in zip(heads, ends, strict=True):
-        name = head.group(1).decode()
-        if name not in _SECTIONS or name in found:
-            known = "once each of " + ", ".join(sorted(_SECTIONS))
-            raise wrong(path, f"section [{name[:40]}]", known)
+        name = head.group(1).decode(errors="replace")
+        if name in found:
+            raise wrong(path, f"two sections [{name[:40]}]", "each once")
         found[name] = data[head.end() : stop]
-    return found
+        if name not in _SECTIONS:
+            ignored.append(f"section [{name[:40]}]")
+    version = _version(path, found)
+    if end >= 0:
+        _check_signature(path, data, end, whole)
+    return version, found, ignored
+
+
+def _check_signature(path: Path, data: bytes, end: int, whole: bytes) -> None:
+    """Warns of a signature that does not fit the text before it, with either kind of line ends."""
+    signed = re.search(rb"^Hash[ \t]+(\w+)", data[end:], re.MULTILINE)
+    contents = (
+        memoryview(data)[:end],
+        memoryview(data)[: end + 1],
+        memoryview(whole)[: whole.rfind(b"\r\n[SIGNATURE]")],
+    )
+    digests = (hashlib.md5(content, usedforsecurity=False).hexdigest().encode() for content in contents)
+    if signed is None or signed.group(1).lower() not in digests:
+        warnings.warn(
+            f"{path}: its signature does not fit its content: it was changed after it was written, or is not whole.",
+            stacklevel=2,
+        )
 
 
 def _version(path: Path, sections: Mapping[str, bytes]) -> int:
@@ -161,14 +196,46 @@ def _version(path: Path, sections: Mapping[str, bytes]) -> int:
         found[name] = int(number.group(1))
     version = found["major"], found["minor"]
     if version not in _VERSIONS:
-        known = " or ".join(f"{major}.{minor}" for major, minor in _VERSIONS)
-        raise wrong(path, f"version {version[0]}.{version[1]}", f"version {known}")
+        known = ", ".join(f"{major}.{minor}" for major, minor in _VERSIONS)
+        raise wrong(
+            path, f"version {version[0]}.{version[1]}", f"version {known}", "Convert it with a current toolbox."
+        )
     return version[1]
+
+
+def _blocks(text: bytes, version: int) -> np.ndarray:
+    """Rows of number, duration or delay, and six events; 1.2 has none of extensions."""
+    first = re.search(rb"^[ \t]*[^#\s].*", text, re.MULTILINE)
+    short = version < 4 and first is not None and len(first.group().split()) == 7
+    blocks = _table(text, [("n", np.int32, 7 if short else 8)])["n"]
+    return np.pad(blocks, ((0, 0), (0, 1))) if short else blocks
+
+
+def _longest(
+    tables: Mapping[str, np.ndarray],
+    shapes: Mapping[int, np.ndarray],
+    definitions: Mapping[str, np.ndarray],
+    events: np.ndarray,
+) -> np.ndarray:
+    """How long the longest event of each block lasts [s]: what versions before 1.4 leave to those who read."""
+
+    def shaped(numbers: np.ndarray, raster: str) -> np.ndarray:
+        counts = np.array([len(shapes.get(int(n), ())) for n in numbers], float)
+        return counts * definitions[raster][0]
+
+    pulse, trap, shape, adc = (tables[name] for name in ("RF", "TRAP", "GRADIENTS", "ADC"))
+    gradient = np.concatenate([trap[:, 1:].sum(1), shape[:, 3] + shaped(shape[:, 1], "GradientRasterTime")])
+    lasts = (
+        pulse[:, 4] + shaped(pulse[:, 1], "RadiofrequencyRasterTime"),
+        *[gradient] * 3,
+        adc[:, 0] * adc[:, 1] + adc[:, 2],
+    )
+    return np.max([np.append(last, 0.0)[events[:, n]] for n, last in enumerate(lasts)], axis=0)
 
 
 def _definitions(text: bytes) -> dict[str, np.ndarray]:
     found = {}
-    for line in text.decode().splitlines():
+    for line in text.decode(errors="replace").splitlines():
         name, *words = line.split() or [""]
         try:
             found[name] = np.array(words, float)
@@ -203,10 +270,12 @@ def _rows(path: Path, known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return order[at]
 
 
-def _noise(path: Path, known: np.ndarray, table: np.ndarray, labels: Mapping[tuple[str, int], bytes]) -> np.ndarray:
-    """What each extension, with those it goes on to, does to the label NOISE."""
+def _labels(
+    path: Path, known: np.ndarray, table: np.ndarray, labels: Mapping[tuple[str, int], bytes]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What each extension, with those it goes on to, does to the label NOISE, and whether it rotates gradients."""
     value = np.zeros(len(table))
-    does = np.zeros(len(table), "U8")
+    does = np.zeros(len(table), "U9")
     for (kind, number), body in labels.items():
         if kind.startswith("LABEL"):
             rows = [line.split() for line in body.splitlines() if line.strip() and not line.startswith(b"#")]
@@ -214,25 +283,30 @@ def _noise(path: Path, known: np.ndarray, table: np.ndarray, labels: Mapping[tup
             mine = (table[:, 0] == number) & np.isin(table[:, 1], list(acts))
             does[mine] = kind
             value[mine] = [acts[int(n)] for n in table[mine, 1]]
+        elif kind == _TURNS:
+            does[table[:, 0] == number] = kind
     following = _rows(path, known, table[:, 2].astype(np.int64))
     here = np.arange(len(table))
     found = np.stack([np.full(len(table), math.nan), np.zeros(len(table))], -1)
+    turns = np.zeros(len(table), bool)
     for _ in range(_MAX_CHAIN):
         live = np.flatnonzero(here >= 0)
         if not live.size:
-            return found
-        sets, adds = (live[does[here[live]] == name] for name in ("LABELSET", "LABELINC"))
+            return found, turns
+        sets, adds, rotates = (live[does[here[live]] == name] for name in ("LABELSET", "LABELINC", _TURNS))
         found[sets, 0], found[sets, 1] = value[here[sets]], 0.0
         found[adds, 1] += value[here[adds]]
+        turns[rotates] = True
         here[live] = following[here[live]]
     raise wrong(path, f"more than {_MAX_CHAIN} extensions in a row, perhaps in a circle", "fewer")
 
 
-def _shapes(path: Path, text: bytes) -> dict[int, np.ndarray]:
-    """The shapes, unpacked."""
+def _shapes(path: Path, text: bytes, packed: bool) -> dict[int, np.ndarray]:
+    """The shapes, unpacked; `packed` ones even where they are no shorter for it, as before version 1.4."""
     text = re.sub(rb"^#.*", b"", text, flags=re.MULTILINE)
-    parts = re.split(rb"^shape_id[ \t]+", text, flags=re.MULTILINE)[1:]
-    heads = [re.match(rb"(\d{1,9})\s+num_samples[ \t]+(\S+)[ \t\r]*\n", part) for part in parts]
+    parts = re.split(rb"^shape_id[ \t]+", text, flags=re.MULTILINE | re.IGNORECASE)[1:]
+    head_of = re.compile(rb"(\d{1,9})\s+num_(?:samples|uncompressed)[ \t]+(\S+)[ \t]*\n", re.IGNORECASE)
+    heads = [head_of.match(part) for part in parts]
     if any(head is None for head in heads):
         raise wrong(path, "a shape without its number and num_samples", "a consistent Pulseq file")
     counts = [head.group(2).decode() for head in heads if head]
@@ -242,8 +316,8 @@ def _shapes(path: Path, text: bytes) -> dict[int, np.ndarray]:
     found = {}
     for part, head, count in zip(parts, heads, counts, strict=True):
         assert head is not None
-        packed = np.array(part[head.end() :].split(), float)
-        shape = _unpacked(packed, int(count))
+        held = np.array(part[head.end() :].split(), float)
+        shape = held if len(held) == int(count) and not packed else _unpacked(held, int(count))
         if len(shape) != int(count) or not np.isfinite(shape).all():
             raise wrong(path, f"shape {head.group(1).decode()}, which does not unpack to {count} finite samples")
         found[int(head.group(1))] = shape
@@ -252,8 +326,6 @@ def _shapes(path: Path, text: bytes) -> dict[int, np.ndarray]:
 
 def _unpacked(packed: np.ndarray, count: int) -> np.ndarray:
     """Run lengths of differences undone: two equal ones are followed by how many more there are."""
-    if len(packed) == count:
-        return packed
     pieces, at, left = list[np.ndarray](), 0, count
     for pair in np.flatnonzero(packed[1:] == packed[:-1]).tolist():
         if pair < at:  # within the last run

@@ -10,7 +10,7 @@ from acqdesign.base.checks import usage_error
 from acqdesign.base.files import atomic_write
 from acqdesign.base.units import GAMMA_HZ_PER_T, cycles_from_per_m, per_m_from_cycles
 from acqdesign.export.formats import Format
-from acqdesign.export.straight import MAX_BYTES, need, straight_lines, trajectory
+from acqdesign.export.straight import MAX_BYTES, SAID, need, straight_lines, trajectory
 from acqdesign.scene.scanner import SYSTEMS, SystemLimits
 
 RASTER_S = 10e-6  # the format's: one gradient, one step between samples
@@ -82,14 +82,14 @@ class Sparkling(Format):
         with atomic_write(path) as file:
             file.write(data.tobytes())
 
-    def read(self, path: Path) -> dict[str, np.ndarray]:
+    def read(self, path: Path) -> dict[str, Any]:
         """Reads the straight lines of a SPARKLING gradient file.
 
         Returns:
             Points [cycles/voxel], readout, shape and field of view, by the names of `design.npz`.
         """
         size = path.stat().st_size
-        if size > MAX_BYTES or size % 4 or size < 4 * 25:
+        if not path.is_file() or size > MAX_BYTES or size % 4 or size < 4 * 25:
             raise usage_error(
                 "bin", f"{path}: {size} bytes", f"a multiple of 4 from 100 to {MAX_BYTES}, as float32 values take"
             )
@@ -121,4 +121,5 @@ class Sparkling(Format):
         k = np.concatenate([start, start + np.cumsum(steps, 1) * gamma * RASTER_S], 1)
         k = k[:, skips[0] : count + 1 - skips[1]]
         samples = np.stack([cycles_from_per_m(k[..., i], float(fov[i] / shape[i])) for i in range(3)], -1)
-        return straight_lines("bin", str(path), samples) | {"shape": shape.astype(int), "fov_m": fov}
+        design = straight_lines("bin", str(path), samples, shape.astype(int), fov)
+        return design | {SAID: f"version {version:.2g}; {design[SAID]}"}

@@ -1,5 +1,7 @@
-"""Designs as trajectories of straight lines along x, and trajectories back to designs."""
+"""Designs as trajectories of straight lines, and trajectories back to designs; the units of both."""
 
+import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +10,10 @@ import numpy as np
 from acqdesign.base.checks import check_count, usage_error
 
 MAX_BYTES = 2**30
+MAX_LINE, MAX_SAMPLES, MAX_MATRIX = 2**20, 2**27, 2**15  # of a line, of all lines, and voxels along an axis
 STRAIGHT = 1e-4  # cycles/voxel that samples of a line may leave it
+SAID = "said"  # the name under which a format's `read` may say, beside its arrays, what it understood
+_FILLED, _FEW, _MAX_FOV_M = 0.6, 16, 3.0  # of ±0.5, and lines whose extent says nothing yet
 
 
 def need(design: Mapping[str, Any], *names: str) -> None:
@@ -44,7 +49,7 @@ def with_samples(design: Mapping[str, Any], samples: int) -> dict[str, Any]:
         design: arrays by the names of `design.npz`.
         samples: of a line; a design of one plane gets as many voxels along x, each as thick as the plane.
     """
-    check_count("samples", samples)
+    check_count("samples", samples, maximum=MAX_LINE)
     if design.get("points") is None and design.get("coordinates") is not None:
         raise usage_error("samples", f"{samples} for readouts with samples of their own", "straight lines")
     shape, fov = design.get("shape"), design.get("fov_m")
@@ -67,6 +72,10 @@ def trajectory(design: Mapping[str, Any]) -> np.ndarray:
         return _in_space(np.asarray(other, float), design)
     need(design, "points")
     points, readout = np.asarray(design["points"], float), readout_of(design)
+    if len(points) * len(readout) > MAX_SAMPLES:
+        raise usage_error(
+            "samples_per_line", f"{len(readout)} for {len(points)} lines", f"at most {MAX_SAMPLES} in all"
+        )
     out = np.empty((len(points), len(readout), 3))
     out[..., 0], out[..., 1:] = readout, points[:, None]
     return out
@@ -86,30 +95,129 @@ def _in_space(samples: np.ndarray, design: Mapping[str, Any]) -> np.ndarray:
     return out
 
 
-def straight_lines(name: str, where: str, samples: np.ndarray) -> dict[str, np.ndarray]:
-    """The lines of a trajectory, as a design.
+def straight_lines(
+    name: str, where: str, samples: np.ndarray, shape: np.ndarray, fov_m: np.ndarray | None = None
+) -> dict[str, Any]:
+    """The lines of a trajectory along x, y or z, as a design: the readout's axis comes first, the others follow.
 
     Args:
         name: of the format, for errors.
         where: the file, for errors.
         samples: `(lines, samples, 3)` in cycles per voxel.
+        shape: voxels along x, y and z.
+        fov_m: likewise, if it is known.
 
     Returns:
-        Points, readout and their like, by the names of `design.npz`, in float64.
+        Points, readout, shape and field of view by the names of `design.npz`, in float64, and what was understood.
 
     Raises:
-        ValueError: samples that are not finite, or not on straight lines along x with one readout.
+        UsageError: samples that are not finite, or not on straight lines along one axis with one readout.
     """
     if samples.ndim != 3 or samples.shape[-1] != 3 or not samples.size:
         raise usage_error(name, f"{where}: a trajectory of shape {samples.shape}", "(lines, samples, 3)")
     if not np.isfinite(samples).all():
         raise usage_error(name, f"{where}: positions that are not finite", "finite ones")
+    order, said = axes_from(np.ptp(samples, axis=1).max(0))
+    samples = samples[..., order]
     readout, points = samples[..., 0].mean(0), samples[..., 1:].mean(1)
     spread = max(np.abs(samples[..., 0] - readout).max(), np.abs(samples[..., 1:] - points[:, None]).max())
     if spread > STRAIGHT:
-        raise usage_error(
-            name,
-            f"{where}: lines that leave straight ones along x by {spread:.2g} cycles/voxel",
-            "straight lines along x with one readout",
-        )
-    return {"points": points, "samples_per_line": np.array(len(readout)), "readout": readout}
+        got = f"{where}: lines that leave straight ones along {'xyz'[order[0]]} by {spread:.2g} cycles/voxel"
+        raise usage_error(name, got, "straight lines along x, y or z with one readout")
+    design = {"points": points, "samples_per_line": np.array(len(readout)), "readout": readout, "shape": shape[order]}
+    return design | ({} if fov_m is None else {"fov_m": fov_m[order]}) | {SAID: said + falling(readout)}
+
+
+def axes_from(extent: np.ndarray) -> tuple[list[int], str]:
+    """Axes in the order of a design, whose readout is along the first: that of the largest extent; and a word on it."""
+    first = int(np.argmax(extent))
+    order = [first, *(axis for axis in range(3) if axis != first)]
+    names = ["xyz"[axis] for axis in order]
+    return order, "readout along " + (f"{names[0]} (axes {', '.join(names)})" if first else "x")
+
+
+def falling(readout: np.ndarray) -> str:
+    """A word on a readout from + to -."""
+    return ", from + to -" if readout[-1] < readout[0] else ""
+
+
+def check_units(where: str, design: Mapping[str, np.ndarray]) -> None:
+    """Raises where positions lie over a cell beyond ±0.5 cycles/voxel or a field of view can't be in metres.
+
+    Warns of positions of many lines that fill under 60 % of ±0.5.
+
+    Args:
+        where: what gave the design, for errors.
+        design: arrays by the names of `design.npz`.
+
+    Raises:
+        UsageError: the range that came, the unit that it looks like, and the conversion.
+    """
+    shape, fov = design.get("shape"), design.get("fov_m")
+    if fov is not None:
+        check_fov(where, fov)
+    known = shape is not None and len(shape) == 3
+    along = {"readout": [0], "points": [1, 2]}
+    if known and "coordinates" in design:
+        columns = design["coordinates"].shape[-1]
+        longer = [axis for axis in range(3) if shape[axis] > 1]  # type: ignore[index]
+        along["coordinates"] = longer if columns == len(longer) else list(range(columns))
+    for name in ("readout", "points", "coordinates"):
+        if name not in design or not design[name].size:
+            continue
+        found = design[name].reshape(-1, 1) if name == "readout" else design[name].reshape(-1, design[name].shape[-1])
+        largest = np.abs(found).max(0).astype(float)
+        voxels = np.array(shape)[along[name]].astype(float) if known and name in along else np.zeros(len(largest))
+        limit = 0.5 + 1 / np.maximum(voxels, 8)
+        worst = int(np.argmax(largest - limit))
+        if largest[worst] > limit[worst]:
+            low, high = float(found[:, worst].min()), float(found[:, worst].max())
+            of = "" if name == "readout" else f" in column {worst}"
+            got = f"positions from {low:.4g} to {high:.4g}{of}"
+            lengths = np.array(fov)[along[name]] if known and name in along and fov is not None else None
+            expected = "cycles/voxel, -0.5 to 0.5"
+            raise usage_error(f"{where}: {name}", got, expected, _unit(name, largest, voxels, lengths))
+        few = len(found) < (4 if name == "readout" else _FEW)
+        if not few and ((largest > 1e-6) & (largest < 0.5 * _FILLED)).any():
+            reached = ", ".join(f"±{value:.3g}" for value in largest)
+            warnings.warn(
+                f"{where}: {name} reach only {reached} of ±0.5 cycles/voxel: a coarser image than the matrix has, or "
+                "positions in another unit, such as 1/mm.",
+                stacklevel=3,
+            )
+
+
+def check_fov(where: str, fov_m: np.ndarray) -> None:
+    """Raises where a field of view is over 3 m, with the unit that it looks like."""
+    if np.max(fov_m) > _MAX_FOV_M:
+        unit, scale = ("mm", 1e3) if np.max(fov_m) > 60 else ("cm", 1e2)
+        metres = ", ".join(f"{value / scale:.6g}" for value in fov_m)
+        expected = f"metres, at most {_MAX_FOV_M:g}"
+        raise usage_error(f"{where}: fov_m", np.asarray(fov_m).tolist(), expected, f"It looks like {unit}: ({metres}).")
+
+
+def _unit(name: str, largest: np.ndarray, voxels: np.ndarray, fov_m: np.ndarray | None) -> str:
+    """The unit that the largest positions along the axes look like, and the conversion to type."""
+    known = voxels.min() > 0
+    matrix = np.array2string(voxels.astype(int), separator=", ") if known else "[voxels along each axis]"
+    candidates = {f"radians: {name} / (2 * np.pi)": np.full(len(largest), math.pi)}
+    if known:
+        candidates[f"cycles per field of view: {name} / np.array({matrix})"] = 0.5 * voxels
+    if known and fov_m is not None:
+        size = fov_m / voxels
+        text = np.array2string(size, separator=", ", precision=6)
+        candidates[f"1/m: {name} * np.array({text})"] = 0.5 / size
+        candidates[f"1/mm: {name} * 1e3 * np.array({text})"] = 0.5e-3 / size
+        candidates[f"rad/m: {name} / (2 * np.pi) * np.array({text})"] = math.pi / size
+    # The axis on which a candidate fits best speaks for it: others may not be filled.
+    fit = {text: float(np.abs(np.log(np.maximum(largest, 1e-9) / full)).min()) for text, full in candidates.items()}
+    best = min(fit, key=fit.__getitem__)
+    if fit[best] < 0.25:
+        return f"They look like {best}."
+    if not known and (np.abs(2 * largest - np.round(2 * largest)) < 1e-3).all():
+        return f"They look like cycles per field of view: {name} / np.array({matrix})."
+    if fov_m is None and largest.max() > 30:
+        return f"They look like 1/m: {name} * np.array([voxel lengths in m])."
+    if fov_m is None and largest.max() < 2:
+        return f"They look like 1/mm: {name} * np.array([voxel lengths in mm])."
+    return "Convert them: cycles per field of view / matrix, radians / (2 * np.pi), 1/m * voxel length in m."

@@ -126,8 +126,9 @@ def test_bart_trajectory_is_in_cycles_per_field_of_view(tmp_path):
     ("text", "message"),
     [
         ("# Dimensions\n3 32 11\n", r"\d+ bytes, expected 8448 for the dimensions in design.hdr"),
-        ("# Dimensions\n2 32 12\n", r"dimensions \[2, 32, 12\]"),
-        ("# Dimensions\n3 32 12 4\n", "dimensions"),
+        ("# Dimensions\n4 32 9\n", r"dimensions \[4, 32, 9\], of other values than 0 and 1"),
+        ("# Dimensions\n3 32 12 4\n", "expected 36864 for the dimensions"),
+        ("# Dimensions\n3 32 -12\n", "up to 16 positive ones"),
         ("# Dimensions\n3 99999 99999\n", "at most"),
         ("# Dimensions\nthree\n", "no sizes after"),
         ("nothing", "no sizes after"),
