@@ -4,6 +4,7 @@ The mesh in use is JAX's own (`jax.set_mesh`). Its axes have names with a meanin
 type says over which of them it varies, so a sum over local coils knows by itself whether it is the whole sum.
 """
 
+import functools
 import math
 import sys
 from collections.abc import Callable, Collection, Mapping
@@ -75,9 +76,8 @@ def across(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Calla
     known = set(mesh.axis_names) & set(AXES) - set(mesh.manual_axes)
     if not known:
         return function
-    ins, outs = jax.tree.map(
-        lambda spec: _among(known, spec), (in_specs, out_specs), is_leaf=lambda leaf: isinstance(leaf, PartitionSpec)
-    )
+    is_spec = lambda leaf: isinstance(leaf, PartitionSpec)  # noqa: E731
+    ins, outs = jax.tree.map(functools.partial(_among, known), (in_specs, out_specs), is_leaf=is_spec)
     return jax.shard_map(function, in_specs=ins, out_specs=outs)
 
 
@@ -85,7 +85,7 @@ def _among(axes: Collection[str], spec: PartitionSpec) -> PartitionSpec:
     return PartitionSpec(*(axis if axis in axes else None for axis in spec))
 
 
-REASONS = ("", "settled", "time", "SIGINT", "SIGTERM")
+REASONS = ("", "time", "SIGINT", "SIGTERM")
 """Why a fit stops before its last step, in the order in which one process's reason wins over another's."""
 
 

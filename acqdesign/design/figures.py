@@ -1,6 +1,5 @@
 """The figures of a run: which there are follows from the halves that the problem has."""
 
-import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,19 +23,15 @@ if TYPE_CHECKING:
 MAP_POINTS, MAP_B1 = 18, (0.8, 1.0, 1.2)
 
 
-@functools.singledispatch
-def draw_trajectory(trajectory: Trajectory, start: Trajectory, echo: Array | None) -> Figure:
+def draw_trajectory(trajectory: Trajectory, start: Any, echo: Array | None) -> Figure:
     """A trajectory over the one it started from; a part may draw itself on axes with a method `draw`."""
+    if isinstance(trajectory, Lines):
+        return plot.plot_lines(trajectory.points, start=start.points, learned=trajectory.moves, echo=echo)
     if hasattr(trajectory, "draw"):
         figure = plot.new_figure(5.6, 5.2)
         trajectory.draw(figure.subplots())
         return figure
     return plot.plot_readouts(trajectory.coordinates(), start=start.coordinates())
-
-
-@draw_trajectory.register
-def _(trajectory: Lines, start: Lines, echo: Array | None) -> Figure:
-    return plot.plot_lines(trajectory.points, start=start.points, learned=trajectory.moves, echo=echo)
 
 
 def draw(found: "Found") -> dict[str, Figure]:
@@ -69,13 +64,11 @@ def _echo(problem: Problem) -> Array | None:
 def _of_images(found: "Found") -> dict[str, Figure]:
     problem, images = found.problem, found.images
     truth = problem.scan().target[0]
-    order = ["start", "learned", *found.beside]
-    shown = {name: images[name] for name in order}
+    shown = {name: images[name] for name in ("start", "learned", *found.beside)}
     captions = {name: f"NRMSE {float(nrmse(jnp.asarray(image), truth)):.3f}" for name, image in shown.items()}
     # Density compensation shows how k-space is covered; with a sequence the reconstruction undoes its weighting.
-    by = DensityAdjoint() if problem.sequence is None else None
+    judged = problem.judged_by(reconstruction=DensityAdjoint() if problem.sequence is None else None)
     respond = eqx.filter_jit(lambda problem, design: problem.scan(design).point_spread)
-    judged = problem.judged_by(reconstruction=by)
     after, before = (respond(judged, design) for design in (found.design, found.start))
     halves = [resolve(design.trajectory) for design in (found.design, found.origin)]
     return {

@@ -163,17 +163,9 @@ class Acquisition(Encoding):
     power: Scalar
     rows: Any = eqx.field(static=True)
 
-    @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        return self.encoding.shape
-
-    @property
-    def samples(self) -> tuple[int, ...]:  # type: ignore[override]
-        return self.encoding.samples
-
-    @property
-    def oversampling(self) -> float:
-        return self.encoding.oversampling
+    shape = property(lambda self: self.encoding.shape)  # type: ignore[assignment]
+    samples = property(lambda self: self.encoding.samples)  # type: ignore[assignment]
+    oversampling = property(lambda self: self.encoding.oversampling)  # type: ignore[assignment]
 
     def forward(self, image: Image) -> Samples:
         """Expected samples of a target image."""

@@ -178,9 +178,8 @@ def _check_targets(targets: tuple[str, ...]) -> None:
 def main_lobe(psf: Image) -> dict[str, Scalar]:
     """Width and side lobes of a point spread function `(ny, nz)` about its middle; see `width` and `side_lobes`."""
     energy = jnp.abs(psf) ** 2
-    distance = [jnp.abs(jnp.arange(n) - n // 2) for n in energy.shape]
-    from_peak = jnp.maximum(distance[0][:, None], distance[1][None, :])
-    square = (distance[0][:, None] ** 2 + distance[1][None, :] ** 2).astype(energy.dtype)
+    down, across = jnp.meshgrid(*(jnp.abs(jnp.arange(n) - n // 2) for n in energy.shape), indexing="ij")
+    from_peak, square = jnp.maximum(down, across), (down**2 + across**2).astype(energy.dtype)
     lobe = jnp.where(from_peak <= 2, energy, 0)
     inside = jnp.sum(jnp.where(from_peak <= 1, energy, 0))
     width = jnp.sqrt(jnp.sum(square * lobe) / jnp.sum(lobe))

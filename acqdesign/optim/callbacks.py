@@ -50,7 +50,7 @@ class Progress(Callback):
 
 
 class Snapshots(Callback):
-    """Copies of the parameters after `every` so many steps, the first and the last always among them."""
+    """Copies of the parameters every `every` steps, the first and the last always among them."""
 
     def __init__(self, every: int):
         self.every = check_count("every", every)
@@ -211,7 +211,7 @@ class TimeLimit(Callback):
 
 
 class Between(Callback):
-    """`change(step, params, optimizer_state) -> (params, optimizer_state)` on the host after `every` so many steps."""
+    """`change(step, params, optimizer_state) -> (params, optimizer_state)` on the host every `every` steps."""
 
     def __init__(self, change: Callable[[int, PyTree, PyTree], tuple[PyTree, PyTree]], every: int):
         self.change, self.every = change, check_count("every", every)

@@ -31,13 +31,8 @@ _SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
     "cosine": optax.cosine_decay_schedule,
     "exponential": lambda lr, steps: optax.exponential_decay(lr, steps, decay_rate=0.01),
     "linear": lambda lr, steps: optax.linear_schedule(lr, 0.0, steps),
-    "warmup-cosine": lambda lr, steps: optax.warmup_cosine_decay_schedule(
-        # Over one step more than the warm-up at least: the cosine part may not be empty.
-        0.0,
-        lr,
-        max(1, steps // 10),
-        max(steps, 1 + max(1, steps // 10)),
-    ),
+    # The cosine part may not be empty: over two steps at least.
+    "warmup-cosine": lambda lr, steps: optax.warmup_cosine_decay_schedule(0, lr, max(1, steps // 10), max(2, steps)),
 }
 
 SCHEDULES = tuple(_SCHEDULES)

@@ -18,28 +18,12 @@ from acqdesign.optim import (
     Snapshots,
     StopOnSignal,
     TimeLimit,
-    fit,
     load_checkpoint,
 )
 
-KEY = jax.random.key(7)
+from ._fits import bowl, run, start
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-def bowl(params, key):
-    """A quadratic with its least value at 0, 1, 2, …, and noise that depends on the step's key."""
-    square = jnp.sum((params["x"] - jnp.arange(params["x"].size)) ** 2)
-    noise = 1e-3 * jax.random.normal(key, dtype=square.dtype) * jnp.sum(params["x"])
-    return square + noise, {"square": square}
-
-
-def start(shape=(5,)):
-    return {"x": jnp.ones(shape)}
-
-
-def run(loss=bowl, params=None, **options):
-    settings = {"optimizer": optax.adam(0.05), "steps": 30, "key": KEY} | options
-    return fit(loss, start() if params is None else params, **settings)
 
 
 def root(params, key):

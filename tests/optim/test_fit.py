@@ -9,27 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from acqdesign.optim import Box, Checkpoints, Limits, NonFiniteError, Snapshots, fit, make_optimizer, project_onto
+from acqdesign.optim import Box, Checkpoints, Limits, NonFiniteError, Snapshots, make_optimizer, project_onto
 
-KEY = jax.random.key(7)
+from ._fits import KEY, bowl, run, start
+
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
-
-
-def bowl(params, key):
-    """A quadratic with its least value at 0, 1, 2, …, and noise that depends on the step's key."""
-    misfit = params["x"] - jnp.arange(params["x"].size)
-    square = jnp.sum(misfit**2)
-    noise = 1e-3 * jax.random.normal(key, dtype=square.dtype) * jnp.sum(params["x"])
-    return square + noise, {"square": square}
-
-
-def start(dtype=np.float64, shape=(5,)):
-    return {"x": jnp.ones(shape, dtype)}
-
-
-def run(loss=bowl, params=None, **options):
-    settings = {"optimizer": optax.adam(0.05), "steps": 30, "key": KEY} | options
-    return fit(loss, start() if params is None else params, **settings)
 
 
 @both_dtypes

@@ -5,22 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acqdesign.optim import OPTIMIZERS, SCHEDULES, Limits, fit, make_optimizer, make_schedule
+from acqdesign.optim import OPTIMIZERS, SCHEDULES, Limits, make_optimizer, make_schedule
 
-KEY = jax.random.key(7)
-
-
-def bowl(params, key):
-    """A quadratic with its least value at 0, 1, 2, …, and noise that depends on the step's key."""
-    square = jnp.sum((params["x"] - jnp.arange(params["x"].size)) ** 2)
-    return square + 1e-3 * jax.random.normal(key, dtype=square.dtype) * jnp.sum(params["x"]), {}
+from ._fits import run, start
 
 
 @pytest.mark.parametrize("name", sorted(set(OPTIMIZERS) - {"lbfgs"}))
 def test_every_optimizer_descends(name):
     rate = {"lion": 0.02, "sgd": 0.05, "momentum": 0.02}.get(name, 0.05)
     tool = make_optimizer(name, rate, steps=120)
-    result = fit(bowl, {"x": jnp.ones(5, np.float32)}, optimizer=tool, steps=120, key=KEY)
+    result = run(params=start(np.float32), optimizer=tool, steps=120)
     assert result.final_loss < 0.5 * result.initial_loss
 
 
@@ -34,7 +28,7 @@ def test_schedules_peak_at_lr_and_end_where_they_say(name):
 
 def test_clipping_bounds_the_step():
     tool = make_optimizer("sgd", 1.0, steps=1, clip=0.1)
-    result = fit(bowl, {"x": jnp.ones(5)}, optimizer=tool, steps=1, key=KEY)
+    result = run(optimizer=tool, steps=1)
     np.testing.assert_allclose(np.linalg.norm(result.params["x"] - 1.0), 0.1, rtol=1e-6)
 
 
@@ -79,14 +73,8 @@ def test_lbfgs_reaches_the_constrained_minimum(limits, dtype):
         return limits.project(x - 0.01 * matrix @ (x - target)), None
 
     exact = jax.lax.scan(descend, limits.project(jnp.ones(12)), length=4000)[0]
-    result = fit(
-        loss,
-        {"x": jnp.ones(12, dtype)},
-        optimizer=make_optimizer("lbfgs", steps=120),
-        project=lambda p: {"x": limits.project(p["x"])},
-        steps=120,
-        key=KEY,
-    )
+    tool, project = make_optimizer("lbfgs", steps=120), lambda p: {"x": limits.project(p["x"])}
+    result = run(loss, start(dtype, (12,)), optimizer=tool, project=project, steps=120)
     best = 0.5 * (exact - target) @ matrix @ (exact - target)
     assert result.final_loss - best <= (1e-4 if dtype == np.float32 else 1e-6) * best
     assert (np.diff(result.history["loss"]) <= 1e-6 * result.history["loss"][1:]).all()
