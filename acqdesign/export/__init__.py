@@ -51,7 +51,10 @@ def read_design(
     """
     file = design_file(path)
     form = by or format_of(file, FORMATS, reads)
-    where, found = f"{type(form).__name__}.read of {file}", form.read(file)
+    where = f"{type(form).__name__}.read of {file}"
+    if file.exists() and not file.is_file():
+        raise usage_error(where, "a device, pipe or folder", "a regular file")
+    found = form.read(file)
     if not isinstance(found, Mapping) or not found:
         raise usage_error(where, found, "a mapping from names of design.npz to arrays")
     said = found.get(SAID, "")

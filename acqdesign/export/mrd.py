@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -153,6 +154,20 @@ def _dataset(package: Any, path: Path, file: Any) -> Any:
     return groups[0]
 
 
+def _complete(text: bytes) -> bytes:
+    """An XML header with what the package ismrmrd demands of each encoding and other programs leave out."""
+    root = ElementTree.fromstring(text)
+    for encoding in root.findall("{*}encoding"):
+        for missing, source in (("reconSpace", "encodedSpace"), ("encodedSpace", "reconSpace"), ("encodingLimits", "")):
+            if encoding.find(f"{{*}}{missing}") is None:
+                held = encoding.find(f"{{*}}{source}") if source else None
+                made = ElementTree.SubElement(encoding, encoding.tag.replace("encoding", missing))
+                made.extend(held if held is not None else [])
+        if encoding.find("{*}trajectory") is None:
+            ElementTree.SubElement(encoding, encoding.tag.replace("encoding", "trajectory")).text = "cartesian"
+    return ElementTree.tostring(root)
+
+
 def _read_header(mrd: Any, path: Path, content: bytes, heaps: Heaps, xml: Any) -> Any:
     kind = xml.id.get_type()
     variable = xml.dtype.kind == "O"
@@ -165,7 +180,7 @@ def _read_header(mrd: Any, path: Path, content: bytes, heaps: Heaps, xml: Any) -
         raise usage_error("mrd", f"{path}: a header of {len(text)} bytes", f"at most {_MAX_XML}")
     if any(mark in text for mark in (b"<!DOCTYPE", b"<!ENTITY", b"\0")):
         raise usage_error("mrd", f"{path}: a header that declares entities", "plain XML in UTF-8")
-    header = mrd.xsd.CreateFromDocument(text)
+    header = mrd.xsd.CreateFromDocument(_complete(text))
     if not header.encoding:
         raise usage_error("mrd", f"{path}: a header without an encoding", "one")
     return header

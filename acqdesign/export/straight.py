@@ -200,6 +200,8 @@ def _unit(name: str, largest: np.ndarray, voxels: np.ndarray, fov_m: np.ndarray 
     """The unit that the largest positions along the axes look like, and the conversion to type."""
     known = voxels.min() > 0
     matrix = np.array2string(voxels.astype(int), separator=", ") if known else "[voxels along each axis]"
+    if not known and (np.abs(2 * largest - np.round(2 * largest)) < 1e-3).all():
+        return f"They look like cycles per field of view: {name} / np.array({matrix})."
     candidates = {f"radians: {name} / (2 * np.pi)": np.full(len(largest), math.pi)}
     if known:
         candidates[f"cycles per field of view: {name} / np.array({matrix})"] = 0.5 * voxels
@@ -214,8 +216,6 @@ def _unit(name: str, largest: np.ndarray, voxels: np.ndarray, fov_m: np.ndarray 
     best = min(fit, key=fit.__getitem__)
     if fit[best] < 0.25:
         return f"They look like {best}."
-    if not known and (np.abs(2 * largest - np.round(2 * largest)) < 1e-3).all():
-        return f"They look like cycles per field of view: {name} / np.array({matrix})."
     if fov_m is None and largest.max() > 30:
         return f"They look like 1/m: {name} * np.array([voxel lengths in m])."
     if fov_m is None and largest.max() < 2:

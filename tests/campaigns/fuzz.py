@@ -87,6 +87,60 @@ def asc(folder: Path) -> Path:
     return path
 
 
+def version_7_3(path: Path, arrays: dict[str, np.ndarray]) -> bytes:
+    """A MATLAB file of version 7.3: HDF5 behind 512 bytes, axes in reverse, some packed."""
+    import h5py
+
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, array in arrays.items():
+            how = {"chunks": True, "compression": "gzip"} if np.ndim(array) > 1 else {}
+            file.create_dataset(name, data=np.asarray(array).T, **how)
+    return b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + path.read_bytes()[128:]
+
+
+def cartesian(path: Path) -> None:
+    """Raw data without trajectories, packed."""
+    import h5py
+    import ismrmrd
+
+    plain = path.with_suffix(".plain")
+    with ismrmrd.Dataset(str(plain), "dataset") as file:
+        space = ismrmrd.xsd.encodingSpaceType(
+            matrixSize=ismrmrd.xsd.matrixSizeType(x=8, y=4, z=4),
+            fieldOfView_mm=ismrmrd.xsd.fieldOfViewMm(x=192, y=96, z=96),
+        )
+        encoding = ismrmrd.xsd.encodingType(
+            encodedSpace=space,
+            reconSpace=space,
+            trajectory=ismrmrd.xsd.trajectoryType.CARTESIAN,
+            encodingLimits=ismrmrd.xsd.encodingLimitsType(),
+        )
+        conditions = ismrmrd.xsd.experimentalConditionsType(H1resonanceFrequency_Hz=123_200_000)
+        header = ismrmrd.xsd.ismrmrdHeader(experimentalConditions=conditions, encoding=[encoding])
+        file.write_xml_header(ismrmrd.xsd.ToXML(header))
+        for n in range(16):
+            one = ismrmrd.Acquisition.from_array(np.ones((1, 8), np.complex64))
+            one.idx.kspace_encode_step_1, one.idx.kspace_encode_step_2 = divmod(n, 4)
+            file.append_acquisition(one)
+    with h5py.File(plain) as old, h5py.File(path, "w") as new:
+        group = new.create_group("measurement")
+        group.create_dataset("xml", data=old["dataset/xml"][:], dtype=h5py.special_dtype(vlen=bytes))
+        group.create_dataset("data", data=old["dataset/data"][:], chunks=(5,), compression="gzip", shuffle=True)
+
+
+def older(text: str) -> str:
+    """A Pulseq file of 1.5 as one of 1.4, whose pulses have no uses."""
+    rows = text.split("[RF]\n")[1].split("\n\n")[0]
+    kept = [row.split() for row in rows.splitlines()]
+    fewer = "\n".join(" ".join([*words[:5], words[6], *words[9:11]]) for words in kept)
+    readouts = text.split("[ADC]\n")[1].split("\n\n")[0]
+    shorter = "\n".join(" ".join([*row.split()[:4], *row.split()[6:8]]) for row in readouts.splitlines())
+    shaped = text.split("[GRADIENTS]\n")[1].split("\n\n")[0]
+    plain = "\n".join(" ".join([*row.split()[:2], *row.split()[4:]]) for row in shaped.splitlines())
+    text = text.replace(rows, fewer).replace(readouts, shorter).replace(shaped, plain)
+    return text.replace("minor 5", "minor 4").rpartition("\n[SIGNATURE]")[0]
+
+
 def sound_files(folder: Path) -> dict[str, list[Path]]:
     """By reader: files that it reads, written by the package where it writes that format."""
     rng, found = np.random.default_rng(0), design()
@@ -101,6 +155,15 @@ def sound_files(folder: Path) -> dict[str, list[Path]]:
     import scipy.io
 
     scipy.io.savemat(folder / "b.mat", single | {"name": "text", "more": {"x": np.ones(3)}})
+    (folder / "c.mat").write_bytes(version_7_3(folder / "c.mat", single))
+    mask = rng.uniform(size=(8, 7)) < 0.5
+    np.save(folder / "mask.npy", mask)
+    np.savetxt(folder / "mask.txt", mask, "%d")
+    (folder / "mask.hdr").write_text("# Dimensions\n1 8 7 1 1 \n")
+    mask.astype("<c8").ravel(order="F").tofile(folder / "mask.cfl")
+    cartesian(folder / "c.mrd")
+    text = (folder / "b.seq").read_text()
+    (folder / "c.seq").write_text(older(text))
     image = rng.uniform(size=(5, 6, 4)).astype(np.float32)
     np.save(folder / "a.npy", image)
     np.save(folder / "b.npy", np.asfortranarray(image + 1j))
@@ -112,12 +175,14 @@ def sound_files(folder: Path) -> dict[str, list[Path]]:
     save_checkpoint(folder / "checkpoint", 3, state, meta={"key": {"key": [0, 7]}, "config": {"steps": 4}})
     return {
         "design npz": [folder / "a.npz", folder / "b.npz", folder / "own.npz"],
-        "seq": [folder / "a.seq", folder / "b.seq"],
+        "seq": [folder / "a.seq", folder / "b.seq", folder / "c.seq"],
         "bin": [folder / "a.bin"],
-        "cfl": [folder / "a.cfl"],
-        "hdr": [folder / "a.hdr"],
-        "mrd": [folder / "a.mrd", folder / "b.mrd"],
+        "cfl": [folder / "a.cfl", folder / "mask.cfl"],
+        "hdr": [folder / "a.hdr", folder / "mask.hdr"],
+        "mrd": [folder / "a.mrd", folder / "b.mrd", folder / "c.mrd"],
         "mat": [folder / "a.mat", folder / "b.mat"],
+        "mat 7.3": [folder / "c.mat"],
+        "mask": [folder / "mask.npy", folder / "mask.txt"],
         "npy": [folder / "a.npy", folder / "b.npy"],
         "phantom npz": [folder / "c.npz", folder / "d.npz"],
         "nii": [nifti(folder, "a.nii", 1), nifti(folder, "b.nii", 2)],
@@ -289,6 +354,8 @@ READERS: dict[str, Callable[[Path], object]] = {
     "hdr": lambda path: read_design(path.with_suffix(".cfl")),
     "mrd": read_design,
     "mat": read_design,
+    "mat 7.3": read_design,
+    "mask": read_design,
     "npy": read_npy,
     "phantom npz": read_npz,
     "nii": read_nifti,
