@@ -168,7 +168,7 @@ def check_units(where: str, design: Mapping[str, np.ndarray]) -> None:
         found = design[name].reshape(-1, 1) if name == "readout" else design[name].reshape(-1, design[name].shape[-1])
         largest = np.abs(found).max(0).astype(float)
         voxels = np.array(shape)[along[name]].astype(float) if known and name in along else np.zeros(len(largest))
-        limit = 0.5 + 1 / np.maximum(voxels, 8)
+        limit = 0.5 + 1 / np.where(voxels > 0, np.maximum(voxels, 3), 8)
         worst = int(np.argmax(largest - limit))
         if largest[worst] > limit[worst]:
             low, high = float(found[:, worst].min()), float(found[:, worst].max())

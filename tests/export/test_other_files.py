@@ -3,8 +3,10 @@
 import itertools
 import logging
 import os
+import re
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import scipy.io
 
 from acqdesign.base.checks import UsageError
 from acqdesign.export import FORMATS, Bart, Format, Mask, read_design, read_positions, trajectory, write_design
-from acqdesign.export.formats import reads
+from acqdesign.export.formats import reads, writes
 
 from ._designs import DESIGN
 
@@ -478,6 +480,15 @@ def test_what_was_understood_is_told_in_one_line(tmp_path, caplog):
             "12 lines of 32 samples; 3 trains of 4 echoes"
         ]
     )
+
+
+def test_the_page_s_table_has_every_format_with_what_it_can():
+    """`docs/your_files.md`: a row for each format, its endings, and whether it is written."""
+    page = (Path(__file__).parents[2] / "docs" / "your_files.md").read_text()
+    rows = [line.strip("|").split("|") for line in page.splitlines() if line.startswith("| `.")]
+    assert all(len(row) == 6 for row in rows)
+    told = {tuple(re.findall(r"`\.(\w+)`", row[0])): row[2].strip() != "not written" for row in rows}
+    assert told == {(form.ending, *form.also): writes(form) for form in FORMATS.values()}
 
 
 @pytest.mark.parametrize("system", ["generic", "prisma", "mr750"])
