@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from acqdesign.base.checks import printable, usage_error
 from acqdesign.export.bart import Bart as Bart
 from acqdesign.export.formats import Format as Format
-from acqdesign.export.formats import by_endings, design_file, format_of, reads, writes
+from acqdesign.export.formats import Tell, by_endings, design_file, format_of, reads, writes
 from acqdesign.export.mask import Mask as Mask
 from acqdesign.export.mat import Mat as Mat
 from acqdesign.export.mrd import Mrd as Mrd
@@ -31,9 +31,7 @@ POSITION_FILES = tuple(by_endings(FORMATS, reads))
 """Endings of files that `read_positions` reads."""
 
 
-def read_design(
-    path: Path | str, by: Format | None = None, tell: Callable[[str], object] | None = None
-) -> dict[str, np.ndarray]:
+def read_design(path: Path | str, by: Format | None = None, tell: Tell | None = None) -> dict[str, np.ndarray]:
     """Reads a design from the folder of a run, or from a file of any format that is read.
 
     Args:
@@ -85,9 +83,7 @@ def _understood(form: Format, design: Mapping[str, np.ndarray], said: str) -> st
     return printable("; ".join(lines))
 
 
-def read_positions(
-    path: Path | str, by: Format | None = None, tell: Callable[[str], object] | None = None
-) -> dict[str, np.ndarray]:
+def read_positions(path: Path | str, by: Format | None = None, tell: Tell | None = None) -> dict[str, np.ndarray]:
     """Reads a design that has line positions, as `read_design` does: `points` `(lines, 2)` [cycles/voxel].
 
     Raises:

@@ -50,6 +50,7 @@ class Format:
 
 
 Able = Callable[[type[Format]], bool]
+Tell = Callable[[str], object]
 
 
 def reads(kind: type[Format]) -> bool:

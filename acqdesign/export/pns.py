@@ -57,7 +57,7 @@ def read_hardware(path: Path | str) -> Any:
     """
     path = Path(path)
     size = path.stat().st_size
-    if size > _MAX_BYTES:
+    if not path.is_file() or size > _MAX_BYTES:
         raise usage_error("asc", f"{path}: {size} bytes", f"at most {_MAX_BYTES}")
     siemens = [importlib.import_module(f"pypulseq.utils.siemens.{name}") for name in ("readasc", "asc_to_hw")]
     try:

@@ -99,12 +99,23 @@ def play(tables: Tables, uses: str | None = None) -> tuple[Pulses, Readouts, lis
         moments = np.cumsum(moments) - moments
         moment[:, axis] = moments[lines]
         middle[:, axis] = moments[at] + _moments(tables, rows[at], centres)
+    _check_straight(tables.path, kinds)
     found = Readouts(when, float(dwell), moment, kind.reshape(-1), kinds)
     use = tell_uses(tables.path, pulses, middle, found, before, uses)
     said += preparations(pulses, use, before)
     keep = (use == "e") | (use == "r")
     moment -= _shift(use, keep, middle, before)
     return Pulses(*(part[keep] for part in (use, *pulses[1:]))), found, said
+
+
+def _check_straight(path: Path, kinds: np.ndarray) -> None:
+    """Raises unless all readouts `(kinds, 3, samples)` go along one axis, in one direction."""
+    axis, extent = read_axis(kinds), np.ptp(kinds, axis=-1)
+    if np.delete(extent, axis, 1).max() > _BALANCED * extent[:, axis].max():
+        raise wrong(path, "readouts that turn, or go in several directions", "straight ones along x, y or z")
+    ends = kinds[:, axis, -1] - kinds[:, axis, 0]
+    if ends.min() < 0 < ends.max():
+        raise wrong(path, "readouts from - to + and from + to -, as of echo-planar imaging", "one direction for all")
 
 
 def _shift(use: np.ndarray, keep: np.ndarray, middle: np.ndarray, before: np.ndarray) -> np.ndarray:

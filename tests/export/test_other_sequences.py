@@ -105,6 +105,22 @@ def test_pulses_that_may_be_either_are_refused_with_what_to_say(tmp_path):
         read_design(bent)
 
 
+@pytest.mark.parametrize(("kind", "message"), [("epi", "as of echo-planar imaging"), ("radial", "several directions")])
+def test_readouts_that_are_no_lines_of_one_direction_are_refused_by_name(kind, message, tmp_path):
+    make = made.Maker()
+    for n, encode in enumerate(make.encodes()):
+        make.pulse(12, "excitation")
+        if kind == "radial":
+            make.axes = "xyz" if n % 2 else "yxz"
+            make.gx.channel = make.axes[0]
+        else:
+            make.gx, make.back, make.forth = pp.scale_grad(make.gx, -1), -make.back, -make.forth
+        make.read(encode, make.back, make.forth)
+    for compat in (False, True):
+        with pytest.raises(UsageError, match=message):
+            read_design(written(make.done(), tmp_path / "a.seq", v141_compat=compat))
+
+
 # Text, versions and extensions
 
 
