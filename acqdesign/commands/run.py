@@ -162,7 +162,7 @@ def learner(name: str, kind: type, build: Callable[[Any], dict[str, Any]]) -> Ca
     prog = f"python -m acqdesign.{name}"
 
     def learn(argv: Sequence[str] | None) -> int:
-        options = parse_options(kind, argv, prog=prog)
+        options: Any = parse_options(kind, argv, prog=prog)
         configure(options.run, prog)
         return run_and_report(name, options, **build(options))
 

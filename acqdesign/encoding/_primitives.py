@@ -119,9 +119,15 @@ def _register(primitive: Primitive, evaluate: Callable, shape: Callable, jvp: Ca
     def impl(source: Array, points: Array, *, plan: Plan) -> Array:
         return evaluate(plan, source, points)
 
+    compiled = jax.jit(primitive.bind, static_argnames=("plan",))
+
+    def run(source: Array, points: Array, *, plan: Plan) -> Array:
+        with jax.disable_jit(False):  # it has no other way to run
+            return compiled(source, points, plan=plan)
+
     primitive.def_abstract_eval(abstract)
     mlir.register_lowering(primitive, mlir.lower_fun(impl, multiple_results=False))
-    primitive.def_impl(jax.jit(primitive.bind, static_argnames=("plan",)))
+    primitive.def_impl(run)
     ad.primitive_jvps[primitive] = jvp
     ad.primitive_transposes[primitive] = transpose
     batching.primitive_batchers[primitive] = lambda args, axes, **kw: _batch(primitive, args, axes, **kw)

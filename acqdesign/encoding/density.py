@@ -116,6 +116,9 @@ def _pipe_jvp(shape: tuple, iterations: int, backend: str, primals: tuple, tange
     return last, tangent
 
 
+_compiled_pipe = jax.jit(_pipe, static_argnums=(1, 2, 3))
+
+
 def _checked(points: Array, shape: tuple[int, ...], stop_gradient: bool) -> tuple[Array, tuple[int, ...]]:
     shape = check_shape("shape", shape)
     check_points(points, len(shape))
@@ -146,7 +149,7 @@ def pipe_density(
         UsageError: on a wrong shape, dtype or count.
     """
     points, shape = _checked(points, shape, stop_gradient)
-    return _pipe(points, shape, check_count("iterations", iterations), backend)
+    return _compiled_pipe(points, shape, check_count("iterations", iterations), backend)
 
 
 def least_squares_density(
@@ -161,6 +164,11 @@ def least_squares_density(
     """
     points, shape = _checked(points, shape, stop_gradient)
     check_positive("ridge", ridge)
+    return _least_squares(points, ridge, shape, backend)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _least_squares(points: Array, ridge: Array, shape: tuple[int, ...], backend: str) -> Array:
     ones = jnp.ones(points.shape[0], points.dtype)
     if points.shape[0] <= _DENSE_POINTS:
         matrix = _kernel_matrix(points, shape) + ridge * jnp.eye(points.shape[0], dtype=points.dtype)

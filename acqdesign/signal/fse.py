@@ -26,19 +26,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import check_choice, check_count, usage_error
+from acqdesign.base.checks import check_choice, check_count, is_concrete, usage_error
 from acqdesign.base.types import Array, Inexact, PRNGKey
 from acqdesign.base.units import ms_from_s, rad_from_deg
 from acqdesign.optim import Limits, held, resolve
 from acqdesign.scene.tissue import Tissue
 from acqdesign.signal._arguments import check_number, check_repetition, check_times, decay, unit_phase
-from acqdesign.signal._fse import Train, echoes, make_pulses, spoiled_echoes, steady_echoes, steady_orders
+from acqdesign.signal._fse import Train, damped_echoes, echoes, make_pulses, spoiled_echoes
+from acqdesign.signal._isochromats import phase_count, steady_echoes
 from acqdesign.signal.engine import Spins, map_tissues
 from acqdesign.signal.starts import start_flips
 from acqdesign.signal.trains import PulseTrain
 
 SPOILING = ("transverse", "complete")
 """What is lost between trains."""
+
+T1_RANGE = 5.0
+"""The longest T1 [s] that repeated trains are exact for where tissues are traced, as while learning."""
 
 _TISSUES = 128
 """On a CPU as many tissues go through a train together; of those in which many orders last, fewer."""
@@ -65,9 +69,11 @@ class FSE(PulseTrain):
             given.
         spoiling: what is lost between trains. `transverse` magnetisation only: all that is stored along z lasts,
             dephased or not, as it does when crushers are the same in every train. `complete`: also what is stored
-            dephased, as when motion or changing crushers destroy it; faster, most of all for many tissues, and up
-            to 1 % of M0 off where it does last.
-        n_states: orders of one parity kept; None for all that reach an echo, which is exact.
+            dephased, as when motion or changing crushers destroy it; faster, most of all for many tissues. Where it
+            does last, that is up to 1 % of M0 off in brain tissue and up to 5 % in fluids.
+        n_states: orders of one parity kept. Unless given, as many as reach an echo, which is exact; for repeated
+            trains as many as give echoes to 1e-6 of M0, from the tissues' T1 or, where they are traced, for T1 up to
+            5 s. Echoes of a steady state that is not resolved so well are NaN.
 
     Raises:
         UsageError: for times that are not positive, flips that are not a vector, phases of another length, or a train
@@ -132,10 +138,11 @@ class FSE(PulseTrain):
         """Echoes `(..., N)`; real unless `m0` is complex or a phase is given."""
         values, n = self.values(tissue), self.readouts()
         lasting = self.tr is not None and self.spoiling == "transverse"
-        every = steady_orders(n, values["flips"].dtype) if lasting else n // 2 + 1
-        orders = every if self.n_states is None else min(self.n_states, every)
         if self.order_moment is None:
             values.pop("diffusivity", None)
+        orders = min(self.n_states or n, n // 2 + 1)
+        if lasting:
+            orders = self.n_states or phase_count(n, _tr_over_t1(self.tr, n * self.esp, tissue.t1)) // 4
         return _simulate(values, orders, lasting)
 
     @classmethod
@@ -184,8 +191,10 @@ def _simulate(values: Spins, orders: int, lasting: bool) -> Array:
         train = _train(values, spins)
         if "tr" not in values:
             found = train.prep * train.sin * echoes(train, orders)
+        elif lasting and train.damping is None:
+            found = steady_echoes(train, 4 * orders)
         elif lasting:
-            found = steady_echoes(train, orders)
+            found = damped_echoes(train, orders)
         else:
             found = spoiled_echoes(train, orders)
         return jnp.moveaxis(jnp.broadcast_to(found, (n, *train.batch)), 0, -1)
@@ -194,6 +203,12 @@ def _simulate(values: Spins, orders: int, lasting: bool) -> Array:
     bytes_each = 3 * orders * values["flips"].dtype.itemsize
     found = map_tissues(block, spins, bytes_each, n, at_once=_TISSUES // 8 if lasting else _TISSUES)
     return values["m0"][..., None] * found
+
+
+def _tr_over_t1(tr: Any, length: Any, t1: Any) -> float:
+    """The least that TR over T1 can be, from what is known before the program runs and `T1_RANGE`."""
+    least = next((float(time) for time in (tr, length) if is_concrete(time)), 0.0)
+    return least / (float(np.asarray(t1).max(initial=0.1)) if is_concrete(t1) else T1_RANGE)
 
 
 def _train(values: Spins, spins: Spins) -> Train:

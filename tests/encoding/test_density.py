@@ -1,6 +1,7 @@
 """Laws of density compensation: the plain iterations on the exact kernel, with every derivative."""
 
 import functools
+import logging
 
 import jax
 import jax.numpy as jnp
@@ -178,3 +179,14 @@ K = jnp.zeros((5, 2))
 def test_bad_input_is_refused_by_name(call, says):
     with pytest.raises(ValueError, match=says):
         call()
+
+
+@pytest.mark.parametrize("density", [pipe_density, least_squares_density])
+def test_eager_calls_compile_once_for_a_shape(rng, density, caplog):
+    """Other points: nothing is compiled again, so that calls outside of `jit` are as fast as within."""
+    points = [jnp.asarray(rng.uniform(-0.5, 0.5, (40, 2)), jnp.float32) for _ in range(3)]
+    for each in points[:2]:
+        density(each, (6, 6))
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        density(points[2], (6, 6))
+    assert not [each for each in caplog.records if "Compiling" in each.getMessage()]

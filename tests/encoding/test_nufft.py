@@ -330,3 +330,29 @@ def test_auto_takes_the_dense_transform_only_where_it_is_small():
     assert _backends.resolve_backend("auto", n_points=10, **size) == "dft"
     assert _backends.resolve_backend("auto", n_points=10**6, **size) == "finufft"
     assert available_backends() == {"finufft": None, "dft": None}
+
+
+@pytest.mark.parametrize("backend", ["finufft", "dft"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_points_that_are_not_finite_give_nan_where_they_belong(rng, backend, dtype, bad):
+    """In compiled code, where nothing can be refused: a sample for its point, an image for any, and derivatives."""
+    good = jnp.asarray(rng.uniform(-0.5, 0.5, (50, 2)), dtype)
+    points, image = good.at[3, 0].set(bad), jnp.ones((8, 8), np.result_type(dtype, 1j))
+    forward = lambda k: nufft_forward(image, k, backend=backend)  # noqa: E731
+    both = jax.jit(jax.vmap(forward))(jnp.stack([points, good]))
+    np.testing.assert_array_equal(np.argwhere(np.isnan(both)), [[0, 3]])
+    slope = jax.jit(jax.grad(lambda k: jnp.sum(jnp.abs(forward(k)) ** 2)))(points)
+    assert np.isnan(slope[3]).all()
+    assert np.isfinite(np.delete(slope, 3, 0)).all()
+    assert np.isnan(jax.jit(lambda k: nufft_adjoint(forward(good), k, (8, 8), backend=backend))(points)).all()
+
+
+def test_transforms_and_their_derivatives_run_without_jit(rng):
+    points, image = jnp.asarray(rng.uniform(-0.5, 0.5, (20, 2))), jnp.ones((4, 6), jnp.complex128)
+    energy = lambda k: jnp.sum(jnp.abs(nufft_forward(image, k)) ** 2)  # noqa: E731
+    wanted = jax.value_and_grad(energy)(points)
+    with jax.disable_jit():
+        found = jax.value_and_grad(energy)(points)
+    np.testing.assert_allclose(found[0], wanted[0], rtol=1e-12)
+    np.testing.assert_allclose(found[1], wanted[1], atol=1e-12 * float(wanted[0]))

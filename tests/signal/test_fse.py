@@ -1,6 +1,7 @@
 """Fast spin echo against textbook values, a full EPG, Bloch isochromats and central differences."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -94,6 +95,56 @@ def test_steady_state_of_trains(rng, tr, spoiling):
     single = fse(jnp.asarray(flips, jnp.float32), *np.float32([ESP, T1, T2]), **given)
     assert single.dtype == np.float32
     np.testing.assert_allclose(single, wanted, atol=1e-5)
+
+
+FLUID = [  # pulses, spacing, flip, excitation, T1, T2, TR
+    *((8, 5e-3, 60, 75, 4.0, 2.0, tr) for tr in (0.05, 0.2, 1.0)),
+    (16, 5e-3, 60, 75, 4.0, 2.0, 0.1),
+    (32, 10e-3, 60, 75, 4.0, 2.0, 0.5),
+    (1, 5e-3, 2, 1, 4.0, 2.0, 0.01),
+    (1, 5e-3, 1, 1, 5.0, 3.0, 0.01),
+]
+
+
+@pytest.mark.parametrize(("n", "esp", "flip", "excitation", "t1", "t2", "tr"), FLUID)
+def test_repeated_trains_of_fluids(rng, n, esp, flip, excitation, t1, t2, tr):
+    """However many trains a steady state takes: values and derivatives, of known tissues and of traced ones."""
+    flips = np.full(n, np.deg2rad(flip))
+    way = rng.normal(size=n + 2) * np.r_[np.full(n, 0.3), t1, t2]
+
+    def wanted(step):
+        t1_of, t2_of = t1 + step * way[-2], t2 + step * way[-1]
+        given = {"excitation": np.deg2rad(excitation), "tr": tr, "trains": int(24 * t1 / tr)}
+        return bloch_trains(flips + step * way[:n], esp, t1_of, t2_of, isochromats=256 if n == 1 else 80 * n, **given)
+
+    found = partial(fse, esp=esp, tr=tr, excitation=np.deg2rad(excitation))
+    exact = wanted(0.0)
+    np.testing.assert_allclose(found(flips, t1=t1, t2=t2), exact, atol=1e-6)
+    traced, slope = jax.jit(lambda *at: jax.jvp(lambda f, *t: found(f, t1=t[0], t2=t[1]), at, (way[:n], *way[n:])))(
+        flips, t1, t2
+    )
+    np.testing.assert_allclose(traced, exact, atol=1e-6)
+    np.testing.assert_allclose(slope, (wanted(1e-4) - wanted(-1e-4)) / 2e-4, atol=3e-6)
+    single = fse(*(jnp.asarray(x, jnp.float32) for x in (flips, esp, t1, t2)), tr=tr, excitation=np.deg2rad(excitation))
+    np.testing.assert_allclose(single, exact, atol=1e-5)
+
+
+def test_repeated_trains_of_fluids_under_diffusion():
+    """Orders that diffusion couples are solved for, not summed over trains."""
+    flips, given = np.full(1, np.deg2rad(2.0)), {"excitation": np.deg2rad(1.0), "tr": 0.01}
+    found = fse(flips, 5e-3, 4.0, 2.0, diffusivity=1e-9, order_moment=2e3, **given)
+    damping = 1e-9 * 2e3**2
+    wanted = epg_trains(flips, 5e-3, 4.0, 2.0, trains=9600, damping=damping, states=120, **given)
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_a_steady_state_that_is_not_resolved_is_nan():
+    """Tissues that are traced are taken to have a T1 of at most 5 s; more `n_states` resolve any."""
+    flips, given = np.full(8, np.deg2rad(60.0)), {"tr": 0.05, "excitation": np.deg2rad(75.0)}
+    found = jax.jit(lambda t: fse(flips, 5e-3, t, t, **given))(500.0)
+    assert np.isnan(found).all()
+    more, most = (fse(flips, 5e-3, 500.0, 500.0, n_states=n, **given) for n in (1000, 2000))
+    np.testing.assert_allclose(more, most, atol=1e-8)
 
 
 @pytest.mark.parametrize("spoiling", ["transverse", "complete"])
