@@ -141,11 +141,19 @@ def _dft_type1(samples: Array, points: Array, shape: tuple[int, ...]) -> Array:
     return jax.lax.scan(add, zero, (_split(points, size, count), split))[0]
 
 
-def _finufft(transform: Callable[..., Array], source: Array, points: Array, **options: float | int) -> Array:
-    angles = [2 * math.pi * wrap(points[..., axis]) for axis in range(points.shape[-1])]
+def _finufft(
+    transform: Callable[..., Array], source: Array, points: Array, **options: float | int
+) -> tuple[Array, Array]:
+    """A transform at the points that are finite, others moved to the origin, and which those are `(T, M)`.
+
+    finufft sorts points into bins and writes out of bounds for NaN.
+    """
+    wrong = ~jnp.all(jnp.isfinite(points), axis=-1)
+    sound = jnp.where(wrong[..., None], 0, points)
+    angles = [2 * math.pi * wrap(sound[..., axis]) for axis in range(points.shape[-1])]
     # jax-finufft mixes ranks and dtypes inside; our callers may forbid both.
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        return transform(source, *angles, **options)
+        return transform(source, *angles, **options), wrong
 
 
 def type2(backend: str, eps: float, image: Array, points: Array) -> Array:
@@ -154,7 +162,8 @@ def type2(backend: str, eps: float, image: Array, points: Array) -> Array:
         return _dft_type2(image, points)
     from jax_finufft import nufft2
 
-    return _finufft(nufft2, image, points, eps=eps, iflag=-1)
+    samples, wrong = _finufft(nufft2, image, points, eps=eps, iflag=-1)
+    return jnp.where(wrong[:, None], jnp.nan, samples)
 
 
 def type1(backend: str, eps: float, samples: Array, points: Array, shape: tuple[int, ...]) -> Array:
@@ -163,4 +172,5 @@ def type1(backend: str, eps: float, samples: Array, points: Array, shape: tuple[
         return _dft_type1(samples, points, shape)
     from jax_finufft import nufft1
 
-    return _finufft(lambda *a, **o: nufft1(shape, *a, **o), samples, points, eps=eps, iflag=1)
+    image, wrong = _finufft(lambda *a, **o: nufft1(shape, *a, **o), samples, points, eps=eps, iflag=1)
+    return jnp.where(jnp.any(wrong, axis=1).reshape(-1, *(1,) * (image.ndim - 1)), jnp.nan, image)

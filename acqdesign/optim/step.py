@@ -83,7 +83,7 @@ def compile_step(
     moves = {flag: jax.device_put(np.bool_(flag), where.get("out_shardings")) for flag in (False, True)}
     with contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh):
         step = jax.jit(batched(one_step, in_axes=(None, None, 0, 0, None)), donate_argnums=2, **where)
-        ahead = not jax.config.read("jax_disable_jit")
+        ahead = not jax.config.jax_disable_jit  # type: ignore[attr-defined]
         compiled = step.lower(arrays, key, state, extra, moves[True]).compile() if ahead else step
     return lambda key, state, extra, flag: compiled(arrays, key, state, extra, moves[flag])
 

@@ -60,7 +60,7 @@ def asked(monkeypatch, name, *argv, options=None):
         patch.setattr(jax.distributed, "initialize", lambda *given, **_: settings.update(processes=given))
         patch.setenv("XLA_FLAGS", "")
         if options is not None:
-            patch.setattr(COMMANDS[name][0], "parse_options", lambda *_, **__: options)
+            patch.setattr(commands_run, "parse_options", lambda *_, **__: options)
         try:
             code = main(name, *argv)
         except Asked as found:
