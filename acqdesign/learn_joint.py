@@ -1,14 +1,18 @@
 """Learn lines and flips of an echo-train scan together: `python -m acqdesign.learn_joint`."""
 
 import dataclasses
+import math
 import sys
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from acqdesign.base.checks import check_count, check_positive, usage_error
-from acqdesign.base.units import rad_from_deg
+from acqdesign.base.units import ms_from_s, rad_from_deg
 from acqdesign.commands.options import (
     LimitOptions,
     ReconstructionOptions,
@@ -18,6 +22,7 @@ from acqdesign.commands.options import (
     TissueSceneOptions,
     TrainOptions,
     TrajectoryOptions,
+    with_file,
 )
 from acqdesign.commands.run import learner
 from acqdesign.design import Design, Held, Problem, per_half
@@ -47,10 +52,12 @@ class JointRunOptions(RunOptions):
 class JointTrajectoryOptions(TrajectoryOptions):
     """How k-space is sampled."""
 
+    usual_samples = None
+
     lines: int | None = None
     """Number of readouts, a multiple of --echoes; 768 unless --acceleration or a file is given."""
     samples: int | None = None
-    """Samples of a readout; NX unless given."""
+    """Samples of a readout; NX unless given, here or in a file of --init."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +113,9 @@ class JointOptions:
 
 def build(options: JointOptions) -> dict[str, Any]:
     """The problem that the options stand for, and how it is run."""
-    run, train, scene_options, goal = options.run, options.train, options.scene, options.goal
+    scene_options, lines, file = with_file(options.scene, options.trajectory)
+    options = dataclasses.replace(options, scene=scene_options, trajectory=lines)
+    run, train, goal = options.run, options.train, options.goal
     run.refuse_lbfgs(scene_options)
     start_key, held_key = jax.random.split(run.key)
     scene = scene_options.load(run.dtype)
@@ -115,7 +124,7 @@ def build(options: JointOptions) -> dict[str, Any]:
     if usual.rms is not None:
         usual = dataclasses.replace(usual, rms=rad_from_deg(RMS_DEG))
     limits = options.limit.make(usual, train.echoes or 2**31, train.spacing_ms, options.scanner.system)
-    starts = [_start(options, scene, jax.random.fold_in(start_key, n), limits) for n in range(run.starts)]
+    starts = [_start(options, scene, file, jax.random.fold_in(start_key, n), limits) for n in range(run.starts)]
     first = starts[0]
     assert scene.maps is not None
     if (options.recon.rank or 0) > len(scene.maps):
@@ -152,8 +161,8 @@ def build(options: JointOptions) -> dict[str, Any]:
     }
 
 
-def _start(options: JointOptions, scene: Scene, key: Any, limits: Any) -> Design:
-    """One start: a train, and lines in the order of its echoes."""
+def _start(options: JointOptions, scene: Scene, held: Mapping[str, np.ndarray], key: Any, limits: Any) -> Design:
+    """One start: a train, and lines in the order of its echoes; `held` is the design in the file of `--init`."""
     run, train, lines = options.run, options.train, options.trajectory
     pattern_key, order_key = jax.random.split(key)
     if lines.lines is None and lines.acceleration is None and not lines.from_file and lines.init != "full":
@@ -167,10 +176,31 @@ def _start(options: JointOptions, scene: Scene, key: Any, limits: Any) -> Design
         more["half_width"] = options.scanner.half_width(scene, samples, esp, pulse)
     assert scene.tissue is not None
     sequence: Any = train.make(scene.tissue, order_key, limits, train.start)
-    trajectory = lines.make(scene, pattern_key, deterministic=run.deterministic, **more)
-    te_echo = getattr(sequence, "te_echo", 0)
-    ordered = trajectory.ordered(train.ordering, sequence.readouts(), te_echo=te_echo, key=order_key)
+    trajectory = lines.make(scene, pattern_key, deterministic=run.deterministic, held=held, **more)
+    if train.ordering is None and train.start is None and {"train", "echo", "flips_rad"} <= set(held):
+        sequence = _of_file(options, held, sequence)
+        ordered = trajectory.permuted(np.lexsort((held["echo"], held["train"])))
+    else:
+        te_echo = getattr(sequence, "te_echo", 0)
+        name = train.ordering or "random"
+        ordered = trajectory.ordered(name, sequence.readouts(), te_echo=te_echo, key=order_key)
     return Design(ordered, options.limit.as_learned(sequence))
+
+
+def _of_file(options: JointOptions, held: Mapping[str, np.ndarray], sequence: Any) -> Any:
+    """The sequence with the flips of the file of `--init`, whose trains it must play."""
+    train = options.train
+    echoes, esp, what = len(held["flips_rad"]), float(held.get("esp_s", math.nan)), f"that of {options.trajectory.init}"
+    remedy = "Or give --ordering or --start, which take its lines alone."
+    if train.sequence != "fse":
+        raise usage_error("--sequence", train.sequence, f"{what}, fse", remedy)
+    if sequence.readouts() != echoes:
+        raise usage_error("--echoes", sequence.readouts(), f"{what}, {echoes}", remedy)
+    if not np.isclose(float(sequence.esp), esp, rtol=1e-4):
+        raise usage_error("--esp-ms", train.esp_ms, f"{what}, {ms_from_s(esp):.6g}", remedy)
+    if not np.array_equal(np.bincount(held["echo"], minlength=echoes), np.full(echoes, len(held["echo"]) // echoes)):
+        raise usage_error("--init", f"{options.trajectory.init}, whose trains are not full", "a line an echo", remedy)
+    return eqx.tree_at(lambda s: s.flips, sequence, jnp.asarray(held["flips_rad"], sequence.flips.dtype))
 
 
 def _changed(scene: Scene) -> Scene:

@@ -8,7 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from acqdesign.base.checks import usage_error
-from acqdesign.commands.options import ImageOptions, ReconstructionOptions, RunOptions, TermOptions, TrajectoryOptions
+from acqdesign.commands.options import (
+    ImageOptions,
+    ReconstructionOptions,
+    RunOptions,
+    TermOptions,
+    TrajectoryOptions,
+    with_file,
+)
 from acqdesign.commands.run import learner
 from acqdesign.design import Design, Held, Problem
 from acqdesign.recon import CG
@@ -60,7 +67,7 @@ def build(options: TrajOptions) -> dict[str, Any]:
     """The problem that the options stand for, and how it is run."""
     run, scene_options, reference = options.run, options.scene, options.goal.recipe == "reference"
     run.refuse_lbfgs(scene_options)
-    lines = options.trajectory
+    scene_options, lines, file = with_file(scene_options, options.trajectory)
     if lines.init is None and lines.trajectory == "lines":
         lines = dataclasses.replace(lines, init="reference" if reference else "poisson")
     if run.starts > 1 and (lines.from_file or lines.init in FIXED_STARTS):
@@ -71,10 +78,10 @@ def build(options: TrajOptions) -> dict[str, Any]:
     scene = scene_options.load(run.dtype, **tissue_names)
     held = scene_options.load(run.dtype, scene_key, held=True, each=2, **tissue_names)
     more: dict[str, Any] = {}
-    if reference and lines.trajectory == "lines":  # which samples both ends of the readout
-        more["readout"] = jnp.linspace(-0.5, 0.5, lines.samples or scene.shape[0], dtype=run.dtype)
+    if reference and lines.trajectory == "lines" and not lines.from_file:  # which samples both ends of the readout
+        more["readout"] = jnp.linspace(-0.5, 0.5, lines.samples or 128, dtype=run.dtype)
     starts = [
-        lines.make(scene, key, deterministic=run.deterministic, **more)
+        lines.make(scene, key, deterministic=run.deterministic, held=file, **more)
         for key in jax.random.split(start_key, run.starts)
     ]
     reconstruction = options.recon.make("adjoint" if reference else "cg")

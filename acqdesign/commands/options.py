@@ -3,8 +3,9 @@
 import dataclasses
 import inspect
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -13,7 +14,7 @@ import numpy as np
 import tyro
 from jax.sharding import Mesh
 
-from acqdesign.base.checks import check_choice, check_count, check_positive, check_shape, usage_error
+from acqdesign.base.checks import UsageError, check_choice, check_count, check_positive, check_shape, usage_error
 from acqdesign.base.sharding import device_mesh
 from acqdesign.base.types import PRNGKey
 from acqdesign.base.units import (
@@ -28,10 +29,11 @@ from acqdesign.base.units import (
     ut_from_t,
 )
 from acqdesign.commands.devices import DeviceOptions
-from acqdesign.commands.own import accepted, by_flags, load_part
+from acqdesign.commands.own import accepted, by_flags, load_part, takes
 from acqdesign.design import TERMS, Problem, Term, term
 from acqdesign.encoding import INITIALISERS, ORDERINGS, TRAJECTORIES, Lines, Trajectory
-from acqdesign.export import POSITION_FILES, read_positions
+from acqdesign.export import FORMATS, POSITION_FILES, read_positions
+from acqdesign.export.formats import design_file, format_of, reads
 from acqdesign.optim import OPTIMIZERS, SCHEDULES, Box, Constraint, Limits, MeanAtMost, Scaled, Spline, make_optimizer
 from acqdesign.recon import RECONSTRUCTIONS
 from acqdesign.scene import SYSTEMS, Scene, Tissue, b1_map, load_scene, system_limits, tissues
@@ -57,16 +59,18 @@ def _check_optional(options: Any, *names: str, allow_inf: bool = False) -> None:
 class SceneOptions:
     """What is scanned."""
 
+    usual_shape: ClassVar[tuple[int, int, int]] = (23, 28, 23)
+
     phantom: tuple[str, ...] = ("brain",)
     """Anatomies to learn on: brain, brainweb:SUBJECT, or a .nii, .nii.gz, .npy or .npz file; several may follow."""
     holdout: tuple[str, ...] = ()
     """Anatomies to judge on and never learn on, likewise; random poses of each phantom unless given."""
     augment: bool = False
     """Learn on a new random rotation, scale and mirroring of every anatomy at every step."""
-    shape: tuple[int, int, int] = (23, 28, 23)
-    """Voxels NX NY NZ, x along the readout; NX = 1 is one plane."""
+    shape: tuple[int, int, int] | None = None
+    """Voxels NX NY NZ, x along the readout; NX = 1 is one plane. 23 28 23 unless given, here or in a file of --init."""
     fov_mm: tuple[float, float, float] | None = None
-    """Field of view along x, y and z [mm]; the phantom's own unless given."""
+    """Field of view along x, y and z [mm]; that of a file of --init, else the phantom's own, unless given."""
     field: Literal["1.5T", "3T"] = "3T"
     """Field strength, for the tissues' relaxation times."""
     coils: int = 1
@@ -76,7 +80,7 @@ class SceneOptions:
     is one and a unitary transform."""
 
     def check(self) -> None:
-        check_shape("--shape", self.shape, dims=(3,))
+        check_shape("--shape", self.grid, dims=(3,))
         check_count("--coils", self.coils)
         if not self.phantom:
             raise usage_error("--phantom", "nothing", "at least one image")
@@ -85,10 +89,15 @@ class SceneOptions:
         for length in self.fov_mm or ():
             check_positive("--fov-mm", length)
 
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """The shape asked for, or the usual one."""
+        return self.shape or self.usual_shape
+
     def load(self, dtype: Any, key: PRNGKey | None = None, *, held: bool = False, each: int = 1, **more: Any) -> Scene:
         """The scene to learn on or, `held` out, the one to judge on: what `holdout` names, or other poses."""
         fov = None if self.fov_mm is None else tuple(m_from_mm(length) for length in self.fov_mm)
-        given = {"shape": self.shape, "fov": fov, "field": self.field, "coils": self.coils, "dtype": dtype} | more
+        given = {"shape": self.grid, "fov": fov, "field": self.field, "coils": self.coils, "dtype": dtype} | more
         if not held:
             return load_scene(*self.phantom, augment=self.augment, **given)
         if self.holdout:
@@ -108,8 +117,10 @@ class ImageOptions(SceneOptions):
 class TissueSceneOptions(SceneOptions):
     """What is scanned: phantoms that have tissue maps. Images are T2-weighted, as at the effective echo time."""
 
-    shape: tuple[int, int, int] = (1, 48, 48)
-    """Voxels NX NY NZ, x along the readout; NX = 1 is one plane."""
+    usual_shape = (1, 48, 48)
+
+    shape: tuple[int, int, int] | None = None
+    """Voxels NX NY NZ, x along the readout; NX = 1 is one plane. 1 48 48 unless given, here or in a file of --init."""
     noise: float = 0.042
     """Standard deviation of the real and of the imaginary part of each sample, of a unitary transform, for proton
     densities relative to water."""
@@ -134,7 +145,7 @@ class TissueSceneOptions(SceneOptions):
         if self.t2_spread:
             scene = scene.with_t2_spread(self.t2_spread)
         if self.b1_spread:
-            scene = scene.with_b1_map(b1_map(self.shape, centre=1 + self.b1_spread, edge=1 - self.b1_spread))
+            scene = scene.with_b1_map(b1_map(self.grid, centre=1 + self.b1_spread, edge=1 - self.b1_spread))
         return scene
 
 
@@ -186,14 +197,16 @@ class TissueOptions:
 class TrajectoryOptions:
     """How k-space is sampled."""
 
+    usual_samples: ClassVar[int | None] = 128
+
     trajectory: str = "lines"
     """lines, radial, free, or your own: FILE.py:NAME."""
     lines: int | None = None
     """Number of readouts; 253 unless --acceleration or a file is given."""
     acceleration: float | None = None
     """Instead of --lines: phase encodes of the full grid over lines."""
-    samples: int | None = 128
-    """Samples of a readout."""
+    samples: int | None = None
+    """Samples of a readout; 128 unless given, here or in a file of --init."""
     init: str | None = None
     """Where lines start: reference, poisson, caipi, spiral, full, or a file of positions: the design.npz of a run,
     Pulseq .seq, SPARKLING .bin, BART .cfl, ISMRM Raw Data .mrd or .h5, or MATLAB .mat."""
@@ -226,15 +239,18 @@ class TrajectoryOptions:
     @property
     def from_file(self) -> bool:
         """Whether the lines are those of a file."""
-        return self.init is not None and self.init.endswith(POSITION_FILES)
+        return self.init is not None and (self.init.endswith(POSITION_FILES) or Path(self.init).is_dir())
 
-    def make(self, scene: Scene, key: PRNGKey, *, deterministic: bool, **more: Any) -> Trajectory:
+    def make(
+        self, scene: Scene, key: PRNGKey, *, deterministic: bool, held: Mapping[str, np.ndarray], **more: Any
+    ) -> Trajectory:
         """The trajectory to start from.
 
         Args:
             scene: to be imaged.
             key: for random patterns.
             deterministic: whether runs must repeat bit for bit: by the `dft` backend.
+            held: the design in the file of `--init`.
             more: further arguments of `Lines`.
         """
         if deterministic and self.backend == "finufft":
@@ -247,23 +263,58 @@ class TrajectoryOptions:
         backend = "dft" if deterministic and kind is Lines else self.backend
         nufft: dict[str, Any] = {"eps": self.eps, "backend": backend}
         if self.from_file:
-            if kind is not Lines:
-                raise usage_error("--init", f"{self.init} with --trajectory {self.trajectory}", "lines")
-            held = read_positions(str(self.init))
             assert scene.support is not None
-            samples = None if "readout" in more else self.samples or scene.shape[0]
-            points = jnp.asarray(held["points"]).astype(scene.support.dtype)
-            return Lines(points, jnp.asarray(held["learned"]), samples=samples, **nufft, **more)
+            dtype, samples = scene.support.dtype, self.samples or self.usual_samples or scene.shape[0]
+            usual = (np.arange(samples) - samples // 2) / samples
+            if "readout" in held and not np.allclose(held["readout"], usual, atol=1e-6):
+                more = {"readout": jnp.asarray(held["readout"], dtype)} | more
+            points = jnp.asarray(held["points"]).astype(dtype)
+            nufft["samples"] = None if "readout" in more else samples
+            return Lines(points, jnp.asarray(held["learned"]), **nufft, **more)
         names = ("lines", "acceleration", "samples", "init", "calibration")
         given = {name: getattr(self, name) for name in names} | nufft
         lines, grid = given["lines"], scene.shape[1] * scene.shape[2]
         if lines is None and self.acceleration is None and self.init != "full" and kind is Lines:
             given["lines"] = min(253, grid)
+        if self.samples is None and takes(kind.start, "samples"):
+            given["samples"] = self.usual_samples
         default = {f.name: f.default for f in dataclasses.fields(self)}
         flags = {name: flag(name) for name in given}
         settings = accepted(kind.start, given, flags, default)
         with by_flags(flags):
             return kind.start(scene, key, **settings, **(more if kind is Lines else {}))
+
+
+def with_file(scene: Any, lines: Any) -> tuple[Any, Any, dict[str, np.ndarray]]:
+    """The design in the file of `--init`, empty without one, and the options with its shape, field of view and samples.
+
+    What was understood of the file is printed; one that does not say its matrix has that of `--shape`.
+
+    Raises:
+        UsageError: a flag that says another than the file.
+    """
+    held, known = dict[str, np.ndarray](), dict[str, Any]()
+    if lines.from_file:
+        path = str(lines.init)
+        if lines.trajectory != "lines":
+            raise usage_error("--init", f"{path} with --trajectory {lines.trajectory}", "lines")
+        kind: Any = type(format_of(design_file(path), FORMATS, reads))
+        try:
+            held = read_positions(path, tell=print)
+        except UsageError:
+            if not (scene.shape and takes(kind, "shape")):
+                raise
+            held = read_positions(path, kind(shape=scene.shape), tell=print)
+    units = {"shape": ("shape", 1.0), "fov_mm": ("fov_m", 1 / m_from_mm(1.0)), "samples": ("samples_per_line", 1.0)}
+    for name, (key, unit) in units.items():
+        given = getattr(lines if name == "samples" else scene, name)
+        if key in held:
+            value = held[key] if unit == 1 else unit * np.asarray(held[key], float)
+            if given is not None and (np.shape(given) != value.shape or not np.allclose(given, value, rtol=1e-3)):
+                raise usage_error(flag(name), given, f"that of {lines.init}, {value.tolist()}", "Leave it out.")
+            known[name] = value.tolist() if given is None else given
+    lines = dataclasses.replace(lines, samples=known.pop("samples", lines.samples))
+    return dataclasses.replace(scene, **{name: tuple(value) for name, value in known.items()}), lines, held
 
 
 @dataclasses.dataclass(frozen=True)
@@ -396,15 +447,17 @@ class TrainOptions(SequenceOptions):
     """Repetition time [ms] of the steady state that trains are in; None: they start from equilibrium."""
     te_eff_ms: float = 80.0
     """Effective echo time of fse [ms]: the contrast to reach."""
-    ordering: str = "random"
-    """Which line starts at which echo: linear, centre-out, radial-fan or random."""
+    ordering: str | None = None
+    """Which line starts at which echo: linear, centre-out, radial-fan or random; random unless given, here or in a file
+    of --init."""
 
     def check(self) -> None:
         super().check()
         check_positive("--te-eff-ms", self.te_eff_ms)
         if self.te_eff_ms != type(self).te_eff_ms and self.sequence != "fse":
             raise usage_error("--te-eff-ms", f"{self.te_eff_ms:g} with --sequence {self.sequence}", "fse")
-        check_choice("--ordering", self.ordering, ORDERINGS)
+        if self.ordering is not None:
+            check_choice("--ordering", self.ordering, ORDERINGS)
 
     def settings(self) -> dict[str, Any]:
         """As of `SequenceOptions`; the effective echo time is fse's `te`."""

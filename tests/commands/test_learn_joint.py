@@ -9,10 +9,12 @@ import pytest
 
 from acqdesign.commands.options import LimitOptions
 from acqdesign.commands.run import parse_options
+from acqdesign.export import write_design
 from acqdesign.learn_joint import HALVES, RMS_DEG, JointOptions, build, main
 from acqdesign.optim import Limits
 from acqdesign.scene.scanner import EchoShape, max_phase_encode, system_limits
 
+from . import _lines
 from ._lines import TRAINS
 
 SMALL = [*TRAINS, "--steps", "2"]
@@ -198,3 +200,23 @@ def test_bad_input_is_one_line_and_code_2(tmp_path, capsys, change, message):
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_learned_start_is_taken_whole(tmp_path, monkeypatch, capsys):
+    """Lines at their echoes, and flips; trains that the run does not play are refused, or its lines taken alone."""
+    rng = np.random.default_rng(0)
+    points, place = rng.uniform(-0.5, 0.5, (24, 2)).astype(np.float32), rng.permutation(24)
+    train, echo, flips = place // 6, place % 6, np.linspace(0.4, 0.9, 6)
+    path, trains = tmp_path / "a.npz", {"train": train, "echo": echo, "flips_rad": flips, "esp_s": 5e-3}
+    write_design(path, {"points": points, "samples_per_line": 1, "shape": (1, 12, 12), **trains})
+    given = ["--init", path, "--echoes", 6, "--te-eff-ms", 15, "--rms-flip-deg", 180]
+    start = _lines.asked(monkeypatch, "learn_joint", *given)["starts"][0]
+    np.testing.assert_array_equal(start.trajectory.points, points[np.lexsort((echo, train))])
+    np.testing.assert_allclose(start.sequence.flips, flips, rtol=1e-6)
+    alone = _lines.asked(monkeypatch, "learn_joint", *given, "--ordering", "random")["starts"][0]
+    assert np.ptp(alone.sequence.flips) < 1e-6
+    capsys.readouterr()
+    for flag, value in (("--echoes", 8), ("--esp-ms", 6), ("--sequence", "spgr")):
+        wrong = [*given[:2], "--echoes", 6, flag, value] if flag != "--echoes" else [*given[:2], flag, value]
+        assert main([str(a) for a in (*wrong, "--rms-flip-deg", 180)]) == 2
+        assert f"{flag}: got" in capsys.readouterr().err

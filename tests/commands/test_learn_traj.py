@@ -353,3 +353,20 @@ def test_the_module_is_a_command(tmp_path):
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("learn_traj: phantom: got absent.nii, which is no file")
     assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.parametrize("ending", ["npz", "cfl", "mrd"])
+def test_what_a_file_knows_becomes_the_run_s(tmp_path, monkeypatch, capsys, ending):
+    """Shape, field of view and samples; a flag that says another is refused, one that says the same is not."""
+    path = tmp_path / f"a.{ending}"
+    grid = np.stack(np.meshgrid(np.arange(-3, 3) / 6, np.arange(-2, 2) / 4, indexing="ij"), -1).reshape(-1, 2)
+    write_design(path, {"points": grid, "samples_per_line": 10, "shape": (5, 6, 4), "fov_m": (0.2, 0.18, 0.16)})
+    for more in ([], ["--shape", 5, 6, 4, "--samples", 10, "--fov-mm", 200, 180, 160]):
+        problem = _lines.asked(monkeypatch, "learn_traj", "--init", path, *more)["problem"]
+        assert problem.scene.shape == (5, 6, 4)
+        assert problem.trajectory.samples == 10
+        np.testing.assert_allclose(problem.scene.fov, (0.2, 0.18, 0.16), rtol=1e-6)
+        assert "24 lines of 10 samples" in capsys.readouterr().out
+    for flag, *values in (("--shape", 5, 6, 5), ("--samples", 9), ("--fov-mm", 200, 180, 150)):
+        assert main("--init", path, flag, *values) == 2
+        assert f"{flag}: got" in capsys.readouterr().err

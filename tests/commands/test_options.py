@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acqdesign.commands.options import ImageOptions, SceneOptions, TissueSceneOptions, TrajectoryOptions
+from acqdesign.commands.options import ImageOptions, SceneOptions, TissueSceneOptions, TrajectoryOptions, with_file
 from acqdesign.export import write_design
 from acqdesign.scene import FOV, brain, fine_shape, load_brain
 
@@ -24,7 +24,8 @@ def loaded(dtype=np.float32, key=None, **options):
 
 
 def start_lines(shape=SHAPE, *, key=KEY, **options):
-    return TrajectoryOptions(**{"init": "poisson"} | options).make(brain(shape), key, deterministic=False)
+    _, lines, held = with_file(ImageOptions(), TrajectoryOptions(**{"init": "poisson"} | options))
+    return lines.make(brain(shape), key, deterministic=False, held=held)
 
 
 def images(scene):
@@ -141,11 +142,11 @@ def test_a_uniform_readout_is_told_to_the_operator(dtype):
     """Its Gram along the readout is then a number rather than a matrix."""
     scene = brain(SHAPE, dtype=dtype)
     make = TrajectoryOptions(init="poisson", samples=9, eps=1e-4, backend="dft").make
-    uniform = make(scene, KEY, deterministic=False).operator(scene)
+    uniform = make(scene, KEY, deterministic=False, held={}).operator(scene)
     assert uniform.normal().readout.ndim == 0
     assert (uniform.samples_per_line, uniform.points.dtype, uniform.eps, uniform.backend) == (9, dtype, 1e-4, "dft")
     inclusive = jnp.linspace(-0.5, 0.5, 9, dtype=dtype)
-    other = make(scene, KEY, deterministic=False, readout=inclusive).operator(scene)
+    other = make(scene, KEY, deterministic=False, held={}, readout=inclusive).operator(scene)
     assert other.normal().readout.shape == (6, 6)
     np.testing.assert_array_equal(other.readout, inclusive)
 
@@ -154,7 +155,8 @@ def test_deterministic_runs_take_the_exact_transform():
     scene = brain((1, 8, 7))
 
     def backend(deterministic, **options):
-        return TrajectoryOptions(lines=12, **options).make(scene, KEY, deterministic=deterministic).backend
+        made = TrajectoryOptions(lines=12, **options).make(scene, KEY, deterministic=deterministic, held={})
+        return made.backend
 
     assert backend(False) == "auto"
     assert backend(False, backend="finufft") == "finufft"
