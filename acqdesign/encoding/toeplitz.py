@@ -41,7 +41,8 @@ def dirichlet(x: Float[Array, "..."], n: int) -> Float[Array, "..."]:
 
 def padded_shape(shape: tuple[int, int]) -> tuple[int, int]:
     """The smallest fast FFT sizes that hold every difference of two voxels."""
-    return tuple(scipy.fft.next_fast_len(2 * n - 1) for n in shape)
+    ny, nz = (scipy.fft.next_fast_len(2 * n - 1) for n in shape)
+    return ny, nz
 
 
 def gram_spectrum(

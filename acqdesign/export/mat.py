@@ -106,7 +106,7 @@ class Mat(Format):
 
     def write(self, design: Mapping[str, Any], path: Path) -> None:
         """Writes a design as a MATLAB file, atomically; equal designs give equal bytes."""
-        buffer = io.BytesIO()
+        buffer: Any = io.BytesIO()
         arrays = {name.replace(".", "_"): value for name, value in sorted(design.items())}
         scipy.io.savemat(buffer, arrays, do_compression=True)
         with atomic_write(path) as file:
