@@ -46,6 +46,8 @@ def check_points(points: Array, dims: int | None = None) -> None:
         raise usage_error("points", points, f"a real floating-point array of shape {wanted}")
     if points.shape[-1] not in ((dims,) if dims else (1, 2, 3)) or points.shape[-2] < 1:
         raise usage_error("points", points, f"shape {wanted}, in cycles per voxel")
+    if jnp.finfo(points.dtype).bits < 32:
+        raise usage_error("points", points, "float32 or float64", "Half precision is too coarse here: astype(float32).")
     check_finite("points", points)
 
 

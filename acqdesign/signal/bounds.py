@@ -14,11 +14,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from acqdesign.base.checks import check_choice, check_positive, usage_error
-from acqdesign.base.types import Array, Float, Inexact, Scalar
+from acqdesign.base.checks import as_real, check_choice, check_positive, usage_error
+from acqdesign.base.types import Array, Float, Scalar
 from acqdesign.scene.tissue import Tissue
 from acqdesign.signal.profile import SliceProfile, simulate
 from acqdesign.signal.sequence import Sequence
@@ -28,27 +29,30 @@ PARAMETERS = ("t1", "t2", "m0", "b1", "b0", "t2_prime", "diffusivity")
 
 
 def fisher_information(
-    jacobian: Inexact[Array, "... samples params"],
-    *,
-    noise: ArrayLike = 1.0,
-    weights: Float[Array, "..."] | None = None,
+    jacobian: ArrayLike, *, noise: ArrayLike = 1.0, weights: ArrayLike | None = None
 ) -> Float[Array, "... params params"]:
     """Fisher information matrix `Re(Jᴴ W J) / σ²`, `(..., params, params)`, in inverse units of the bounds.
 
     Arguments and errors are those of `crlb`.
     """
-    _check(jacobian, noise, weights)
+    jacobian, weights = _checked(jacobian, noise, weights)
     weighted = jacobian if weights is None else jacobian * weights[..., None]
     gram = jnp.einsum("...np,...nq->...pq", jnp.conj(jacobian), weighted, precision="highest")
     return jnp.real(gram) / jnp.asarray(noise, gram.real.dtype) ** 2
 
 
-def _check(jacobian: Array, noise: ArrayLike, weights: Array | None) -> None:
+def _array(name: str, value: Any) -> Array:
+    return jnp.asarray(value) if np.iscomplexobj(value) else as_real(name, value)
+
+
+def _checked(jacobian: Any, noise: ArrayLike, weights: Any) -> tuple[Array, Array | None]:
     check_positive("noise", noise)
+    jacobian, weights = _array("jacobian", jacobian), None if weights is None else as_real("weights", weights)
     if jacobian.ndim < 2:
         raise usage_error("jacobian", jacobian, "shape (..., samples, params)")
     if weights is not None and weights.shape[-1:] != jacobian.shape[-2:-1]:
         raise usage_error("weights", weights, f"shape (..., {jacobian.shape[-2]}), one for each sample")
+    return jacobian, weights
 
 
 def crlb_from_fisher(fisher: Float[Array, "... params params"]) -> Float[Array, "... params"]:
@@ -84,13 +88,13 @@ def crlb_from_fisher(fisher: Float[Array, "... params params"]) -> Float[Array, 
 
 
 def crlb(
-    jacobian: Inexact[Array, "... samples params"],
+    jacobian: ArrayLike,
     *,
     noise: ArrayLike = 1.0,
-    weights: Float[Array, "..."] | None = None,
-    signal: Inexact[Array, "..."] | None = None,
-    nuisance: Inexact[Array, "..."] | None = None,
-    values: Float[Array, "..."] | None = None,
+    weights: ArrayLike | None = None,
+    signal: ArrayLike | None = None,
+    nuisance: ArrayLike | None = None,
+    values: ArrayLike | None = None,
 ) -> Float[Array, "... params"]:
     """Cramér–Rao bounds on the variance of parameters.
 
@@ -112,13 +116,15 @@ def crlb(
     Raises:
         UsageError: on a noise that is not positive, or weights, a signal or nuisances of another length.
     """
-    _check(jacobian, noise, weights)
+    jacobian, weights = _checked(jacobian, noise, weights)
     columns, others = [jacobian[..., k] for k in range(jacobian.shape[-1])], []
     if signal is not None:
+        signal = _array("signal", signal)
         if signal.shape[-1:] != jacobian.shape[-2:-1]:
             raise usage_error("signal", signal, f"shape (..., {jacobian.shape[-2]}), one for each sample")
         others = [signal]
     if nuisance is not None:
+        nuisance = _array("nuisance", nuisance)
         if nuisance.ndim < 2 or nuisance.shape[-2] != jacobian.shape[-2]:
             raise usage_error("nuisance", nuisance, f"shape (..., {jacobian.shape[-2]}, others)")
         others = [*others, *(nuisance[..., k] for k in range(nuisance.shape[-1]))]
@@ -130,7 +136,7 @@ def crlb(
         # Real and imaginary parts as twice as many samples.
         columns, others = ([jnp.concatenate([x.real, x.imag], axis=-1) for x in each] for each in (columns, others))
     found = _unexplained(columns, others) * jnp.asarray(noise, columns[0].dtype) ** 2
-    return found if values is None else found / values**2
+    return found if values is None else found / as_real("values", values) ** 2
 
 
 def _unexplained(columns: list[Array], others: list[Array]) -> Array:

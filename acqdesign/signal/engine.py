@@ -280,6 +280,9 @@ def map_tissues(
     shared = {name: value for name, value in spins.items() if not value.ndim}
     own = {name: jnp.broadcast_to(v, shape).reshape(-1) for name, v in spins.items() if v.ndim}
     tissues = math.prod(shape)
+    if not tissues:
+        one = jax.eval_shape(block, shared | {name: jax.ShapeDtypeStruct((1,), v.dtype) for name, v in own.items()})
+        return jnp.zeros((*shape, one.shape[-1]), one.dtype)
     if jax.default_backend() == "cpu":
         fit, most = at_once or max(64, CACHE_BYTES // bytes_each), STORED_BYTES
     else:
@@ -306,7 +309,7 @@ def turns_of(phases: Array) -> Array:
 
 def epg(
     flips: ArrayLike,
-    intervals: Sequence[Interval],
+    intervals: Sequence[Interval] | Interval,
     tissue: Tissue,
     *,
     read: int = 0,
@@ -336,6 +339,11 @@ def epg(
     Raises:
         UsageError: for times that are negative or NaN, T2 > 2 T1, or lengths that differ.
     """
+    if isinstance(intervals, Interval):
+        intervals = [intervals]
+    for each in intervals:
+        if each.orders != int(each.orders):
+            raise usage_error("orders", each.orders, "whole orders of dephasing in an interval")
     if not 0 <= read <= len(intervals):
         raise usage_error("read", read, f"a number of intervals, at most the {len(intervals)} that there are")
     if n_states is not None:
@@ -349,7 +357,7 @@ def epg(
         check_times(name.replace("duration", "duration of interval "), values[name], n)
     if phases is not None:
         check_phases(values["phases"], n)
-    return _epg(values, tuple(each.orders for each in intervals), read, n_states)
+    return _epg(values, tuple(int(each.orders) for each in intervals), read, n_states)
 
 
 @partial(jax.jit, static_argnums=(1, 2, 3))

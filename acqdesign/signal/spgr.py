@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from acqdesign.base.checks import check_choice, usage_error
+from acqdesign.base.checks import check_choice, is_concrete, usage_error
 from acqdesign.base.types import Array, Inexact
 from acqdesign.base.units import deg_from_rad, rad_from_deg
 from acqdesign.scene.tissue import Tissue
@@ -73,7 +73,12 @@ class SPGR(SSFPFID):
     state: str = eqx.field(static=True, default="transient")
 
     def __post_init__(self) -> None:
-        self.rf_increment = float(self.rf_increment)
+        if not is_concrete(self.rf_increment):
+            raise usage_error("rf_increment", "a traced number", "one that is known before compilation")
+        degrees = deg_from_rad(float(self.rf_increment))
+        half = round(2 * degrees) / 2  # as which a half degree in single precision counts
+        near = abs(half - degrees) < 4 * np.finfo(np.float32).eps * abs(degrees)
+        self.rf_increment = rad_from_deg(half) if near else float(self.rf_increment)
         check_choice("state", self.state, STEADY)
         of_trains = (self.inversion_time, self.spoiler_moment, self.n_states)
         if self.state != "transient" and any(value is not None for value in of_trains):

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import as_real
+from acqdesign.base.checks import as_real, usage_error
 from acqdesign.base.types import Array
 from acqdesign.base.units import rad_from_deg
 from acqdesign.optim import Constraint, Limits, held, resolve
@@ -52,6 +52,8 @@ class PulseTrain(Sequence):
 
     def values(self, tissue: Tissue | None = None) -> dict[str, Array]:
         """Checked numbers of the sequence, and what acts of a tissue, in one precision; what is None is left out."""
+        if self.flips is None:
+            raise usage_error("flips", None, "a vector of at least one flip angle [rad]")
         this, effects = resolve(self), {} if tissue is None else tissue.effects()
         values = in_one_precision(**{name: getattr(this, name) for name in self._variables()}, **effects)
         n = check_flips(values["flips"])
