@@ -8,10 +8,9 @@ from jax.typing import ArrayLike
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from acqdesign.base.checks import usage_error
 from acqdesign.base.files import atomic_write
 from acqdesign.plot.lines import line_positions, marker_size
-from acqdesign.plot.style import COLOURS, MUTED, SEQUENCE_MAP, kspace_axes, new_figure, styled
+from acqdesign.plot.style import COLOURS, MUTED, SEQUENCE_MAP, kspace_axes, new_figure, shaped, styled
 
 
 @styled
@@ -38,10 +37,8 @@ def animate_lines(
         echo: `(S,)` echo of each line, from 0, as colour; the radius at the start unless given.
         seconds: length of the animation; the last frame stays for a further two.
     """
-    frames = np.asarray(points)
-    if frames.ndim != 3 or frames.shape[2] != 2 or len(frames) != len(np.asarray(steps)):
-        raise usage_error("points", frames, "shape (frames, lines, 2), with a step for each frame")
     times, values = np.asarray(steps), np.asarray(losses)
+    frames = shaped("points", points, (len(times), None, 2), "shape (frames, lines, 2), with a step for each frame")
     loss_times = times if loss_steps is None else np.asarray(loss_steps)
     figure = new_figure(8.4, 4.5)
     canvas = FigureCanvasAgg(figure)
@@ -72,24 +69,12 @@ def animate_lines(
         for artist in moving:
             artist.axes.draw_artist(artist)
         pictures.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
-    palette = _palette(pictures[-1])
-    drawn = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
-    duration = max(20, round(1000 * seconds / len(drawn)))
-    with atomic_write(path) as file:
-        drawn[0].save(
-            file,
-            format="GIF",
-            save_all=True,
-            append_images=drawn[1:],
-            duration=[duration] * (len(drawn) - 1) + [2000],
-            loop=0,
-        )
-
-
-def _palette(picture: Image.Image) -> Image.Image:
-    """A palette for every frame, from one of them; nearly white is white, as the paper is."""
-    chosen = picture.quantize(255, method=Image.Quantize.MEDIANCUT)
-    colours = np.array(chosen.getpalette()).reshape(-1, 3)
+    # One palette for every frame; nearly white is white, as the paper is.
+    palette = pictures[-1].quantize(255, method=Image.Quantize.MEDIANCUT)
+    colours = np.array(palette.getpalette()).reshape(-1, 3)
     colours[(colours > 244).all(axis=1)] = 255
-    chosen.putpalette(colours.ravel().tolist())
-    return chosen
+    palette.putpalette(colours.ravel().tolist())
+    drawn = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    lasting = [max(20, round(1000 * seconds / len(drawn)))] * (len(drawn) - 1) + [2000]
+    with atomic_write(path) as file:
+        drawn[0].save(file, format="GIF", save_all=True, append_images=drawn[1:], duration=lasting, loop=0)

@@ -4,11 +4,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from jax.typing import ArrayLike
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from acqdesign.base.checks import usage_error
-from acqdesign.plot.style import COLOURS, ERROR_MAP, MUTED, SEQUENCE_MAP, new_figure, on_paper, styled
+from acqdesign.plot.style import COLOURS, ERROR_MAP, MUTED, SEQUENCE_MAP, new_figure, on_paper, shaped, styled
 
 
 @styled
@@ -18,28 +17,25 @@ def plot_images(
     """The truth beside reconstructions, and under each its error; images share a scale, and so do errors.
 
     A volume is shown by two central planes: the one across the readout x, where undersampling acts, with y
-    upwards; and the one across z, with x upwards.
+    upwards; and the one across z, with x upwards. One over twice as wide as high, of a thin volume, is turned.
 
     Args:
         truth: image `(ny, nz)` or `(nx, ny, nz)`; magnitudes are shown.
         reconstructions: images of the same shape and scale by name, in order: before, after.
         captions: a line of text under a name, such as its NRMSE.
-
-    Returns:
-        The figure.
     """
     target = np.abs(np.squeeze(np.asarray(truth)))
     if target.ndim not in (2, 3):
         raise usage_error("truth", target, "an image of 2 or 3 dimensions")
-    images = {name: np.abs(np.squeeze(np.asarray(image))) for name, image in reconstructions.items()}
-    for name, image in images.items():
-        if image.shape != target.shape:
-            raise usage_error(f"reconstructions[{name!r}]", image, f"the truth's shape {target.shape}")
+    images, wanted = dict[str, np.ndarray](), f"the truth's shape {target.shape}"
+    for name, image in reconstructions.items():
+        images[name] = np.abs(shaped(f"reconstructions[{name!r}]", np.squeeze(image), target.shape, wanted))
     top = float(target.max()) or 1.0
     errors = {name: np.abs(image - target) for name, image in images.items()}
     worst = max((float(np.quantile(error, 0.999)) for error in errors.values()), default=0.0) or top
     planes = _planes(target)
-    ratios = [view(target).shape[1] / view(target).shape[0] for view in planes]
+    # Cells of thin planes keep room for their titles.
+    ratios = [max(0.3, view(target).shape[1] / view(target).shape[0]) for view in planes]
     columns = len(images) + 1
     # So wide that text is still read where a page shows the figure whole.
     width = min(2.5, (9.5 if on_paper() else 14.0) / (sum(ratios) * columns))
@@ -71,24 +67,24 @@ def plot_psf(psf: ArrayLike, start: ArrayLike | None = None) -> Figure:
         psf: `(ny, nz)` point spread function, its peak at `(ny//2, nz//2)`; its magnitude is shown, in
             dB relative to the peak.
         start: `psf` before learning.
-
-    Returns:
-        The figure.
     """
-    held = {} if start is None else {"start": _decibels("start", start)}
-    held["learned"] = _decibels("psf", psf)
+    given = {"psf": psf} if start is None else {"start": start, "psf": psf}
+    held = {"learned" if name == "psf" else name: _decibels(name, each) for name, each in given.items()}
     figure = new_figure(4.1 * len(held) + 4.6, 4.0)
     axes = figure.subplots(1, len(held) + 1, width_ratios=[1] * len(held) + [1.25])
     for cell, (name, decibels) in zip(axes, held.items(), strict=False):
         ny, nz = decibels.shape
         extent = (-(ny // 2) - 0.5, ny - ny // 2 - 0.5, -(nz // 2) - 0.5, nz - nz // 2 - 0.5)
-        shown = cell.imshow(
-            decibels.T, cmap=SEQUENCE_MAP, vmin=-50, vmax=0, origin="lower", extent=extent, aspect="equal"
-        )
+        shown = cell.imshow(decibels.T, cmap=SEQUENCE_MAP, vmin=-50, vmax=0, origin="lower", extent=extent)
         cell.set(title=f"PSF, {name}", xlabel="y [voxels]", ylabel="z [voxels]")
     figure.colorbar(shown, ax=list(axes[:-1]), shrink=0.75, pad=0.02, label="dB to the peak")
     for name, decibels in held.items():
-        _profiles(axes[-1], decibels, name, COLOURS[0] if name == "learned" else MUTED)
+        # The largest value in each ring of one voxel around the peak.
+        offsets = [np.arange(n) - n // 2 for n in decibels.shape]
+        distance = np.rint(np.hypot(*np.meshgrid(*offsets, indexing="ij"))).astype(int)
+        rings = np.arange(min(decibels.shape) // 2 + 1)
+        worst = [decibels[distance == ring].max() for ring in rings]
+        axes[-1].plot(rings, worst, "o-", ms=3.5, color=COLOURS[0] if name == "learned" else MUTED, label=name)
     axes[-1].set(title="Largest side lobe", xlabel="distance [voxels]", ylabel="side lobe [dB]")
     axes[-1].set(ylim=(-50, 2), xlim=(0, None), box_aspect=0.85)
     axes[-1].grid(axis="y")
@@ -96,19 +92,8 @@ def plot_psf(psf: ArrayLike, start: ArrayLike | None = None) -> Figure:
     return figure
 
 
-def _profiles(axes: Axes, decibels: np.ndarray, name: str, colour: str) -> None:
-    """The largest value in each ring of one voxel around the peak."""
-    offsets = [np.arange(n) - n // 2 for n in decibels.shape]
-    distance = np.rint(np.hypot(*np.meshgrid(*offsets, indexing="ij"))).astype(int)
-    rings = np.arange(min(decibels.shape) // 2 + 1)
-    worst = [decibels[distance == ring].max() for ring in rings]
-    axes.plot(rings, worst, color=colour, marker="o", ms=3.5, label=name)
-
-
 def _decibels(name: str, psf: ArrayLike) -> np.ndarray:
-    magnitude = np.abs(np.asarray(psf))
-    if magnitude.ndim != 2:
-        raise usage_error(name, magnitude, "a point spread function of shape (ny, nz)")
+    magnitude = np.abs(shaped(name, psf, (None, None), "a point spread function of shape (ny, nz)"))
     with np.errstate(divide="ignore"):
         return 20 * np.log10(magnitude / magnitude.max())
 
@@ -117,5 +102,7 @@ def _planes(image: np.ndarray) -> list[Callable[[np.ndarray], np.ndarray]]:
     """Functions that cut planes out of images of this shape, first axis upwards, second to the right."""
     if image.ndim == 2:
         return [lambda a: a]
-    nx, _, nz = image.shape
-    return [lambda a: a[nx // 2], lambda a: a[:, :, nz // 2]]
+    nx, ny, nz = image.shape
+    across_x = (lambda a: a[nx // 2].T) if nz > 2 * ny else (lambda a: a[nx // 2])
+    across_z = (lambda a: a[:, :, nz // 2].T) if ny > 2 * nx else (lambda a: a[:, :, nz // 2])
+    return [across_x, across_z]

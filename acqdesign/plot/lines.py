@@ -9,7 +9,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from acqdesign.base.checks import usage_error
-from acqdesign.plot.style import COLOURS, INK, MUTED, SEQUENCE_MAP, kspace_axes, new_figure, styled
+from acqdesign.plot.style import COLOURS, INK, MUTED, SEQUENCE_MAP, kspace_axes, new_figure, shaped, styled
 
 _STRAIGHT = 1e-4  # cycles/voxel that samples of a line may leave it
 
@@ -33,9 +33,6 @@ def plot_lines(
         learned: `(S,)` bool; lines that were held fixed are drawn as squares.
         echo: `(S,)` echo of each line in its train, from 0; takes the place of the radius as colour.
         title: text above the plane.
-
-    Returns:
-        The figure.
     """
     ends = line_positions("points", points)
     starts = None if start is None else line_positions("start", start)
@@ -45,9 +42,8 @@ def plot_lines(
     radius = np.hypot(*ends.T)
     size = marker_size(len(ends))
     if starts is not None:
-        plane.add_collection(
-            LineCollection(list(np.stack([starts, ends], axis=1)), colors=MUTED, linewidths=0.6, alpha=0.45, zorder=1)
-        )
+        paths = list(np.stack([starts, ends], axis=1))
+        plane.add_collection(LineCollection(paths, colors=MUTED, linewidths=0.6, alpha=0.45, zorder=1))
         plane.scatter(*starts.T, s=0.55 * size, c="white", edgecolors=MUTED, linewidths=0.7, zorder=2)
     colour = radius if echo is None else np.asarray(echo) + 1
     look: dict[str, Any] = {"cmap": SEQUENCE_MAP, "vmin": 0 if echo is None else 1, "vmax": colour.max()}
@@ -56,7 +52,14 @@ def plot_lines(
     if not moves.all():
         fixed = plane.scatter(*ends[~moves].T, s=size, c=colour[~moves], marker="s", zorder=3, **look)
         fixed.set(edgecolors=INK, linewidths=0.5)
-    _legend(plane, starts is not None, not moves.all())
+    ring: dict[str, Any] = {"ls": "", "mew": 0.8}
+    handles = plane.plot([], [], "o", color=INK, label="learned", **ring)
+    if not moves.all():
+        handles += plane.plot([], [], "s", color=INK, label="held fixed", **ring)
+    if starts is not None:
+        handles += plane.plot([], [], "o", color="white", mec=MUTED, ms=5, label="start", **ring)
+    if len(handles) > 1:
+        plane.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=len(handles))
     kspace_axes(plane, title=title or f"{len(ends)} lines")
     bar = figure.colorbar(shown, ax=plane, shrink=0.82, pad=0.02)
     bar.set_label("radius [cycles/voxel]" if echo is None else "echo number")
@@ -82,21 +85,18 @@ def plot_readouts(coordinates: ArrayLike, *, start: ArrayLike | None = None, tit
         coordinates: `(readouts, samples, D)` [cycles/voxel], `D` at least 2.
         start: `coordinates` before learning, in grey.
         title: text above the plane.
-
-    Returns:
-        The figure.
     """
-    paths = np.asarray(coordinates)
-    if paths.ndim != 3 or paths.shape[-1] < 2:
-        raise usage_error("coordinates", paths, "shape (readouts, samples, D), D at least 2")
+    wanted = "shape (readouts, samples, D), D at least 2"
+    paths = shaped("coordinates", coordinates, (None, None, None), wanted)
+    if paths.shape[-1] < 2:
+        raise usage_error("coordinates", paths, wanted)
     along_x = paths.shape[-1] == 3 and np.ptp(paths[..., 1:], axis=1).max() < _STRAIGHT
     shown = slice(0, 2) if along_x else slice(-2, None)
     figure = new_figure(6.4, 5.2)
     axes = figure.subplots()
     if start is not None:
-        before = np.asarray(start)
-        if before.ndim != 3 or before.shape[-1] != paths.shape[-1]:
-            raise usage_error("start", before, f"shape (readouts, samples, {paths.shape[-1]})")
+        dims = paths.shape[-1]
+        before = shaped("start", start, (None, None, dims), f"shape (readouts, samples, {dims})")
         axes.add_collection(LineCollection(list(before[..., shown]), linewidths=0.8, colors=MUTED, alpha=0.4))
     lines = LineCollection(list(paths[..., shown]), linewidths=0.8, cmap=SEQUENCE_MAP)
     lines.set_array(np.arange(1, len(paths) + 1))
@@ -110,10 +110,7 @@ def plot_readouts(coordinates: ArrayLike, *, start: ArrayLike | None = None, tit
 
 def line_positions(name: str, points: ArrayLike) -> np.ndarray:
     """Positions as an `(S, 2)` array, or an error that says what came."""
-    array = np.asarray(points)
-    if array.ndim != 2 or array.shape[1] != 2:
-        raise usage_error(name, array, "shape (lines, 2): ky and kz of each line")
-    return array
+    return shaped(name, points, (None, 2), "shape (lines, 2): ky and kz of each line")
 
 
 def marker_size(lines: int) -> float:
@@ -128,14 +125,3 @@ def _density(axes: Axes, radius: np.ndarray, label: str, colour: str) -> None:
     counts = np.histogram(radius, edges)[0]
     density = counts / (np.pi * np.diff(edges**2)) / len(radius)
     axes.stairs(density, edges, color=colour, lw=2, label=label, baseline=None)
-
-
-def _legend(axes: Axes, has_start: bool, has_fixed: bool) -> None:
-    ring: dict[str, Any] = {"ls": "", "mew": 0.8}
-    handles = [axes.plot([], [], "o", color=INK, label="learned", **ring)[0]]
-    if has_fixed:
-        handles += axes.plot([], [], "s", color=INK, label="held fixed", **ring)
-    if has_start:
-        handles += axes.plot([], [], "o", color="white", mec=MUTED, ms=5, label="start", **ring)
-    if len(handles) > 1:
-        axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=len(handles))

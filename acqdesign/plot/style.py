@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
+import numpy as np
 from cycler import cycler
+from jax.typing import ArrayLike
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from acqdesign.base.checks import check_choice
+from acqdesign.base.checks import check_choice, usage_error
 from acqdesign.base.files import atomic_write
 
 P = ParamSpec("P")
@@ -31,29 +33,20 @@ SEQUENCE_MAP = "viridis"
 ERROR_MAP = "inferno"
 
 _STYLE: Any = {
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
+    **dict.fromkeys(("figure.facecolor", "savefig.facecolor"), "white"),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
     "font.family": "DejaVu Sans",
     "font.size": 11,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": INK,
     "axes.titlesize": 12,
     "axes.titlepad": 8,
     "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
     "axes.prop_cycle": cycler(color=COLOURS),
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.direction": "out",
-    "ytick.direction": "out",
     "grid.color": "#e3e5e8",
     "grid.linewidth": 0.7,
     "axes.axisbelow": True,
-    "legend.frameon": False,
     "legend.fontsize": 10,
     "lines.linewidth": 1.8,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
     "image.interpolation": "nearest",
 }
 # On paper: text of 8 points in figures no wider than a page of 7.2 inches, type that editors can change.
@@ -111,14 +104,27 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(scale * width, scale * height), layout="constrained")
 
 
+def curve_axes(axes: Axes, **labels: Any) -> None:
+    """What axes of curves by pulse or time have in common: their `labels`, and lines across to read values by."""
+    axes.set(**labels)
+    axes.margins(x=0.02)
+    axes.grid(axis="y")
+
+
 def kspace_axes(axes: Axes, *, title: str = "") -> None:
     """Labels, limits and frame of the phase-encode plane."""
-    axes.set(xlim=(-0.52, 0.52), ylim=(-0.52, 0.52), aspect="equal", title=title)
-    axes.set(xlabel=r"$k_y$ [cycles/voxel]", ylabel=r"$k_z$ [cycles/voxel]")
     ticks = [-0.5, -0.25, 0.0, 0.25, 0.5]
-    axes.set_xticks(ticks)
-    axes.set_yticks(ticks)
+    axes.set(xlim=(-0.52, 0.52), ylim=(-0.52, 0.52), xticks=ticks, yticks=ticks, aspect="equal", title=title)
+    axes.set(xlabel=r"$k_y$ [cycles/voxel]", ylabel=r"$k_z$ [cycles/voxel]")
     axes.spines[["top", "right"]].set_visible(True)
+
+
+def shaped(name: str, values: ArrayLike, shape: Sequence[int | None], expected: str = "") -> np.ndarray:
+    """`values` as an array of a shape, None being any length; an error says what was `expected`."""
+    array = np.asarray(values)
+    if array.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True)):
+        raise usage_error(name, array, expected or f"shape {tuple(shape)}")
+    return array
 
 
 @styled
