@@ -18,6 +18,7 @@ FLOORS = (
     {"design"},
     {"commands"},
     {"learn_traj", "learn_flips", "learn_joint", "export.__main__", "merge", "doctor"},
+    {"__main__"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -41,6 +41,11 @@ def m_from_mm(mm: T) -> T:
     return mm * 1e-3
 
 
+def mm_from_m(m: T) -> T:
+    """Millimetres from metres."""
+    return m * 1e3
+
+
 def per_m_from_cycles(cycles_per_voxel: T, voxel_size: float) -> T:
     """k-space positions in 1/m from cycles per voxel."""
     return cycles_per_voxel / voxel_size

@@ -6,6 +6,7 @@ classes with fewer differences each: see `Scene.with_b1_map` and `Scene.with_t2_
 
 import functools
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from jax.typing import ArrayLike
 from acqdesign.base.checks import check_count, check_finite, check_positive, usage_error
 from acqdesign.base.sharding import split
 from acqdesign.base.types import Array, Complex, Float, Inexact, PRNGKey
+from acqdesign.base.units import mm_from_m
 from acqdesign.scene.coils import birdcage_maps
 from acqdesign.scene.loaders import image_fov, load_image
 from acqdesign.scene.phantom import contrast_weights
@@ -330,7 +332,7 @@ def load_scene(
         tissue_names: what the phantoms' tissue maps are of, in their order; None for images of a contrast.
         contrast: `T1w`, `T2w` or `PDw`: what images show, or the wanted image where the sequence does not say.
         field: `1.5T` or `3T`.
-        fov: field of view [m]; the first phantom's own unless given.
+        fov: field of view [m]; the phantoms' own unless given, and of several that differ the largest along each axis.
         coils: receive coils on a birdcage; 1 is a uniform one.
         augment: whether `Scene.sample` turns the anatomies at random.
         key: where given, the anatomies in random poses.
@@ -340,8 +342,14 @@ def load_scene(
     Raises:
         UsageError: as `load_image`; another number of tissues than of maps.
     """
-    asked = None if fov is None else tuple(fov)
-    fov, kind = asked or image_fov(phantoms[0]), contrast if tissue_names is None else "maps"
+    asked, kind = None if fov is None else tuple(fov), contrast if tissue_names is None else "maps"
+    own = [image_fov(phantom) for phantom in phantoms]
+    known = [each for each in own if each is not None]
+    if asked is None and len(known) == len(own) and np.ptp(known, axis=0).max() > 1e-6:
+        asked = tuple(np.max(known, axis=0).tolist())
+        size = " x ".join(f"{mm_from_m(length):g}" for length in asked)
+        warnings.warn(f"phantoms of different fields of view: all are shown in {size} mm", stacklevel=2)
+    fov = asked or own[0]
     if asked is None and fov is not None:
         fov = tuple(v * n for v, n in zip(target_grid(fov, shape, None)[1], shape, strict=True))
 

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from acqdesign.__main__ import main as console
 from acqdesign.base.checks import UsageError
 from acqdesign.commands.config import RENAMED, flat_options, read_config
 from acqdesign.commands.export import ExportOptions
@@ -455,3 +456,19 @@ def test_a_figure_that_fails_leaves_the_old_one(tmp_path):
         write_figure(path, Broken())
     assert path.read_bytes() == good
     assert [entry.name for entry in Path(tmp_path).iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        ([], 2, "learn_traj "),
+        (["--list"], 0, "doctor "),
+        (["learn_trai"], 2, "command: got 'learn_trai'"),
+        (["learn_joint", "--learn", "none"], 2, "--learn"),
+        (["export", "absent", "--to", "npz"], 2, "absent"),
+    ],
+)
+def test_one_command_has_all_others(args, code, said, capsys):
+    assert console(args) == code
+    out, err = capsys.readouterr()
+    assert said in out + err

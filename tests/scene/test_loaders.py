@@ -12,7 +12,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from acqdesign.scene import load_brain, load_image, weighted_image
+from acqdesign.scene import load_brain, load_image, load_scene, weighted_image
 from acqdesign.scene.files import MAX_VOXELS
 from acqdesign.scene.loaders import image_fov
 
@@ -285,3 +285,16 @@ def test_brainweb_failures_are_explained(brainweb):
     brainweb.get_mri = lambda *a, **k: (np.full((4, 4, 4), 400), np.eye(4))
     with pytest.raises(ValueError, match="labels"):
         load_image("brainweb:0")
+
+
+def test_phantoms_of_different_fields_of_view_are_shown_in_one(tmp_path):
+    """The same voxels at 8 mm and at 12.8 mm are objects of two sizes."""
+    blob = np.exp(-((np.indices((20, 24, 20)) - 10) ** 2).sum(0) / 30).astype(np.float32)
+    paths = [str(tmp_path / f"{size}.nii") for size in (8.0, 12.8)]
+    for path, size in zip(paths, (8.0, 12.8), strict=True):
+        nibabel.save(nibabel.Nifti1Image(blob, np.diag([size, size, size, 1.0])), path)
+    with pytest.warns(UserWarning, match="different fields of view: all are shown in 256 x 307.2 x 256 mm"):
+        scene = load_scene(*paths, shape=(20, 24, 20), tissue_names=None)
+    np.testing.assert_allclose(scene.fov, (0.256, 0.3072, 0.256), rtol=1e-6)
+    widths = [np.count_nonzero(np.abs(image) > 0.5 * np.abs(image).max()) for image in np.asarray(scene.maps[0])]
+    assert widths[1] / widths[0] == pytest.approx(1.6**3, rel=0.25)
