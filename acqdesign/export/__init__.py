@@ -91,8 +91,7 @@ def read_positions(path: Path | str, by: Format | None = None, tell: Tell | None
     """
     design = read_design(path, by, tell)
     if "points" not in design:
-        expected = "an array named points of shape (lines, 2)"
-        raise usage_error("design", f"{path} without line positions", expected)
+        raise usage_error("design", f"{path} without line positions", "an array named points of shape (lines, 2)")
     return design
 
 

@@ -19,8 +19,7 @@ _OURS = "# acqdesign"
 _MAX_HEADER = 2**16
 
 
-def _names(path: Path | str) -> tuple[Path, Path]:
-    path = Path(path)
+def _names(path: Path) -> tuple[Path, Path]:
     if path.suffix not in (".cfl", ".hdr"):
         raise usage_error("path", str(path), "a name ending in .cfl")
     return path.with_suffix(".cfl"), path.with_suffix(".hdr")
@@ -68,11 +67,7 @@ class Bart(Format):
             file.write(text.encode())
 
     def read(self, path: Path) -> dict[str, Any]:
-        """Reads the straight lines of a BART trajectory, or those that a mask of zeros and ones acquires.
-
-        Returns:
-            Points [cycles/voxel], readout and shape, by the names of `design.npz`.
-        """
+        """Reads the straight lines of a BART trajectory, or those that a mask of zeros and ones acquires."""
         cfl, hdr = _names(path)
         try:
             lines = [line.strip() for line in read_text("cfl", hdr, _MAX_HEADER).decode("utf-8").splitlines()]
@@ -90,12 +85,8 @@ class Bart(Format):
             raise usage_error("cfl", f"{hdr}: dimensions {given}, {expected} bytes", f"at most {MAX_BYTES}")
         size = cfl.stat().st_size
         if size != expected or not cfl.is_file():
-            raise usage_error(
-                "cfl",
-                f"{cfl}: {size} bytes",
-                f"{expected} for the dimensions in {hdr.name}",
-                "It is truncated, or another's.",
-            )
+            bytes_of = f"{expected} for the dimensions in {hdr.name}"
+            raise usage_error("cfl", f"{cfl}: {size} bytes", bytes_of, "It is truncated, or another's.")
         check_memory("cfl", cfl, 4 * expected)
         data = np.fromfile(cfl, "<c8")
         if np.isin(data, (0, 1)).all():

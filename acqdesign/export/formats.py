@@ -1,5 +1,6 @@
 """What a file format is, and the formats that there are."""
 
+import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -67,6 +68,15 @@ def design_file(path: Path | str) -> Path:
     """The file of a design: `path` itself, or the `design.npz` in the folder of a run."""
     path = Path(path)
     return path / "design.npz" if path.is_dir() else path
+
+
+def package(name: str, extra: str) -> Any:
+    """An optional package that a format needs; where it isn't installed, a `UsageError` says which extra has it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        remedy = f'Install it with: pip install "acqdesign[{extra}]".'
+        raise usage_error(name, f"no usable installation of {name} ({error})", f"the package {name}", remedy) from error
 
 
 def by_endings(formats: Mapping[str, type[Format]], able: Able) -> dict[str, type[Format]]:

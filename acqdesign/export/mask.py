@@ -43,11 +43,10 @@ def lines_of(name: str, path: Path, mask: np.ndarray, shape: Sequence[int] | Non
         if (given[1:] != sizes[1:]).any() or sizes[0] not in (1, given[0]):
             raise usage_error(name, where, f"a mask of {given[1]} x {given[2]} for the shape {given.tolist()}")
         sizes = given
-    readout = (np.arange(sizes[0]) - sizes[0] // 2) / sizes[0]
     return {
         "points": (cells - sizes[1:] // 2) / sizes[1:],
         "samples_per_line": np.array(sizes[0]),
-        "readout": readout,
+        "readout": (np.arange(sizes[0]) - sizes[0] // 2) / sizes[0],
         "shape": sizes,
         SAID: f"mask of {len(cells)} of {sizes[1] * sizes[2]} cells, centre at n//2",
     }
@@ -66,7 +65,6 @@ class Mask(Format):
         self.shape = shape
 
     def read(self, path: Path) -> dict[str, Any]:
-        """Reads the lines of a mask: `points` on the grid, readout and shape, by the names of `design.npz`."""
         data = read_text("mask", path, _MAX_BYTES)
         if path.suffix == ".txt":
             with parsing("mask", path, "rows of zeros and ones"):

@@ -16,7 +16,7 @@ from acqdesign.base.checks import usage_error
 from acqdesign.base.files import atomic_write
 from acqdesign.base.untrusted import parsing, read_text
 from acqdesign.export.formats import Format
-from acqdesign.export.hdf5 import SIGNATURE, h5py, member, records
+from acqdesign.export.hdf5 import SIGNATURE, Hdf5
 from acqdesign.export.npz import PARTS, axes_of, is_key
 from acqdesign.export.straight import MAX_BYTES, SAID
 
@@ -105,7 +105,6 @@ class Mat(Format):
     ending, about = "mat", "MATLAB, every array by its name"
 
     def write(self, design: Mapping[str, Any], path: Path) -> None:
-        """Writes a design as a MATLAB file, atomically; equal designs give equal bytes."""
         buffer: Any = io.BytesIO()
         arrays = {name.replace(".", "_"): value for name, value in sorted(design.items())}
         scipy.io.savemat(buffer, arrays, do_compression=True)
@@ -113,13 +112,8 @@ class Mat(Format):
             file.write(_TITLE + buffer.getvalue()[len(_TITLE) :])
 
     def read(self, path: Path) -> dict[str, Any]:
-        """Reads a design from a MATLAB file, trusting nothing in it; those of version 7.3 need h5py.
-
-        Returns:
-            Arrays by the names of `design.npz`; other names are left out.
-        """
-        found: dict[str, Any] = {}
-        others = []
+        """Reads a design from a MATLAB file, trusting nothing in it; those of version 7.3 need h5py."""
+        found, others = dict[str, Any](), list[str]()
         content = read_text("mat", path, MAX_BYTES)
         newer = any(content[at : at + len(SIGNATURE)] == SIGNATURE for at in (0, 512, 1024, 2048))
         with parsing("mat", path, "a readable MATLAB file, of level 5 or 7.3"):
@@ -141,14 +135,14 @@ class Mat(Format):
 
 def _newer(path: Path, content: bytes) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
     """Name and numbers of each variable of a file of version 7.3, which is HDF5 with its axes in reverse."""
-    package = h5py("mat")
-    with package.File(path, "r") as file:
+    held = Hdf5("mat", path, content)
+
+    def numbers(file: Any, name: str) -> np.ndarray:
+        data = held.member(file, name, held.package.Dataset)
+        if data.dtype.kind not in "biuf":
+            raise held.wrong(f"{name} of {data.dtype}", "real numbers")
+        return held.records(data, data.dtype.itemsize).view(data.dtype).reshape(data.shape).T
+
+    with held.package.File(path, "r") as file:
         for name in file:
-            if is_key(name) or any(name.startswith(part[:-1] + "_") for part in PARTS):
-                data = member("mat", path, file, name, package.Dataset)
-                if data.dtype.kind not in "biuf":
-                    raise usage_error("mat", f"{path}: {name} of {data.dtype}", "real numbers")
-                held = records("mat", path, content, data, data.dtype.itemsize)
-                yield name, lambda held=held, data=data: held.view(data.dtype).reshape(data.shape).T  # type: ignore[misc]
-            else:
-                yield name, lambda: np.zeros(0)
+            yield name, functools.partial(numbers, file, name)

@@ -1,6 +1,5 @@
 """ISMRM Raw Data (MRD) files through the package ismrmrd: trajectory and encoding header, with samples of zero."""
 
-import importlib
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,13 +8,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from acqdesign.base.checks import usage_error
 from acqdesign.base.files import atomic_write
 from acqdesign.base.units import GAMMA_HZ_PER_T, deg_from_rad, ms_from_s, rad_from_deg, s_from_ms
 from acqdesign.base.untrusted import check_memory, parsing, read_text
-from acqdesign.export import hdf5
-from acqdesign.export.formats import Format
-from acqdesign.export.hdf5 import SIGNATURE, member, records
+from acqdesign.export.formats import Format, package
+from acqdesign.export.hdf5 import SIGNATURE, Hdf5
 from acqdesign.export.straight import MAX_BYTES, MAX_MATRIX, MAX_SAMPLES, SAID, need, straight_lines, trajectory
 from acqdesign.scene.scanner import SYSTEMS, SystemLimits
 
@@ -24,52 +21,29 @@ _HEAP, _REFERENCE = b"GCOL", np.dtype([("count", "<u4"), ("heap", "<u8"), ("inde
 _OURS = "acqdesign"  # how a header says that its user counters are trains and echoes
 _MAX_XML = 2**20
 # Acquisitions that are no lines of the image, by the names of their flags.
-_OTHER_SCANS = (
-    "NOISE_MEASUREMENT",
-    "NAVIGATION_DATA",
-    "PHASECORR_DATA",
-    "HPFEEDBACK_DATA",
-    "RTFEEDBACK_DATA",
-    "DUMMYSCAN_DATA",
-    "SURFACECOILCORRECTIONSCAN_DATA",
-)
+_OTHER_SCANS = ["NOISE_MEASUREMENT", "SURFACECOILCORRECTIONSCAN_DATA"]
+_OTHER_SCANS += [f"{what}_DATA" for what in ("NAVIGATION", "PHASECORR", "HPFEEDBACK", "RTFEEDBACK", "DUMMYSCAN")]
 _MM = 1e3  # in a metre
 _LOOPS = ("ENCODE_STEP1", "ENCODE_STEP2", "SLICE", "REPETITION")
-_ENDS = ([f"FIRST_IN_{loop}" for loop in _LOOPS], [*(f"LAST_IN_{loop}" for loop in _LOOPS), "LAST_IN_MEASUREMENT"])
-Heaps = Mapping[tuple[int, int], tuple[int, int]]
-
+_FIRST = [f"FIRST_IN_{loop}" for loop in _LOOPS]
+_LAST = [f"LAST_IN_{loop}" for loop in (*_LOOPS, "MEASUREMENT")]
 _SCHEDULES = {"TR": "tr_s", "TE": "te_s", "echo_spacing": "esp_s"}
 
 
-def _ismrmrd() -> Any:
-    try:
-        return importlib.import_module("ismrmrd")
-    except ImportError as error:
-        remedy = 'Install it with: pip install "acqdesign[mrd]".'
-        raise usage_error("ismrmrd", f"no usable installation ({error})", "the package ismrmrd", remedy) from error
-
-
-def _header(
-    mrd: Any,
-    design: Mapping[str, Any],
-    shape: list[int],
-    count: int,
-    centre: int,
-    echo: np.ndarray,
-    limits: SystemLimits,
-) -> str:
-    xsd = mrd.xsd
+def _header(xsd: Any, design: Mapping[str, Any], count: int, centre: int, turbo: int, b0_t: float) -> str:
+    """The header of lines of `count` samples and trains of `turbo` echoes."""
+    shape = [int(n) for n in np.asarray(design["shape"])]
     fov_mm = [_MM * float(f) for f in np.asarray(design["fov_m"])]
 
     def space(nx: int, fx: float) -> Any:
-        return xsd.encodingSpaceType(
-            matrixSize=xsd.matrixSizeType(x=nx, y=shape[1], z=shape[2]),
-            fieldOfView_mm=xsd.fieldOfViewMm(x=fx, y=fov_mm[1], z=fov_mm[2]),
-        )
+        matrix = xsd.matrixSizeType(x=nx, y=shape[1], z=shape[2])
+        extent = xsd.fieldOfViewMm(x=fx, y=fov_mm[1], z=fov_mm[2])
+        return xsd.encodingSpaceType(matrixSize=matrix, fieldOfView_mm=extent)
 
     def limit(last: int, middle: int) -> Any:
         return xsd.limitType(minimum=0, maximum=last, center=middle)
 
+    comment = "in cycles per voxel of the reconstructed matrix"
     encoding = xsd.encodingType(
         encodedSpace=space(count, fov_mm[0] * count / shape[0]),
         reconSpace=space(shape[0], fov_mm[0]),
@@ -78,13 +52,11 @@ def _header(
             kspace_encoding_step_1=limit(shape[1] - 1, shape[1] // 2),
             kspace_encoding_step_2=limit(shape[2] - 1, shape[2] // 2),
             **{name: limit(0, 0) for name in ("average", "slice", "contrast", "phase", "repetition", "set")},
-            segment=limit(int(echo.max()), 0),
+            segment=limit(turbo - 1, 0),
         ),
         trajectory=xsd.trajectoryType.OTHER,
-        trajectoryDescription=xsd.trajectoryDescriptionType(
-            identifier=_OURS, comment="in cycles per voxel of the reconstructed matrix"
-        ),
-        echoTrainLength=int(echo.max()) + 1,
+        trajectoryDescription=xsd.trajectoryDescriptionType(identifier=_OURS, comment=comment),
+        echoTrainLength=turbo,
     )
     times = {
         field: [ms_from_s(float(t)) for t in np.ravel(design[name])]
@@ -94,64 +66,72 @@ def _header(
     flips = [] if design.get("flips_rad") is None else [deg_from_rad(float(f)) for f in np.asarray(design["flips_rad"])]
     header = xsd.ismrmrdHeader(
         version=1,
-        experimentalConditions=xsd.experimentalConditionsType(
-            H1resonanceFrequency_Hz=round(GAMMA_HZ_PER_T * limits.b0_t)
-        ),
+        experimentalConditions=xsd.experimentalConditionsType(H1resonanceFrequency_Hz=round(GAMMA_HZ_PER_T * b0_t)),
         encoding=[encoding],
         sequenceParameters=xsd.sequenceParametersType(flipAngle_deg=flips, **times),
     )
     return str(xsd.ToXML(header))
 
 
-def _heaps(path: Path, content: bytes) -> Heaps:
-    """First byte and length of each text or trajectory, by where its heap begins and its number in it.
+class _Raw(Hdf5):
+    """A raw data file, its texts and trajectories found by hand.
 
-    Found by hand, as the HDF5 library loops, takes gigabytes or crashes on damaged ones. A heap is `GCOL`, version
-    and length; then objects of number, count of references and length, the free space being number 0, each a
-    multiple of 8 bytes with its head of 16.
+    Attributes:
+        heaps: first byte and length of each of them, by where its heap begins and its number in it.
     """
-    widths = content[13:15] if content[8] < 2 else content[9:11]
-    if widths != b"\x08\x08":
-        raise usage_error("mrd", f"{path}: offsets and lengths of {tuple(widths)} bytes", "8 and 8")
-    found: dict[tuple[int, int], tuple[int, int]] = {}
-    start = content.find(_HEAP)
-    while start >= 0:
-        length = int.from_bytes(content[start + 8 : start + 16], "little")
-        at, end = start + 16, start + length
-        if length < 16 or end > len(content):
-            raise usage_error("mrd", f"{path}: a heap of {length} bytes at byte {start}", "one within the file")
-        while at + 16 <= end:
-            index = int.from_bytes(content[at : at + 2], "little")
-            size = int.from_bytes(content[at + 8 : at + 16], "little")
-            step = size if index == 0 else 16 + size + -size % 8
-            if not 16 <= step <= end - at:
-                raise usage_error("mrd", f"{path}: an object of {size} bytes at byte {at}", "one within its heap")
-            if index:
-                found[start, index] = at + 16, size
-            at += step
-        start = content.find(_HEAP, end)
-    return found
 
+    def __init__(self, path: Path):
+        content = read_text("mrd", path, MAX_BYTES)
+        super().__init__("mrd", path, content)
+        if not content.startswith(SIGNATURE):
+            raise self.wrong(f"bytes 0 to 7 are {content[:8]!r}", "those of an HDF5 file")
 
-def _held(path: Path, content: bytes, heaps: Heaps, record: np.ndarray, width: int) -> bytes:
-    """What a reference of 16 bytes leads to: count, where the heap begins, number in it."""
-    count, start, index = (int(n) for n in record.view(_REFERENCE)[0])
-    begin, size = heaps.get((start, index), (0, -1))
-    if count and count * width > size:
-        raise usage_error("mrd", f"{path}: {count} values at {start}, {index}", "values that lie in a heap")
-    return content[begin : begin + count * width]
+    def find(self) -> None:
+        """Finds the heaps: the HDF5 library loops, takes gigabytes or crashes on damaged ones.
 
+        A heap is `GCOL`, version and length; then objects of number, count of references and length, the free space
+        being number 0, each a multiple of 8 bytes with its head of 16.
+        """
+        content = self.content
+        widths = content[13:15] if content[8] < 2 else content[9:11]
+        if widths != b"\x08\x08":
+            raise self.wrong(f"offsets and lengths of {tuple(widths)} bytes", "8 and 8")
+        self.heaps: dict[tuple[int, int], tuple[int, int]] = {}
+        start = content.find(_HEAP)
+        while start >= 0:
+            length = int.from_bytes(content[start + 8 : start + 16], "little")
+            at, end = start + 16, start + length
+            if length < 16 or end > len(content):
+                raise self.wrong(f"a heap of {length} bytes at byte {start}", "one within the file")
+            while at + 16 <= end:
+                index = int.from_bytes(content[at : at + 2], "little")
+                size = int.from_bytes(content[at + 8 : at + 16], "little")
+                step = size if index == 0 else 16 + size + -size % 8
+                if not 16 <= step <= end - at:
+                    raise self.wrong(f"an object of {size} bytes at byte {at}", "one within its heap")
+                if index:
+                    self.heaps[start, index] = at + 16, size
+                at += step
+            start = content.find(_HEAP, end)
 
-def _dataset(package: Any, path: Path, file: Any) -> Any:
-    """The group that holds header and acquisitions: `dataset`, or the only one."""
-    if _GROUP in file:
-        return member("mrd", path, file, _GROUP, package.Group)
-    names = [name for name in file if isinstance(file.get(name, getlink=True), package.HardLink)]
-    groups = [group for name in names if isinstance(group := file[name], package.Group) and "xml" in group]
-    if len(groups) != 1:
-        got = f"{path}: groups {sorted(file)[:9]}, {len(groups)} of them with a header"
-        raise usage_error("mrd", got, f"{_GROUP}, or one group with a header")
-    return groups[0]
+    def held(self, record: np.ndarray, width: int) -> bytes:
+        """What a reference of 16 bytes leads to: count, where the heap begins, number in it."""
+        count, start, index = (int(n) for n in record.view(_REFERENCE)[0])
+        begin, size = self.heaps.get((start, index), (0, -1))
+        if count and count * width > size:
+            raise self.wrong(f"{count} values at {start}, {index}", "values that lie in a heap")
+        return self.content[begin : begin + count * width]
+
+    def group(self, file: Any) -> Any:
+        """The group that holds header and acquisitions: `dataset`, or the only one."""
+        if _GROUP in file:
+            return self.member(file, _GROUP, self.package.Group)
+        names = [name for name in file if isinstance(file.get(name, getlink=True), self.package.HardLink)]
+        groups = [found for name in names if isinstance(found := file[name], self.package.Group) and "xml" in found]
+        if len(groups) != 1:
+            got = f"groups {sorted(file)[:9]}, {len(groups)} of them with a header"
+            raise self.wrong(got, f"{_GROUP}, or one group with a header")
+        return groups[0]
 
 
 def _complete(text: bytes) -> bytes:
@@ -168,85 +148,82 @@ def _complete(text: bytes) -> bytes:
     return ElementTree.tostring(root)
 
 
-def _read_header(mrd: Any, path: Path, content: bytes, heaps: Heaps, xml: Any) -> Any:
+def _read_header(mrd: Any, raw: _Raw, xml: Any) -> Any:
     kind = xml.id.get_type()
     variable = xml.dtype.kind == "O"
     size = 16 if variable else kind.get_size()
     if xml.size != 1 or size > _MAX_XML:
-        raise usage_error("mrd", f"{path}: xml of shape {xml.shape} and {xml.dtype}", "one text")
-    text = records("mrd", path, content, xml, size)[0]
-    text = _held(path, content, heaps, text, 1) if variable else text.tobytes().rstrip(b"\0")
+        raise raw.wrong(f"xml of shape {xml.shape} and {xml.dtype}", "one text")
+    text = raw.records(xml, size)[0]
+    text = raw.held(text, 1) if variable else text.tobytes().rstrip(b"\0")
     if len(text) > _MAX_XML:
-        raise usage_error("mrd", f"{path}: a header of {len(text)} bytes", f"at most {_MAX_XML}")
+        raise raw.wrong(f"a header of {len(text)} bytes", f"at most {_MAX_XML}")
     if any(mark in text for mark in (b"<!DOCTYPE", b"<!ENTITY", b"\0")):
-        raise usage_error("mrd", f"{path}: a header that declares entities", "plain XML in UTF-8")
+        raise raw.wrong("a header that declares entities", "plain XML in UTF-8")
     header = mrd.xsd.CreateFromDocument(_complete(text))
     if not header.encoding:
-        raise usage_error("mrd", f"{path}: a header without an encoding", "one")
+        raise raw.wrong("a header without an encoding", "one")
     return header
 
 
-def _read_heads(mrd: Any, path: Path, content: bytes, data: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _read_heads(mrd: Any, raw: _Raw, data: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Heads of all acquisitions, where their trajectories lie, and whether each is of the image."""
     kind = data.id.get_type()
     if data.ndim != 1 or not {"head", "traj"} <= set(data.dtype.names or ()):
-        raise usage_error("mrd", f"{path}: data of shape {data.shape} and {data.dtype}", "acquisitions")
+        raise raw.wrong(f"data of shape {data.shape} and {data.dtype}", "acquisitions")
     at = {name: kind.get_member_offset(kind.get_member_index(name.encode())) for name in ("head", "traj")}
     form, size = data.dtype["head"], kind.get_size()
     if form.hasobject or at["head"] + form.itemsize > size or at["traj"] + 16 > size:
-        raise usage_error("mrd", f"{path}: data of {data.dtype}", "acquisitions")
-    found = records("mrd", path, content, data, size)
+        raise raw.wrong(f"data of {data.dtype}", "acquisitions")
+    found = raw.records(data, size)
     heads = np.ascontiguousarray(found[:, at["head"] : at["head"] + form.itemsize]).view(form)[:, 0]
     others = sum(1 << (getattr(mrd, f"ACQ_IS_{name}") - 1) for name in _OTHER_SCANS)
     return heads, found[:, at["traj"] : at["traj"] + 16], heads["flags"] & np.uint64(others) == 0
 
 
-def _read_lines(
-    path: Path, content: bytes, heaps: Heaps, heads: np.ndarray, references: np.ndarray, wanted: np.ndarray
-) -> np.ndarray:
+def _read_lines(raw: _Raw, heads: np.ndarray, references: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Trajectories `(lines, samples, 3)` of the acquisitions `wanted`."""
     samples, dimensions = heads["number_of_samples"][wanted].astype(int), heads["trajectory_dimensions"][wanted]
     wrong = np.flatnonzero(dimensions != dimensions[0])
     wrong = wrong if wrong.size or dimensions[0] in (2, 3) else np.zeros(1, int)
     if wrong.size:
-        what = f"{path}: acquisition {wanted[wrong[0]]} with a trajectory of {dimensions[wrong[0]]} dimensions"
-        raise usage_error("mrd", what, "2 or 3 dimensions, or none at all")
-    if 4 * samples.sum() * int(dimensions[0]) > len(content):
-        raise usage_error("mrd", f"{path}: {samples.sum()} samples", "no more than the file has room for")
+        what = f"acquisition {wanted[wrong[0]]} with a trajectory of {dimensions[wrong[0]]} dimensions"
+        raise raw.wrong(what, "2 or 3 dimensions, or none at all")
+    if 4 * samples.sum() * int(dimensions[0]) > len(raw.content):
+        raise raw.wrong(f"{samples.sum()} samples", "no more than the file has room for")
     lines = np.zeros((len(wanted), samples[0], 3), np.float32)
     for line, n in zip(lines, wanted, strict=True):
-        held = np.frombuffer(_held(path, content, heaps, np.ascontiguousarray(references[n]), 4), "<f4")
+        held = np.frombuffer(raw.held(np.ascontiguousarray(references[n]), 4), "<f4")
         if held.size != samples[0] * dimensions[0]:
-            raise usage_error("mrd", f"{path}: acquisition {n} with {held.size} coordinates", f"{line.size}")
+            raise raw.wrong(f"acquisition {n} with {held.size} coordinates", f"{line.size}")
         line[:, : dimensions[0]] = held.reshape(samples[0], -1)
     return lines.astype(float)
 
 
-def _spaces(path: Path, encoding: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _spaces(raw: _Raw, encoding: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Voxels and lengths [m] of the image, and those of the encoded space; one stands for the other."""
     found = []
     for space in (encoding.reconSpace or encoding.encodedSpace, encoding.encodedSpace or encoding.reconSpace):
         if space is None or space.matrixSize is None or space.fieldOfView_mm is None:
-            raise usage_error("mrd", f"{path}: an encoding without reconSpace and encodedSpace", "one of them")
+            raise raw.wrong("an encoding without reconSpace and encodedSpace", "one of them")
         matrix, extent = space.matrixSize, space.fieldOfView_mm
         sizes, fov = np.array([matrix.x, matrix.y, matrix.z]), np.array([extent.x, extent.y, extent.z], float) / _MM
         if not all(1 <= n <= MAX_MATRIX for n in sizes.tolist()) or not (np.isfinite(fov) & (fov > 0)).all():
-            raise usage_error("mrd", f"{path}: a space of {sizes.tolist()}, {fov.tolist()} m", "positive numbers")
+            raise raw.wrong(f"a space of {sizes.tolist()}, {fov.tolist()} m", "positive numbers")
         found += [sizes, fov]
     return tuple(found)  # type: ignore[return-value]
 
 
-def _from_steps(path: Path, encoding: Any, heads: np.ndarray) -> np.ndarray:
+def _from_steps(raw: _Raw, encoding: Any, heads: np.ndarray) -> np.ndarray:
     """Positions `(lines, samples, 3)` [cycles/voxel] of Cartesian acquisitions, from their encoding steps.
 
     Step `n` lies `n - centre` cycles per encoded field of view from the centre of k-space; the centre is the header's,
     or the middle of the encoded matrix.
     """
-    shape, fov, encoded, encoded_fov = _spaces(path, encoding)
+    shape, fov, encoded, encoded_fov = _spaces(raw, encoding)
     kind, limits = getattr(encoding.trajectory, "value", None), encoding.encodingLimits
     if kind not in (None, "cartesian"):
-        got = f"{path}: acquisitions without a trajectory, of kind {kind}"
-        raise usage_error("mrd", got, "trajectories, or a Cartesian encoding")
+        raise raw.wrong(f"acquisitions without a trajectory, of kind {kind}", "trajectories, or a Cartesian encoding")
     count = int(heads["number_of_samples"][0])
     centre = heads["center_sample"].astype(float)
     centre = np.where(centre == 0, count // 2, centre)
@@ -260,25 +237,21 @@ def _from_steps(path: Path, encoding: Any, heads: np.ndarray) -> np.ndarray:
     return cells / encoded_fov * (fov / shape)
 
 
-def _named(path: Path, header: Any, design: dict[str, Any], counters: np.ndarray) -> dict[str, Any]:
+def _named(header: Any, design: dict[str, Any], counters: np.ndarray) -> dict[str, Any]:
     """The trains of a file of ours: the counters of others mean other things."""
     encoding = header.encoding[0]
-    described = getattr(encoding.trajectoryDescription, "identifier", None)
-    if described != _OURS:
-        length = encoding.echoTrainLength or 1
-        said = (
-            f"; trains of {length} echoes not taken, as the file doesn't say whose lines they are" if length > 1 else ""
-        )
+    turbo, parameters = encoding.echoTrainLength or 1, header.sequenceParameters
+    if turbo <= 1:
+        return design
+    if getattr(encoding.trajectoryDescription, "identifier", None) != _OURS:
+        said = f"; trains of {turbo} echoes not taken, as the file doesn't say whose lines they are"
         return design | {SAID: design[SAID] + said}
-    if (encoding.echoTrainLength or 1) > 1:
-        design |= {"train": counters[:, 0], "echo": counters[:, 1]}
-    parameters = header.sequenceParameters
+    design |= {"train": counters[:, 0], "echo": counters[:, 1]}
     for field, name in _SCHEDULES.items():
         values = np.array([s_from_ms(t) for t in getattr(parameters, field, None) or ()])
-        if values.size and "train" in design:
+        if values.size:
             design[name] = values[0] if name == "esp_s" else values
-    flips = getattr(parameters, "flipAngle_deg", None) or ()
-    if flips and "train" in design:
+    if flips := getattr(parameters, "flipAngle_deg", None):
         design["flips_rad"] = np.array([rad_from_deg(f) for f in flips])
     return design
 
@@ -303,24 +276,21 @@ class Mrd(Format):
         flagged; the nearest grid cell and the echo as encoding counters, train and echo as user counters 0 and 1;
         matrices, fields of view, limits, times and flips in the header.
         """
-        mrd = _ismrmrd()
+        mrd = package("ismrmrd", "mrd")
         samples = trajectory(design)
         need(design, "shape", "fov_m")
-        shape = [int(n) for n in np.asarray(design["shape"])]
-        lines, count, _ = samples.shape
-        train, echo = (
-            np.zeros(lines, int) if design.get(name) is None else np.asarray(design[name]) for name in ("train", "echo")
-        )
-        cells = np.round(samples[:, 0, 1:] * shape[1:]).astype(int) + np.array(shape[1:]) // 2
-        cells = np.clip(cells, 0, np.array(shape[1:]) - 1)
+        most = np.asarray(design["shape"], int)[1:]
+        count, none = samples.shape[1], np.zeros(len(samples), int)
+        train, echo = (none if design.get(name) is None else np.asarray(design[name]) for name in ("train", "echo"))
+        cells = np.clip(np.round(samples[:, 0, 1:] * most).astype(int) + most // 2, 0, most - 1)
         centre = int(np.argmin(np.linalg.norm(samples[0], axis=-1)))
         dwell = 0.0 if design.get("dwell_s") is None else float(design["dwell_s"])
-        data = np.zeros((1, count), np.complex64)
+        data, order = np.zeros((1, count), np.complex64), np.lexsort((echo, train))
+        header = _header(mrd.xsd, design, count, centre, int(echo.max()) + 1, self.system.b0_t)
         with tempfile.TemporaryDirectory() as folder:
             draft = Path(folder) / "design.mrd"
             with mrd.Dataset(str(draft), _GROUP, mode="w") as file:
-                file.write_xml_header(_header(mrd, design, shape, count, centre, echo, self.system).encode())
-                order = np.lexsort((echo, train))
+                file.write_xml_header(header.encode())
                 for number, line in enumerate(order):
                     one = mrd.Acquisition.from_array(data, samples[line].astype(np.float32))
                     one.center_sample, one.sample_time_us = centre, 1e6 * dwell
@@ -330,9 +300,7 @@ class Mrd(Format):
                     one.scan_counter = number
                     for axis, direction in enumerate((one.read_dir, one.phase_dir, one.slice_dir)):
                         direction[axis] = 1.0
-                    for flag in _ENDS[0] if number == 0 else ():
-                        one.setFlag(getattr(mrd, f"ACQ_{flag}"))
-                    for flag in _ENDS[1] if number == len(order) - 1 else ():
+                    for flag in _FIRST * (number == 0) + _LAST * (number == len(order) - 1):
                         one.setFlag(getattr(mrd, f"ACQ_{flag}"))
                     file.append_acquisition(one)
             content = draft.read_bytes()
@@ -346,58 +314,42 @@ class Mrd(Format):
             Points, readout, shape, field of view and, from a file of ours with echo trains, train, echo, flips and
             times, by the names of `design.npz`.
         """
-        content = read_text("mrd", path, MAX_BYTES)
-        if not content.startswith(SIGNATURE):
-            raise usage_error("mrd", f"{path}: bytes 0 to 7 are {content[:8]!r}", "those of an HDF5 file")
-        mrd, h5py = _ismrmrd(), hdf5.h5py("mrd")
+        mrd, raw = package("ismrmrd", "mrd"), _Raw(path)
         with parsing("mrd", path, "a readable ISMRM Raw Data file"):
-            heaps = _heaps(path, content)
-            with h5py.File(path, "r") as file:
-                group = _dataset(h5py, path, file)
-                xml, data = (member("mrd", path, group, name, h5py.Dataset) for name in ("xml", "data"))
-                header = _read_header(mrd, path, content, heaps, xml)
-                heads, references, imaging = _read_heads(mrd, path, content, data)
-            return _design(path, content, heaps, header, heads, references, imaging)
+            raw.find()
+            with raw.package.File(path, "r") as file:
+                group = raw.group(file)
+                xml, data = (raw.member(group, name, raw.package.Dataset) for name in ("xml", "data"))
+                header, (heads, references, imaging) = _read_header(mrd, raw, xml), _read_heads(mrd, raw, data)
+            return _design(raw, header, heads, references, imaging)
 
 
-def _design(
-    path: Path,
-    content: bytes,
-    heaps: Heaps,
-    header: Any,
-    heads: np.ndarray,
-    references: np.ndarray,
-    imaging: np.ndarray,
-) -> dict[str, Any]:
+def _design(raw: _Raw, header: Any, heads: np.ndarray, references: np.ndarray, imaging: np.ndarray) -> dict[str, Any]:
     """The design of the acquisitions of the image that belong to the first encoding which has any."""
     if not imaging.any():
-        raise usage_error("mrd", f"{path}: {len(heads)} acquisitions, none of an image", "at least one")
+        raise raw.wrong(f"{len(heads)} acquisitions, none of an image", "at least one")
     spaces = heads["encoding_space_ref"].astype(int)
     space = int(spaces[imaging].min())
     if space >= len(header.encoding):
-        raise usage_error("mrd", f"{path}: encoding {space} of {len(header.encoding)}", "one that the header has")
+        raise raw.wrong(f"encoding {space} of {len(header.encoding)}", "one that the header has")
     wanted = np.flatnonzero(imaging & (spaces == space))
     encoding = header.encoding[space]
     lengths, counts = np.unique(heads["number_of_samples"][wanted], return_counts=True)
     if len(lengths) > 1 or not lengths[0]:
         each = ", ".join(f"{count} of {length}" for length, count in zip(lengths[:9], counts[:9], strict=True))
-        raise usage_error(
-            "mrd", f"{path}: acquisitions of different samples: {each}", "at least one, all of one length"
-        )
+        raise raw.wrong(f"acquisitions of different samples: {each}", "at least one, all of one length")
     if len(wanted) * int(lengths[0]) > MAX_SAMPLES:
-        raise usage_error(
-            "mrd", f"{path}: {len(wanted)} acquisitions of {lengths[0]} samples", f"at most {MAX_SAMPLES}"
-        )
-    shape, fov, *_ = _spaces(path, encoding)
+        raise raw.wrong(f"{len(wanted)} acquisitions of {lengths[0]} samples", f"at most {MAX_SAMPLES}")
+    shape, fov, *_ = _spaces(raw, encoding)
     chosen = heads[wanted]
     if (chosen["trajectory_dimensions"] == 0).all():
-        check_memory("mrd", path, 100.0 * len(wanted) * int(lengths[0]))
-        lines, how = _from_steps(path, encoding, chosen), "lines from encoding steps"
+        check_memory("mrd", raw.path, 100.0 * len(wanted) * int(lengths[0]))
+        lines, how = _from_steps(raw, encoding, chosen), "lines from encoding steps"
     else:
-        lines, how = _read_lines(path, content, heaps, heads, references, wanted), "trajectories in cycles/voxel"
-    design = straight_lines("mrd", str(path), lines, shape, fov)
+        lines, how = _read_lines(raw, heads, references, wanted), "trajectories in cycles/voxel"
+    design = straight_lines("mrd", str(raw.path), lines, shape, fov)
     left = [f"{(~imaging).sum()} noise or calibration scans left out"] if (~imaging).any() else []
     others = int((imaging & (spaces != space)).sum())
     left += [f"{others} acquisitions of other encodings left out"] if others else []
     design[SAID] = "; ".join([how, design[SAID], *left])
-    return _named(path, header, design, chosen["idx"]["user"][:, :2].astype(int))
+    return _named(header, design, chosen["idx"]["user"][:, :2].astype(int))

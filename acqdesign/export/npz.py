@@ -126,11 +126,10 @@ class Npz(Format):
     ending, about = "npz", "NumPy arrays by name, as every run writes them"
 
     def write(self, design: Mapping[str, Any], path: Path) -> None:
-        """Writes a design, atomically; equal designs give equal bytes."""
         write_npz(path, design)
 
     def read(self, path: Path) -> dict[str, Any]:
-        """Reads a design, trusting nothing in it: no pickle is ever loaded, and unknown names are left out."""
+        """Reads a design: no pickle is ever loaded, and unknown names are left out."""
         found = read_npz("design", path, is_key)
         if not {"points", "flips_rad", "coordinates"} & set(found) and not any(n.startswith(PARTS) for n in found):
             expected = "an array named points (lines, 2) or flips_rad (pulses,)"

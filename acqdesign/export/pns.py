@@ -1,5 +1,6 @@
 """Peripheral nerve stimulation of a plan, predicted by pypulseq's SAFE model (Hebrank & Gebhardt, ISMRM 2000)."""
 
+import bisect
 import contextlib
 import dataclasses
 import importlib
@@ -11,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from acqdesign.base.checks import usage_error
+from acqdesign.base.untrusted import read_text
 from acqdesign.export.plan import Plan, PulseqOptions
 from acqdesign.export.sequence import build_sequence
-from acqdesign.export.settle import make_plan
-from acqdesign.scene.scanner import min_echo_spacing
+from acqdesign.export.settle import make_plan, shortest_spacing
 
 # The model's filters forget within four of its longest time constants, 12 ms.
 _ECHOES, _MEMORY_S = 8, 15e-3
@@ -43,22 +44,8 @@ def predict_pns(plan: Plan, hardware: Any = None) -> float:
 
 
 def read_hardware(path: Path | str) -> Any:
-    """The model's parameters from a Siemens `.asc` file, trusting nothing in it.
-
-    Args:
-        path: of the file.
-
-    Returns:
-        What pypulseq's `calculate_pns` takes.
-
-    Raises:
-        ValueError: what is wrong with the file.
-        OSError: it cannot be read.
-    """
-    path = Path(path)
-    size = path.stat().st_size
-    if not path.is_file() or size > _MAX_BYTES:
-        raise usage_error("asc", f"{path}: {size} bytes", f"at most {_MAX_BYTES}")
+    """The model's parameters from a Siemens `.asc` file, for pypulseq's `calculate_pns`, trusting nothing in it."""
+    read_text("asc", Path(path), _MAX_BYTES)  # for its checks: pypulseq opens the file itself
     siemens = [importlib.import_module(f"pypulseq.utils.siemens.{name}") for name in ("readasc", "asc_to_hw")]
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # a warning of scale factors, told by the numbers
@@ -86,18 +73,18 @@ def passing_slew(
         Slew [T/m/s], to a hundredth of the system's, and the echo spacing, or the repetition time of single
         echoes, that it needs [s]; None if not even a twentieth of the system's slew passes.
     """
-    full = options.system.max_slew_t_per_m_s
-    low, high, found = 5, 100, None
-    while low < high:
-        percent = (low + high) // 2
-        system = dataclasses.replace(options.system, max_slew_t_per_m_s=full * percent / 100)
-        plan = _replan(design, dataclasses.replace(options, system=system, te_s=None, tr_s=None))
-        if predict_pns(plan, hardware) < 1:
-            found = (system.max_slew_t_per_m_s, plan.esp_s if plan.is_train else plan.tr_s)
-            low = percent + 1
-        else:
-            high = percent
-    return found
+
+    def at(percent: int) -> Plan:
+        slew = options.system.max_slew_t_per_m_s * percent / 100
+        system = dataclasses.replace(options.system, max_slew_t_per_m_s=slew)
+        return _replan(design, dataclasses.replace(options, system=system, te_s=None, tr_s=None))
+
+    percents = range(5, 100)
+    passing = bisect.bisect_left(percents, True, key=lambda percent: predict_pns(at(percent), hardware) >= 1)
+    if not passing:
+        return None
+    plan = at(percents[passing - 1])
+    return plan.limits.max_slew_t_per_m_s, plan.esp_s if plan.is_train else plan.tr_s
 
 
 def _replan(design: Mapping[str, Any], options: PulseqOptions) -> Plan:
@@ -107,8 +94,7 @@ def _replan(design: Mapping[str, Any], options: PulseqOptions) -> Plan:
         return make_plan(relaxed, options)
     unlimited = dataclasses.replace(options.system, max_slew_t_per_m_s=1e6, max_gradient_t_per_m=1e3)
     plan = make_plan(relaxed, dataclasses.replace(options, system=unlimited))
-    far = np.hypot(*plan.k_per_m.T).max() / np.hypot(*(1 / np.array(plan.shape.voxel_m[1:])))
-    shortest = min_echo_spacing(options.system, plan.shape, phase_encode=float(far))
+    shortest = shortest_spacing(options.system, plan.shape, plan.k_per_m)
     options = dataclasses.replace(options, dwell_s=plan.shape.dwell_s)
     return make_plan({**relaxed, "esp_s": max(plan.esp_s, shortest)}, options)
 
@@ -126,13 +112,9 @@ def _hardest(plan: Plan) -> list[Plan]:
     for train, echo in sorted((int(t), int(e)) for t, e in places):
         start = max(0, min(echo - _ECHOES // 2, lines.shape[1] - _ECHOES))
         chosen = lines[train, start : start + _ECHOES]
-        changes: dict[str, Any] = {"dummies": 0, "noise_scan": False}
-        if plan.is_train:
-            count = len(chosen)
-            changes |= {"lines": chosen[None], "flips": plan.flips[:count], "phases": plan.phases[:count]}
-        else:
-            changes |= {"lines": chosen[:, None]}
-        parts.append(dataclasses.replace(plan, **changes))
+        held: dict[str, Any] = {"flips": plan.flips[: len(chosen)], "phases": plan.phases[: len(chosen)]}
+        held["lines"] = chosen[None] if plan.is_train else chosen[:, None]
+        parts.append(dataclasses.replace(plan, dummies=0, noise_scan=False, **held))
     return parts
 
 
@@ -140,14 +122,10 @@ def _pns(plan: Plan, hardware: Any) -> float:
     seq = build_sequence(plan)
     total = sum(seq.block_durations.values())
     if plan.is_train:  # not the wait for the next train
-        timing = plan.timing
-        busy = timing.excitation_s + timing.first_window_s + len(plan.flips) * plan.esp_s + plan.spoil.duration_s
-        total = min(total, busy + _MEMORY_S)
+        total = min(total, plan.busy_s + _MEMORY_S)
     try:
         _, norm, _, _ = seq.calculate_pns(hardware, time_range=[0.0, total], do_plots=False)
-    except OSError:
-        raise
-    except Exception as error:  # pypulseq's parser of .asc files raises many kinds
-        got = f"{hardware} ({type(error).__name__}: {error})" if isinstance(hardware, str) else repr(hardware)
+    except Exception as error:  # whatever a model that is none leads to
+        got = f"{hardware!r} ({type(error).__name__}: {error})"
         raise usage_error("pns_hardware", got, "a scanner's .asc file, or the model's parameters") from error
     return float(norm.max())

@@ -32,9 +32,7 @@ class PulseqReport:
         duration_s: of the scan.
         pns: largest predicted stimulation, 1 being the limit.
         advice: what would bring it under the limit, where it is over.
-        max_gradient_t_per_m: largest gradient of the vector sum.
-        max_slew_t_per_m_s: largest slew of the vector sum.
-        peak_b1_t: largest B1.
+        max_gradient_t_per_m, max_slew_t_per_m_s, peak_b1_t: the largest, of the vector sum over axes.
         power: mean of the refocusing flips squared over π², a relative measure of SAR; zero without them.
         limits: of the scanner.
         model: what predicted the stimulation.
@@ -138,8 +136,8 @@ class Pulseq(Format):
         passed, errors = sequence.check_timing()
         if not passed:
             first = errors[0]
-            raise usage_error("timing", f"{len(errors)} faults, the first {first.error_type} of {first.event} in block "
-                      f"{first.block}", "none", "Choose other durations.")  # fmt: skip
+            got = f"{len(errors)} faults, the first {first.error_type} of {first.event} in block {first.block}"
+            raise usage_error("timing", got, "none", "Choose other durations.")
         with tempfile.TemporaryDirectory() as folder:
             draft = Path(folder) / "design.seq"
             sequence.write(str(draft), create_signature=True)
@@ -152,18 +150,13 @@ class Pulseq(Format):
         with atomic_write(path) as file:
             file.write(data)
         lobes = [plan.lobes, plan.spoil] + ([plan.first] if plan.first else [])
-        return PulseqReport(
-            played,
-            float(sum(sequence.block_durations.values())),
-            pns,
-            advice,
-            max(float(np.hypot(lobe.x_t_per_m, lobe.yz_t_per_m)) for lobe in lobes),
-            max(lobe.slew_t_per_m_s for lobe in lobes),
-            plan.peak_b1_t,
-            float(np.mean(plan.flips**2) / np.pi**2) if plan.is_train else 0.0,
-            options.system,
-            "a published example of a scanner" if hardware is None else "the scanner's model",
-        )
+        seconds = float(sum(sequence.block_durations.values()))
+        gradient = max(float(np.hypot(lobe.x_t_per_m, lobe.yz_t_per_m)) for lobe in lobes)
+        slew = max(lobe.slew_t_per_m_s for lobe in lobes)
+        power = float(np.mean(plan.flips**2) / np.pi**2) if plan.is_train else 0.0
+        model = "a published example of a scanner" if hardware is None else "the scanner's model"
+        most = (gradient, slew, plan.peak_b1_t)
+        return PulseqReport(played, seconds, pns, advice, *most, power, options.system, model)
 
     def read(self, path: Path) -> dict[str, Any]:
         return read_pulseq(path, self.shape, self.fov_m, self.uses)

@@ -5,6 +5,7 @@ and of the other sign after every refocusing pulse.
 """
 
 import math
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,28 +23,20 @@ _RASTER_S, _BALANCED, _CPMG = 10e-6, 0.02, 0.02
 class Pulses(NamedTuple):
     """Excitations and refocusing pulses as they are played."""
 
-    use: np.ndarray
-    """`e` or `r`; before they are told from others, any letter, `u` where the file does not say."""
-    time: np.ndarray
-    """Of their centres [s]."""
-    flip: np.ndarray
-    """[rad]"""
-    phase: np.ndarray
-    """[rad]"""
+    use: np.ndarray  # `e` or `r`; before they are told from others, any letter, `u` where the file does not say
+    time: np.ndarray  # of their centres [s]
+    flip: np.ndarray  # [rad]
+    phase: np.ndarray  # [rad]
 
 
 class Readouts(NamedTuple):
     """Readouts as they are played, noise scans aside: at sample `s` of line `n`, `start[n] + kinds[kind[n], :, s]`."""
 
-    time: np.ndarray
-    """`(lines,)` of the first sample [s]."""
+    time: np.ndarray  # (lines,) of the first sample [s]
     dwell_s: float
-    start: np.ndarray
-    """`(lines, 3)` k-space at the start of the block [1/m]."""
-    kind: np.ndarray
-    """`(lines,)`"""
-    kinds: np.ndarray
-    """`(kinds, 3, samples)` what the block's gradients add [1/m]."""
+    start: np.ndarray  # (lines, 3) k-space at the start of the block [1/m]
+    kind: np.ndarray  # (lines,)
+    kinds: np.ndarray  # (kinds, 3, samples) what the block's gradients add [1/m]
 
 
 def play(tables: Tables, uses: str | None = None) -> tuple[Pulses, Readouts, list[str]]:
@@ -53,10 +46,6 @@ def play(tables: Tables, uses: str | None = None) -> tuple[Pulses, Readouts, lis
         tables: of the file.
         uses: of its pulses, one letter each and repeated over all; the file's unless given, and where it has none,
             those of gradient echoes or of spin-echo trains, by timing, phase and moment.
-
-    Raises:
-        UsageError: the file holds no readout, readouts that differ in samples or dwell time, or pulses whose use can't
-            be told.
     """
     starts = np.cumsum(tables.durations) - tables.durations
     pulses, centres, at = _pulses(tables, starts)
@@ -92,7 +81,7 @@ def play(tables: Tables, uses: str | None = None) -> tuple[Pulses, Readouts, lis
     for axis in range(3):
         rows = tables.blocks[:, 1 + axis]
         pairs, back = np.unique(unique[:, [axis, 3]], axis=0, return_inverse=True)
-        _check_work(tables, _shapes_of(tables, pairs[:, 0]))
+        _check_gradients(tables, pairs[:, 0])
         for k, (row, n) in enumerate(pairs.tolist()):
             kinds[back.reshape(-1) == k, axis] = _moment(tables, row, delays[n] + middles)
         moments = np.append(areas, 0.0)[rows]
@@ -101,8 +90,8 @@ def play(tables: Tables, uses: str | None = None) -> tuple[Pulses, Readouts, lis
         middle[:, axis] = moments[at] + _moments(tables, rows[at], centres)
     _check_straight(tables.path, kinds)
     found = Readouts(when, float(dwell), moment, kind.reshape(-1), kinds)
-    use = tell_uses(tables.path, pulses, middle, found, before, uses)
-    said += preparations(pulses, use, before)
+    use = _tell_uses(tables.path, pulses, middle, found, before, uses)
+    said += _preparations(pulses, use, before)
     keep = (use == "e") | (use == "r")
     moment -= _shift(use, keep, middle, before)
     return Pulses(*(part[keep] for part in (use, *pulses[1:]))), found, said
@@ -142,7 +131,7 @@ def read_axis(kinds: np.ndarray) -> int:
     return int(np.argmax(np.ptp(kinds, axis=-1).max(0)))
 
 
-def tell_uses(
+def _tell_uses(
     path: Path, pulses: Pulses, middle: np.ndarray, read: Readouts, before: np.ndarray, uses: str | None
 ) -> np.ndarray:
     """One letter for each pulse; where the file has none, told by what its readouts then are.
@@ -151,13 +140,8 @@ def tell_uses(
     first and whole ones before the others. Those readings stand in which every line crosses the centre of k-space, as
     spin echoes at the time of the echo. Both do for balanced SSFP, whose gradients have no moment between pulses.
 
-    Args:
-        path: of the file, for errors.
-        pulses: with the use `u` where it isn't known.
-        middle: `(pulses, 3)` integral of the gradients at their centres [1/m].
-        read: readouts, whose `start` is that integral yet.
-        before: the pulse before each readout.
-        uses: letters to take instead.
+    `middle` `(pulses, 3)` is the integral of the gradients at the pulses' centres [1/m], as yet also `read.start`;
+    `before` the pulse before each readout; `uses` letters to take instead.
     """
     if uses is not None:
         if not uses or set(uses) - set("erispo") or len(pulses.use) % len(uses):
@@ -175,8 +159,10 @@ def tell_uses(
     shifted = read.start - _shift(spin, counts, middle, before)
     as_spin = bool((spin[before] == "r").all()) and crosses(shifted, read).all()
     if as_spin:
-        delay = _centre_times(shifted, read) - _echo_times(pulses.time, start, before)
-        as_spin = np.abs(delay).max() <= max(ECHO_S, read.dwell_s)
+        # A spin echo forms after the pulse before the readout, in trains of the spacing of their first.
+        first, last = start[before], len(unknown) - 1
+        echo = pulses.time[before] + pulses.time[np.minimum(first + 1, last)] - pulses.time[first]
+        as_spin = np.abs(_centre_times(shifted, read) - echo).max() <= max(ECHO_S, read.dwell_s)
     if not as_spin and as_gradient:
         return gradient
     within = np.flatnonzero((spin[1:] == "r") & (spin[:-1] == "r")) + 1
@@ -189,11 +175,8 @@ def tell_uses(
         cpmg = np.abs(np.cos(turned[spin == "r"])).max() < _CPMG or not within.size
         if not as_gradient and cpmg:
             return spin
-    unsure, neither = (
-        "that may be gradient or spin echoes",
-        "that miss the centre of k-space as gradient and as spin echoes",
-    )
-    got = f"{unknown.sum()} pulses without uses, and readouts {unsure if as_gradient or as_spin else neither}"
+    unsure, neither = "may be gradient or spin echoes", "miss the centre of k-space as gradient and as spin echoes"
+    got = f"{unknown.sum()} pulses without uses, and readouts that {unsure if as_gradient or as_spin else neither}"
     remedy = 'Say them: Pulseq(uses="e") for gradient echoes, Pulseq(uses="errrr") for trains of four, and so on.'
     raise wrong(path, got, "a file that says what its pulses are for, as of version 1.5", remedy)
 
@@ -210,11 +193,7 @@ def _timed(time: np.ndarray, acquires: np.ndarray) -> tuple[np.ndarray, np.ndarr
     with np.errstate(invalid="ignore"):
         excites = (acquires == 0) & (np.abs(after - 2 * gap) <= 2 * _RASTER_S)
     # Where the gap before a pulse differs from that before the pulse before it.
-    breaks = (
-        np.append(np.flatnonzero(np.abs(np.diff(gap[:-1])) > 2 * _RASTER_S) + 2, count)
-        if count > 2
-        else np.array([count])
-    )
+    breaks = np.append(np.flatnonzero(np.abs(np.diff(gap[:-1])) > 2 * _RASTER_S) + 2, count)
     use, start = np.full(count, "o"), order.copy()
     last = np.where(excites, breaks[np.searchsorted(breaks, order + 3).clip(max=len(breaks) - 1)], order)
     for first in np.flatnonzero(excites):
@@ -237,24 +216,15 @@ def _centre_times(start: np.ndarray, read: Readouts) -> np.ndarray:
     return read.time + times * read.dwell_s
 
 
-def _echo_times(time: np.ndarray, start: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """When the spin echo after the pulse `before` each readout forms, in trains of the spacing of their first [s]."""
-    first = start[before]
-    return time[before] + time[np.minimum(first + 1, len(time) - 1)] - time[first]
-
-
-def preparations(pulses: Pulses, use: np.ndarray, before: np.ndarray) -> list[str]:
+def _preparations(pulses: Pulses, use: np.ndarray, before: np.ndarray) -> list[str]:
     """What prepares the magnetisation: runs of pulses unlike those that excite or refocus lines, by name and count."""
     order = np.arange(len(use))
     excitation = np.maximum.accumulate(np.where(use == "e", order, -1))[before]
     active = np.unique(np.concatenate([excitation[excitation >= 0], before[use[before] == "r"]]))
     alike = np.isin(np.round(pulses.flip, 3), np.round(pulses.flip[active], 3)) & np.isin(use, ["e", "r"])
-    runs = np.split(np.flatnonzero(~alike), np.flatnonzero(np.diff(np.flatnonzero(~alike)) > 1) + 1)
-    names: dict[str, int] = {}
-    for run in runs:
-        if run.size:
-            name = _name(use[run], np.degrees(pulses.flip[run]))
-            names[name] = names.get(name, 0) + 1
+    others = np.flatnonzero(~alike)
+    runs = np.split(others, np.flatnonzero(np.diff(others) > 1) + 1)
+    names = Counter(_name(use[run], np.degrees(pulses.flip[run])) for run in runs if run.size)
     return [f"{count} x {name}" for name, count in names.items()]
 
 
@@ -264,10 +234,8 @@ def _name(use: np.ndarray, flips: np.ndarray) -> str:
         return "T2 preparation"
     if len(use) > 1:
         return f"preparation of {len(use)} pulses"
-    letters = {"i": "inversion", "s": "saturation", "p": "preparation"}
-    return letters.get(str(use[0])) or (
-        "inversion" if flips[0] > 135 else f"pulse of {flips[0]:.3g} deg without a line"
-    )
+    other = "inversion" if flips[0] > 135 else f"pulse of {flips[0]:.3g} deg without a line"
+    return {"i": "inversion", "s": "saturation", "p": "preparation"}.get(str(use[0]), other)
 
 
 def _is_noise(tables: Tables) -> np.ndarray:
@@ -331,15 +299,16 @@ def _shape(tables: Tables, number: float) -> np.ndarray:
 def _areas(tables: Tables) -> np.ndarray:
     """Of every gradient [1/m]."""
     amplitude, rise, flat, fall, _ = tables.trapezoids.T
-    _check_work(tables, tables.shaped[:, -3])
-    shaped = [np.trapezoid(*_corners(tables, len(amplitude) + n)[::-1]) for n in range(len(tables.shaped))]
+    rows = len(amplitude) + np.arange(len(tables.shaped))
+    _check_gradients(tables, rows)
+    shaped = [np.trapezoid(*_corners(tables, row)[::-1]) for row in rows.tolist()]
     return np.concatenate([amplitude * (flat + 0.5 * (rise + fall)), shaped])
 
 
-def _shapes_of(tables: Tables, rows: np.ndarray) -> np.ndarray:
-    """Numbers of the shapes of gradients, by their rows; none of trapezoids."""
+def _check_gradients(tables: Tables, rows: np.ndarray) -> None:
+    """`_check_work` of the shapes of gradients, by their rows; trapezoids have none."""
     traps = len(tables.trapezoids)
-    return tables.shaped[rows[rows >= traps].astype(int) - traps, -3]
+    _check_work(tables, tables.shaped[rows[rows >= traps].astype(int) - traps, -3])
 
 
 def _check_work(tables: Tables, shapes: np.ndarray) -> None:
@@ -363,7 +332,7 @@ def _moments(tables: Tables, rows: np.ndarray, times: np.ndarray) -> np.ndarray:
     """`_moment` of many gradients, each up to one time; equal pairs once."""
     when, index = np.unique(times, return_inverse=True)
     pairs, back = np.unique(np.column_stack([rows, index.reshape(-1)]), axis=0, return_inverse=True)
-    _check_work(tables, _shapes_of(tables, pairs[:, 0]))
+    _check_gradients(tables, pairs[:, 0])
     found = [_moment(tables, row, when[n : n + 1])[0] for row, n in pairs.tolist()]
     return np.array(found, float)[back.reshape(-1)]
 

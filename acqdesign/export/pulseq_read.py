@@ -1,5 +1,6 @@
 """Pulseq files back to designs, trusting nothing in them."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,6 @@ def read_pulseq(
         Arrays by the names of `design.npz`: positions and readout [cycles/voxel] in the order of playing; with
         refocusing pulses also train, echo, flips, phases and times. In float64, as exact as the file's digits. The
         readout's axis comes first. Under `said`, a few words on what was understood.
-
-    Raises:
-        ValueError: what is wrong with the file.
-        OSError: it cannot be read.
     """
     path = Path(path)
     with parsing("seq", path, "a consistent Pulseq file of straight lines"), np.errstate(all="ignore"):
@@ -55,7 +52,7 @@ def _design(
     if shape is None:
         raise _without_matrix(path, read, fov)
     missed = ~crosses(read.start, read)
-    order, along = axes_from(np.eye(3)[read_axis(read.kinds)])
+    order, axes = axes_from(np.eye(3)[read_axis(read.kinds)])
     shape, fov, start, kinds = shape[order], fov[order], read.start[:, order], read.kinds[:, order]
     voxel = (fov / shape).tolist()
     for axis in range(3):  # in place: they may be large
@@ -73,11 +70,8 @@ def _design(
     # How far a line's samples leave the mean readout and the line's position: of each kind, and of each line.
     kinds[:, 0] -= readout
     kinds[:, 1:] -= middle[..., None]
-    low, high = (
-        (kinds[:, 0].min(-1)[read.kind] + start[:, 0]).min(),
-        (kinds[:, 0].max(-1)[read.kind] + start[:, 0]).max(),
-    )
-    spread = float(np.abs([low, high, kinds[:, 1:].min(), kinds[:, 1:].max()]).max())
+    along = [kinds[:, 0].min(-1)[read.kind] + start[:, 0], kinds[:, 0].max(-1)[read.kind] + start[:, 0]]
+    spread = float(max(np.abs(along).max(), np.abs([kinds[:, 1:].min(), kinds[:, 1:].max()]).max()))
     if not spread <= STRAIGHT:
         what = f"k-space lines that are not straight along {'xyz'[order[0]]}, by {spread:.2g} cycles/voxel"
         raise wrong(path, what, "straight lines with one readout")
@@ -90,7 +84,7 @@ def _design(
         "shape": shape.astype(int),
         "fov_m": fov,
         "dwell_s": np.array(read.dwell_s),
-        SAID: along + falling(readout),
+        SAID: axes + falling(readout),
     }
     return design | _trains(path, pulses, read.time + centre * read.dwell_s, max(ECHO_S, read.dwell_s))
 
@@ -123,14 +117,11 @@ def _geometry(
         raise UsageError(f"{error} Say it: Pulseq(fov_m=...).") from None
     if shape is not None:
         return np.array(check_shape("shape", shape, dims=(3,))), fov
-    name = next((name for name in _MATRICES if name in known), None)
-    parts = [known.get(axis, np.zeros(0)) for axis in ("Nx", "Ny", "Nz")]
-    if name is None and parts[0].size == parts[1].size == 1:
-        name, found = "Nx Ny Nz", np.concatenate(parts)
-    elif name is None:
+    name = next((name for name in _MATRICES if name in known), "Nx Ny Nz")
+    parts = [known.get(axis, np.zeros(0)) for axis in name.split()]
+    if name not in known and not parts[0].size == parts[1].size == 1:
         return None, fov
-    else:
-        found = known[name]
+    found = np.concatenate(parts)
     found = np.append(found, 1.0) if len(found) == 2 else found  # of one slice
     if found.shape != (3,) or not (found > 0).all() or (found != np.round(found)).any() or found.max() > MAX_MATRIX:
         what = f"definition {name} {found.tolist()}"
@@ -141,11 +132,7 @@ def _geometry(
 def _trains(path: Path, pulses: Pulses, centres: np.ndarray, near: float) -> dict[str, Any]:
     """Train and echo of each line, and the flips, phases and times of a train, from the times of the pulses.
 
-    Args:
-        path: of the file, for errors.
-        pulses: those that excite and refocus.
-        centres: when each line passes the centre of k-space [s].
-        near: how long that may be from the echo [s].
+    `centres` is when each line passes the centre of k-space, within `near` of the echo [s].
     """
     is_first = pulses.use == "e"
     excited, refocused = pulses.time[is_first], pulses.time[~is_first]
@@ -177,16 +164,11 @@ def _trains(path: Path, pulses: Pulses, centres: np.ndarray, near: float) -> dic
         raise wrong(path, "flips that differ from train to train", "the same in every train")
     pulse_times = refocused[first[0] : first[0] + counts[0]] - excited[trains[0]]
     # An echo lies as long after its pulse as the one before did before it.
-    times = np.empty(counts[0])
-    last = 0.0
-    for n, when in enumerate(pulse_times):
-        last = 2 * when - last
-        times[n] = last
+    times = np.array([*itertools.accumulate(pulse_times, lambda last, when: 2 * when - last, initial=0.0)][1:])
     off = float(np.abs(times[echo] - te).max())
     if off > near:
-        raise wrong(
-            path, f"readouts off spin echoes by {off:.3g} s", f"the centre of k-space within {near:.2g} s of each"
-        )
+        expected = f"the centre of k-space within {near:.2g} s of each"
+        raise wrong(path, f"readouts off spin echoes by {off:.3g} s", expected)
     return {
         "train": train,
         "echo": echo,

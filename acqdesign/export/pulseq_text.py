@@ -44,29 +44,18 @@ class Tables(NamedTuple):
     """What a file says. Events go by their rows: -1 in `blocks` stands for none."""
 
     path: Path
-    version: int
-    """Of Pulseq 1.2 to 1.5, the second number."""
-    definitions: dict[str, np.ndarray]
-    """The numeric ones."""
-    durations: np.ndarray
-    """`(blocks,)` s."""
-    blocks: np.ndarray
-    """`(blocks, 6)` rows of the pulse, gradients along x, y and z, readout and extension."""
-    pulses: np.ndarray
-    """Rows of the section RF, in SI."""
-    uses: np.ndarray
-    """One letter for each pulse; empty before version 1.5."""
-    trapezoids: np.ndarray
-    """Rows of the section TRAP, in SI."""
-    shaped: np.ndarray
-    """Rows of the section GRADIENTS, in SI; in `blocks` they follow the trapezoids."""
-    readouts: np.ndarray
-    """Rows of the section ADC, in SI."""
-    noise: np.ndarray
-    """`(extensions, 2)` what each sets the label NOISE to, NaN for nothing, and what it then adds."""
+    version: int  # of Pulseq 1.2 to 1.5, the second number
+    definitions: dict[str, np.ndarray]  # the numeric ones
+    durations: np.ndarray  # (blocks,) s
+    blocks: np.ndarray  # (blocks, 6) rows of the pulse, gradients along x, y and z, readout and extension
+    pulses: np.ndarray  # rows of the section RF, in SI
+    uses: np.ndarray  # one letter for each pulse; empty before version 1.5
+    trapezoids: np.ndarray  # rows of the section TRAP, in SI
+    shaped: np.ndarray  # rows of the section GRADIENTS, in SI; in `blocks` they follow the trapezoids
+    readouts: np.ndarray  # rows of the section ADC, in SI
+    noise: np.ndarray  # (extensions, 2) what each sets the label NOISE to, NaN for nothing, and what it then adds
     shapes: dict[int, np.ndarray]
-    ignored: list[str]
-    """What else stands in the file."""
+    ignored: list[str]  # what else stands in the file
 
 
 def wrong(path: Path, what: str, expected: str = "a Pulseq file of straight lines", remedy: str = "") -> ValueError:
@@ -77,12 +66,8 @@ def wrong(path: Path, what: str, expected: str = "a Pulseq file of straight line
 def read_tables(path: Path) -> Tables:
     """The tables of a Pulseq file.
 
-    Args:
-        path: of the file; a signature that does not fit its content is warned of, a missing one is none's fault.
-
-    Raises:
-        ValueError: what is wrong with it; some of Python's and NumPy's own do not name the file.
-        OSError: it cannot be read.
+    A signature that does not fit the content is warned of, a missing one is none's fault. Some errors are Python's and
+    NumPy's own and do not name the file.
     """
     version, sections, ignored = _sections(path)
     definitions = _definitions(sections.get("DEFINITIONS", b""))
@@ -104,10 +89,8 @@ def read_tables(path: Path) -> Tables:
             raise wrong(path, f"numbers that are not finite in [{name}]")
         numbers[name], tables[name] = _whole(path, name, rows["n"][:, 0]), rows["n"][:, 1:] * scale
         uses = rows["use"].copy() if text else uses
-    if version < 4:  # without shapes of times
-        tables["RF"], tables["GRADIENTS"] = (
-            np.insert(tables[name], at, 0.0, axis=1) for name, at in (("RF", 3), ("GRADIENTS", 2))
-        )
+    for name, at in (("RF", 3), ("GRADIENTS", 2)) if version < 4 else ():  # without shapes of times
+        tables[name] = np.insert(tables[name], at, 0.0, axis=1)
     if tables["TRAP"].size and (tables["TRAP"][:, 1:].min() < 0 or tables["TRAP"][:, 1:4].max() > _MAX_RAMP_S):
         raise wrong(path, "trapezoids with times that are negative or long", f"0 to {_MAX_RAMP_S} s")
     blocks = _blocks(sections.pop("BLOCKS", b""), version)
@@ -126,21 +109,8 @@ def read_tables(path: Path) -> Tables:
         durations = np.maximum(delays, _longest(tables, shapes, definitions, blocks[:, 2:]))
     else:
         durations = blocks[:, 1] * definitions["BlockDurationRaster"]
-    return Tables(
-        path,
-        version,
-        definitions,
-        durations,
-        blocks[:, 2:],
-        tables["RF"],
-        uses,
-        tables["TRAP"],
-        tables["GRADIENTS"],
-        tables["ADC"],
-        noise,
-        shapes,
-        ignored,
-    )
+    events = (tables["RF"], uses, tables["TRAP"], tables["GRADIENTS"], tables["ADC"])
+    return Tables(path, version, definitions, durations, blocks[:, 2:], *events, noise, shapes, ignored)
 
 
 def _sections(path: Path) -> tuple[int, dict[str, bytes], list[str]]:
@@ -152,54 +122,38 @@ def _sections(path: Path) -> tuple[int, dict[str, bytes], list[str]]:
     if not re.search(rb"^\[VERSION\]", data, re.MULTILINE):
         raise wrong(path, "no section [VERSION]", "a Pulseq file")
     end = data.rfind(_SIGNATURE)
-    heads = list(
-        re.compile(rb"^\[([^\]\n]*)\].*\n?", re.MULTILINE).finditer(data, 0, end + 1 if end >= 0 else len(data))
-    )
-    ends = [head.start() for head in heads[1:]] + [end + 1 if end >= 0 else len(data)]
+    stop = end + 1 if end >= 0 else len(data)
+    heads = list(re.compile(rb"^\[([^\]\n]*)\].*\n?", re.MULTILINE).finditer(data, 0, stop))
     found: dict[str, bytes] = {}
-    ignored = []
-    for head, stop in zip(heads, ends, strict=True):
+    for head, until in zip(heads, [head.start() for head in heads[1:]] + [stop], strict=True):
         name = head.group(1).decode(errors="replace")
         if name in found:
             raise wrong(path, f"two sections [{name[:40]}]", "each once")
-        found[name] = data[head.end() : stop]
-        if name not in _SECTIONS:
-            ignored.append(f"section [{name[:40]}]")
-    version = _version(path, found)
+        found[name] = data[head.end() : until]
+    version = _version(path, found["VERSION"])
     if end >= 0:
         _check_signature(path, data, end, whole)
-    return version, found, ignored
+    return version, found, [f"section [{name[:40]}]" for name in found if name not in _SECTIONS]
 
 
 def _check_signature(path: Path, data: bytes, end: int, whole: bytes) -> None:
     """Warns of a signature that does not fit the text before it, with either kind of line ends."""
     signed = re.search(rb"^Hash[ \t]+(\w+)", data[end:], re.MULTILINE)
-    contents = (
-        memoryview(data)[:end],
-        memoryview(data)[: end + 1],
-        memoryview(whole)[: whole.rfind(b"\r\n[SIGNATURE]")],
-    )
-    digests = (hashlib.md5(content, usedforsecurity=False).hexdigest().encode() for content in contents)
-    if signed is None or signed.group(1).lower() not in digests:
-        warnings.warn(
-            f"{path}: its signature does not fit its content: it was changed after it was written, or is not whole.",
-            stacklevel=2,
-        )
+    contents = ((data, end), (data, end + 1), (whole, whole.rfind(b"\r\n[SIGNATURE]")))
+    digests = (hashlib.md5(memoryview(text)[:stop], usedforsecurity=False).hexdigest() for text, stop in contents)
+    if signed is None or signed.group(1).lower().decode() not in digests:
+        what = "its signature does not fit its content: it was changed after it was written, or is not whole."
+        warnings.warn(f"{path}: {what}", stacklevel=2)
 
 
-def _version(path: Path, sections: Mapping[str, bytes]) -> int:
-    found = {}
-    for name in ("major", "minor"):
-        number = re.search(rf"^{name}[ \t]+(\d{{1,6}})\s*$".encode(), sections["VERSION"], re.MULTILINE)
-        if number is None:
-            raise wrong(path, "section [VERSION] without major and minor numbers", "a Pulseq file")
-        found[name] = int(number.group(1))
-    version = found["major"], found["minor"]
+def _version(path: Path, text: bytes) -> int:
+    patterns = (rb"^%s[ \t]+(\d{1,6})\s*$" % name for name in (b"major", b"minor"))
+    version = tuple(int(found.group(1)) for one in patterns if (found := re.search(one, text, re.MULTILINE)))
+    if len(version) < 2:
+        raise wrong(path, "section [VERSION] without major and minor numbers", "a Pulseq file")
     if version not in _VERSIONS:
-        known = ", ".join(f"{major}.{minor}" for major, minor in _VERSIONS)
-        raise wrong(
-            path, f"version {version[0]}.{version[1]}", f"version {known}", "Convert it with a current toolbox."
-        )
+        got, *known = (f"{major}.{minor}" for major, minor in (version, *_VERSIONS))
+        raise wrong(path, f"version {got}", f"version {', '.join(known)}", "Convert it with a current toolbox.")
     return version[1]
 
 
@@ -212,24 +166,17 @@ def _blocks(text: bytes, version: int) -> np.ndarray:
 
 
 def _longest(
-    tables: Mapping[str, np.ndarray],
-    shapes: Mapping[int, np.ndarray],
-    definitions: Mapping[str, np.ndarray],
-    events: np.ndarray,
+    tables: dict[str, np.ndarray], shapes: dict[int, np.ndarray], definitions: dict[str, np.ndarray], events: np.ndarray
 ) -> np.ndarray:
     """How long the longest event of each block lasts [s]: what versions before 1.4 leave to those who read."""
 
     def shaped(numbers: np.ndarray, raster: str) -> np.ndarray:
-        counts = np.array([len(shapes.get(int(n), ())) for n in numbers], float)
-        return counts * definitions[raster][0]
+        return np.array([len(shapes.get(int(n), ())) for n in numbers], float) * definitions[raster][0]
 
     pulse, trap, shape, adc = (tables[name] for name in ("RF", "TRAP", "GRADIENTS", "ADC"))
     gradient = np.concatenate([trap[:, 1:].sum(1), shape[:, 3] + shaped(shape[:, 1], "GradientRasterTime")])
-    lasts = (
-        pulse[:, 4] + shaped(pulse[:, 1], "RadiofrequencyRasterTime"),
-        *[gradient] * 3,
-        adc[:, 0] * adc[:, 1] + adc[:, 2],
-    )
+    sent = pulse[:, 4] + shaped(pulse[:, 1], "RadiofrequencyRasterTime")
+    lasts = (sent, *[gradient] * 3, adc[:, 0] * adc[:, 1] + adc[:, 2])
     return np.max([np.append(last, 0.0)[events[:, n]] for n, last in enumerate(lasts)], axis=0)
 
 

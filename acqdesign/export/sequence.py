@@ -1,33 +1,19 @@
 """The plan of a design as a pypulseq sequence: only pypulseq's own events, so that it checks what it writes."""
 
-import importlib
 import math
 from typing import Any
 
 import numpy as np
 
-from acqdesign.base.checks import usage_error
 from acqdesign.base.units import GAMMA_HZ_PER_T
+from acqdesign.export.formats import package
 from acqdesign.export.plan import SLAB_APODIZATION, SPOILING_RAD, Plan
 from acqdesign.scene.scanner import Lobes, SystemLimits
 
 
-def pypulseq() -> Any:
-    """The pypulseq package.
-
-    Raises:
-        ValueError: it isn't installed.
-    """
-    try:
-        return importlib.import_module("pypulseq")
-    except ImportError as error:
-        remedy = 'Install it with: pip install "acqdesign[pulseq]".'
-        raise usage_error("pypulseq", f"no usable installation ({error})", "the package pypulseq", remedy) from error
-
-
-def system_of(limits: SystemLimits) -> Any:
+def _system(pypulseq: Any, limits: SystemLimits) -> Any:
     """Limits as pypulseq's `Opts`."""
-    return pypulseq().Opts(
+    return pypulseq.Opts(
         max_grad=limits.max_gradient_t_per_m * GAMMA_HZ_PER_T,
         grad_unit="Hz/m",
         max_slew=limits.max_slew_t_per_m_s * GAMMA_HZ_PER_T,
@@ -45,23 +31,16 @@ def system_of(limits: SystemLimits) -> Any:
 
 
 def build_sequence(plan: Plan) -> Any:
-    """A `pypulseq.Sequence` that plays a plan.
+    """A `pypulseq.Sequence` that plays a plan: noise scan, dummies, then every train (or single echo) in order.
 
-    Args:
-        plan: from `make_plan`.
-
-    Returns:
-        Noise scan, dummies, then every train (or single echo) in order; with labels LIN and PAR (nearest grid
-        cell), SEG (echo in its train) and NOISE, and the definitions that `read_pulseq` and reconstructions need.
+    With labels LIN and PAR (nearest grid cell), SEG (echo in its train) and NOISE, and the definitions that
+    `read_pulseq` and reconstructions need.
     """
     parts = _Parts(plan)
     if plan.noise_scan:
         parts.noise()
-    empty = np.full(plan.lines.shape[1], -1)
     play = parts.train if plan.is_train else parts.single
-    for _ in range(plan.dummies):
-        play(empty)
-    for lines in plan.lines:
+    for lines in (*np.full((plan.dummies, plan.lines.shape[1]), -1), *plan.lines):
         play(lines)
     parts.define()
     return parts.seq
@@ -71,15 +50,13 @@ class _Parts:
     """The events that repeat, registered once, and the blocks made of them."""
 
     def __init__(self, plan: Plan) -> None:
-        self.plan, self.pp = plan, pypulseq()
-        self.system = system_of(plan.limits)
+        self.plan, self.pp = plan, package("pypulseq", "pulseq")
+        self.system = _system(self.pp, plan.limits)
         self.seq = self.pp.Sequence(self.system)
         self.played = 0
         shape, timing = plan.shape, plan.timing
         self.gradient = shape.readout_gradient_t_per_m * GAMMA_HZ_PER_T
-        side = self.pp.make_extended_trapezoid
-        times = np.array([0.0, timing.readout_s])
-        self.read = side("x", amplitudes=np.full(2, self.gradient), times=times, system=self.system)
+        self.read = self._along_x(np.array([0.0, timing.readout_s]), np.full(2, self.gradient))
         self.before = self._bridge(plan.lobes, reverse=False)
         self.after = self._bridge(plan.lobes if plan.is_train else plan.spoil, reverse=True)
         for event in (self.read, self.before, self.after):
@@ -92,22 +69,21 @@ class _Parts:
             self._hard(flip, shape.refocusing_s, timing.refocusing_s, phase, "refocusing")
             for flip, phase in zip(plan.flips, plan.phases, strict=True)
         ]
-        cells = np.round(plan.k_per_m * np.array(plan.fov_m[1:])).astype(int)
-        most = np.array(plan.matrix[1:])
+        cells, most = np.round(plan.k_per_m * np.array(plan.fov_m[1:])).astype(int), np.array(plan.matrix[1:])
         self.cells = np.clip(cells + most // 2, 0, most - 1)
+
+    def _along_x(self, times: np.ndarray, amplitudes: np.ndarray) -> Any:
+        return self.pp.make_extended_trapezoid("x", amplitudes=amplitudes, times=times, system=self.system)
 
     def _bridge(self, lobes: Lobes, *, reverse: bool) -> Any:
         """Lobes along x that end, or start, at the readout's gradient."""
-        times = [0.0, lobes.ramp_s, lobes.duration_s - lobes.ramp_s, lobes.duration_s]
-        held = lobes.x_t_per_m * GAMMA_HZ_PER_T
-        amplitudes = [0.0, held, held, self.gradient]
-        raster = self.plan.limits.gradient_raster_s
-        steps, kept = np.unique(np.round(np.array(times) / raster), return_index=True)
-        amplitudes = [amplitudes[i] for i in kept]
+        times = np.array([0.0, lobes.ramp_s, lobes.duration_s - lobes.ramp_s, lobes.duration_s])
+        held, raster = lobes.x_t_per_m * GAMMA_HZ_PER_T, self.plan.limits.gradient_raster_s
+        steps, kept = np.unique(np.round(times / raster), return_index=True)
+        amplitudes = np.array([0.0, held, held, self.gradient])[kept]
         if reverse:
             steps, amplitudes = (steps[-1] - steps)[::-1], amplitudes[::-1]
-        make = self.pp.make_extended_trapezoid
-        return make("x", amplitudes=np.array(amplitudes), times=steps * raster, system=self.system)
+        return self._along_x(steps * raster, amplitudes)
 
     def _lobe(self, channel: str, lobes: Lobes, area: float) -> Any:
         """A trapezoid of an area [T s/m], with the times of `lobes`."""
@@ -121,10 +97,8 @@ class _Parts:
         )
 
     def _hard(self, flip: float, duration: float, block: float, phase: float, use: str) -> Any:
-        delay = round(0.5 * (block - duration), 9)
-        pulse = self.pp.make_block_pulse(
-            flip, duration=duration, delay=delay, phase_offset=phase, system=self.system, use=use
-        )
+        how = {"delay": round(0.5 * (block - duration), 9), "phase_offset": phase, "system": self.system, "use": use}
+        pulse = self.pp.make_block_pulse(flip, duration=duration, **how)
         with np.errstate(invalid="ignore"):  # a flip of zero is shaped by 0/0, which pypulseq mends
             pulse.id, pulse.shape_IDs = self.seq.register_rf_event(pulse)
         return pulse
@@ -167,29 +141,28 @@ class _Parts:
         if line < 0:
             self.seq.add_block(self.read)
             return
-        label = self.pp.make_label
         ky, kz = (int(n) for n in self.cells[line])
-        values = {"LIN": ky, "PAR": kz, "SEG": echo}
-        self.seq.add_block(self.read, self.adc, *(label(type="SET", label=n, value=v) for n, v in values.items()))
+        self.seq.add_block(self.read, self.adc, *map(self._label, ("LIN", "PAR", "SEG"), (ky, kz, echo)))
 
-    def _wait(self, busy: float) -> None:
+    def _label(self, name: str, value: int) -> Any:
+        return self.pp.make_label(type="SET", label=name, value=value)
+
+    def _wait(self) -> None:
         raster = self.plan.limits.block_raster_s
-        rest = round((self.plan.tr_s - busy) / raster) * raster
+        rest = round((self.plan.tr_s - self.plan.busy_s) / raster) * raster
         if rest > 0.5 * raster:
             self.seq.add_block(self.pp.make_delay(rest))
 
     def noise(self) -> None:
         """One readout of noise, without pulse or gradient."""
-        label, margin = self.pp.make_label, self.pp.make_delay(1e-3)
+        margin, readout = (self.pp.make_delay(seconds) for seconds in (1e-3, self.plan.timing.readout_s))
         self.seq.add_block(margin)
-        self.seq.add_block(
-            self.adc, self.pp.make_delay(self.plan.timing.readout_s), label(type="SET", label="NOISE", value=1)
-        )
-        self.seq.add_block(margin, label(type="SET", label="NOISE", value=0))
+        self.seq.add_block(self.adc, readout, self._label("NOISE", 1))
+        self.seq.add_block(margin, self._label("NOISE", 0))
 
     def train(self, lines: np.ndarray) -> None:
         """One echo train; an echo whose line is negative winds and acquires nothing."""
-        plan, timing = self.plan, self.plan.timing
+        plan = self.plan
         assert plan.first is not None
         self._excite(0.5 * math.pi)
         first = [self._lobe("x", plan.first, plan.first.x_t_per_m * (plan.first.duration_s - plan.first.ramp_s))]
@@ -198,19 +171,17 @@ class _Parts:
         self.seq.add_block(*first)
         for echo, (line, pulse) in enumerate(zip(lines, self.refocusing, strict=True)):
             k = plan.k_per_m[line] if line >= 0 else np.zeros(2)
-            self.seq.add_block(pulse, self.pp.make_delay(timing.refocusing_s))
+            self.seq.add_block(pulse, self.pp.make_delay(plan.timing.refocusing_s))
             self._wind(plan.lobes, self.before, k)
             self._acquire(int(line), echo)
             self._wind(plan.lobes, self.after, -k)
         spoil = plan.spoil
         self.seq.add_block(self._lobe("x", spoil, spoil.x_t_per_m * (spoil.duration_s - spoil.ramp_s)))
-        echoes = len(self.refocusing) * plan.esp_s
-        busy = timing.excitation_s + timing.first_window_s + echoes + spoil.duration_s
-        self._wait(busy)
+        self._wait()
 
     def single(self, lines: np.ndarray) -> None:
         """One spoiled gradient echo, with RF spoiling."""
-        plan, timing, line = self.plan, self.plan.timing, int(lines[0])
+        plan, line = self.plan, int(lines[0])
         k = plan.k_per_m[line] if line >= 0 else np.zeros(2)
         phase = math.fmod(SPOILING_RAD * self.played * (self.played + 1) / 2, 2 * math.pi)
         self.played += 1
@@ -219,7 +190,7 @@ class _Parts:
         self._wind(plan.lobes, self.before, k, -plan.rephasing_area)
         self._acquire(line, 0)
         self._wind(plan.spoil, self.after, -k)
-        self._wait(timing.excitation_s + 2 * timing.window_s + timing.readout_s)
+        self._wait()
 
     def define(self) -> None:
         """What a reader needs to know of the whole."""

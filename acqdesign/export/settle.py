@@ -3,23 +3,14 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from acqdesign.base.checks import usage_error
 from acqdesign.base.units import GAMMA_HZ_PER_T, per_m_from_cycles, rad_from_deg
-from acqdesign.export.plan import (
-    Plan,
-    PulseqOptions,
-    dwell_time,
-    excitation_duration,
-    grid,
-    on_raster,
-    pulse_duration,
-    readout_steps,
-)
-from acqdesign.export.straight import need
+from acqdesign.export.plan import ADC_DIVISOR, SLAB_PEAK, Plan, PulseqOptions
+from acqdesign.export.straight import need, readout_of
 from acqdesign.scene.scanner import (
     EchoShape,
     EchoTiming,
@@ -35,6 +26,19 @@ from acqdesign.scene.scanner import (
     slab_ramp,
 )
 
+_STEP = 20e-6  # pulses and dwell times are chosen on multiples that every raster divides
+_LONGEST_DWELL_S = 20e-6
+
+
+class _Asked(NamedTuple):
+    """A design to be played, and what either sequence takes from it as it is."""
+
+    design: Mapping[str, Any]
+    options: PulseqOptions
+    dwell_s: float | None
+    shape: dict[str, Any]  # arguments of `EchoShape`
+    plan: dict[str, Any]  # arguments of `Plan`
+
 
 def make_plan(design: Mapping[str, Any], options: PulseqOptions | None = None) -> Plan:
     """Settles what is played for a design, and checks that the scanner can.
@@ -44,76 +48,156 @@ def make_plan(design: Mapping[str, Any], options: PulseqOptions | None = None) -
             echo, without them a spoiled gradient echo.
         options: what the design doesn't say.
 
-    Returns:
-        The plan.
-
     Raises:
         ValueError: something the export needs is missing, or beyond the limits: the worst of it, and what would
             fix it.
     """
     options = options or PulseqOptions()
     need(design, "points", "shape", "fov_m")
-    train_keys = ("train", "echo", "flips_rad", "esp_s")
-    held = [name for name in train_keys if design.get(name) is not None]
-    if "echo" in held and len(held) < len(train_keys):
-        absent = [name for name in train_keys if name not in held]
-        raise usage_error("design", "echoes without " + ", ".join(absent), "all of " + ", ".join(train_keys))
-    matrix, fov = grid(design)
+    names = ("train", "echo", "flips_rad", "esp_s")
+    absent = [name for name in names if design.get(name) is None]
+    is_train = "echo" not in absent
+    if is_train and absent:
+        raise usage_error("design", "echoes without " + ", ".join(absent), "all of " + ", ".join(names))
+    matrix, fov = _grid(design)
     voxel = tuple(f / n for f, n in zip(fov, matrix, strict=True))
     k = np.stack([per_m_from_cycles(np.asarray(design["points"], float)[:, i], voxel[1 + i]) for i in (0, 1)], 1)
-    step, centre, samples = readout_steps(design)
-    common = {"voxel_m": voxel, "step": step, "centre": centre, "slab_m": options.slab_m}
-    given = {**common, "crusher": options.crusher, "samples": samples}
-    settle = _train if "echo" in held else _single
-    return settle(design, options, given, k, matrix, fov)
+    shape = {"voxel_m": voxel, "slab_m": options.slab_m, "crusher": options.crusher, **_readout(design)}
+    dummies = (1 if is_train else 64) if options.dummies is None else options.dummies
+    given = {"limits": options.system, "k_per_m": k, "matrix": matrix, "fov_m": fov, "tr_s": 0.0, "dummies": dummies}
+    dwell, tr = (
+        design.get(name) if getattr(options, name) is None else getattr(options, name) for name in ("dwell_s", "tr_s")
+    )
+    asked = _Asked(design, options, dwell, shape, given | {"noise_scan": options.noise_scan})
+    plan = (_train if is_train else _single)(asked)
+    raster = options.system.block_raster_s
+    shortest = max(3.0, plan.busy_s + raster) if is_train else plan.busy_s
+    tr_s = _on_raster(shortest if tr is None else float(np.ravel(tr)[0]), raster)
+    if tr_s < plan.busy_s - 1e-9:
+        what, remedy = (", what a train takes", "Or shorten the trains.") if is_train else ("", "")
+        raise usage_error("tr_s", tr_s, f"at least {plan.busy_s:.6g} s{what}", remedy)
+    return dataclasses.replace(plan, tr_s=tr_s)
 
 
-def _train(
-    design: Mapping[str, Any],
-    options: PulseqOptions,
-    given: dict[str, Any],
-    k: np.ndarray,
-    matrix: tuple[int, ...],
-    fov: tuple[float, ...],
-) -> Plan:
-    limits = options.system
+def _grid(design: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Voxels and field of view [m]."""
+    matrix = tuple(int(n) for n in np.asarray(design["shape"]))
+    fov = tuple(round(float(f), 9) for f in np.asarray(design["fov_m"]))
+    if len(matrix) != 3 or len(fov) != 3 or min(matrix) < 1 or min(fov) <= 0:
+        raise usage_error("shape and fov_m", f"{matrix} and {fov}", "three positive numbers each")
+    if matrix[0] == 1:
+        remedy = "Say how many samples: --samples."
+        raise usage_error("shape", f"{matrix}, one plane", "voxels along the readout", remedy)
+    return matrix, fov
+
+
+def _readout(design: Mapping[str, Any]) -> dict[str, Any]:
+    """Step of a readout [cycles/voxel], index of its centre, and number of samples."""
+    readout = readout_of(design)
+    count = len(readout)
+    step = (readout[-1] - readout[0]) / max(count - 1, 1)
+    uneven = np.abs(np.diff(readout) - step).max(initial=0)
+    if step < 0 and uneven <= -1e-3 * step:
+        remedy = "The same points in the other order: readout[::-1]."
+        raise usage_error("readout", "samples from + to -", "samples that rise", remedy)
+    if count < 2 or step <= 0 or uneven > 1e-3 * step:
+        raise usage_error("readout", "samples that are not evenly spaced", "at least two, rising by equal steps")
+    if count % ADC_DIVISOR:
+        low = count // ADC_DIVISOR * ADC_DIVISOR
+        remedy = f"Learn or export with --samples {f'{low} or ' if low else ''}{low + ADC_DIVISOR}."
+        raise usage_error("samples_per_line", count, f"a multiple of {ADC_DIVISOR}, as scanners decimate", remedy)
+    step = 1 / round(1 / step, 4)  # single precision in the file: half-open grids are exact again
+    centre = round(-readout[0] / step, 2)
+    if not 0 <= centre <= count - 1:
+        raise usage_error("readout", "samples all on one side", "samples on both sides of the centre of k-space")
+    return {"step": step, "centre": centre, "samples": count}
+
+
+def _pulse_s(options: PulseqOptions, name: str, radians: float, peak: float = 1.0, least: float = 0.2e-3) -> float:
+    """Duration of a pulse: that given, if B1 allows it, or the shortest that B1 allows."""
+    limits, given = options.system, getattr(options, name)
+    needed = peak * radians / (2 * math.pi * GAMMA_HZ_PER_T * limits.max_b1_t)
+    if given is None:
+        return round(max(least, math.ceil(needed / _STEP - 1e-6) * _STEP), 9)
+    if given < needed * (1 - 1e-6):
+        got = f"{given:.6g} s, which takes a B1 of {needed / given * limits.max_b1_t:.3g} T"
+        remedy = f"Make it {math.ceil(needed / _STEP) * _STEP:.6g} s or longer."
+        raise usage_error(name, got, f"at most {limits.max_b1_t:.3g} T", remedy)
+    if abs(given / (2 * limits.rf_raster_s) - round(given / (2 * limits.rf_raster_s))) > 1e-6:
+        raise usage_error(name, given, f"a multiple of {2 * limits.rf_raster_s:.1g} s")
+    return float(given)
+
+
+def _excitation_s(options: PulseqOptions, radians: float) -> float:
+    """Duration of the excitation pulse [s], hard or selective."""
+    selective = () if options.slab_m is None else (SLAB_PEAK, 0.6e-3)
+    return _pulse_s(options, "excitation_s", radians, *selective)
+
+
+def _on_raster(seconds: float, raster: float) -> float:
+    """The first time on the raster that is not before `seconds`."""
+    return round(math.ceil(seconds / raster - 1e-4) * raster, 9)
+
+
+def _shape(asked: _Asked, longest: float, **pulses: Any) -> EchoShape:
+    """What an echo asks of the gradients, within the limits.
+
+    At the dwell time asked for, its echo on the raster of the ADC; or the longest in even µs up to `longest`, or the
+    shortest that the readout's gradient allows.
+    """
+    limits, dwell = asked.options.system, asked.dwell_s
+    even, most = 2 * limits.rf_raster_s, limits.max_gradient_t_per_m * (1 - 1e-4)
+    if dwell is None:
+        dwell = max(even, math.floor(min(longest, _LONGEST_DWELL_S) / even + 1e-6) * even)
+    else:
+        dwell = round(float(dwell), 9)
+        for time, raster in ((asked.shape["centre"] + 0.5) * dwell, limits.rf_raster_s), (dwell, limits.adc_raster_s):
+            if abs(time / raster - round(time / raster)) > 1e-4:
+                remedy = f"Even µs always are: {max(even, round(dwell / even) * even):.3g} s."
+                raise usage_error("dwell_s", dwell, "a time that puts the centre of k-space on the raster", remedy)
+    shape = EchoShape(dwell_s=dwell, **asked.shape, **pulses)
+    least = dwell * shape.readout_gradient_t_per_m / most
+    if dwell < least and asked.dwell_s is not None:
+        what = f"at least {least:.3g} s for a readout gradient within {limits.name}'s limits"
+        raise usage_error("dwell_s", dwell, what)
+    if dwell < least:
+        shape = dataclasses.replace(shape, dwell_s=round(math.ceil(least / even) * even, 9))
+    if shape.slab_m is not None and shape.slab_gradient_t_per_m > most:
+        gradient = shape.slab_gradient_t_per_m
+        got = f"{shape.slab_m:.4g} m, which takes a gradient of {gradient:.3g} T/m"
+        expected = f"at least {shape.slab_m * gradient / most:.4g} m ({limits.name})"
+        raise usage_error("slab_m", got, expected, "Or a longer excitation.")
+    return shape
+
+
+def _train(asked: _Asked) -> Plan:
+    """A fast spin echo."""
+    design, options, k = asked.design, asked.options, asked.plan["k_per_m"]
+    limits, raster = options.system, options.system.block_raster_s
     flips, phases, lines = _echoes(design)
-    esp = float(design["esp_s"])
-    raster = limits.block_raster_s
-    rounded = round(round(esp / raster) * raster, 9)
-    if abs(rounded - esp) > 1e-6 * esp:  # single precision in the file
-        raise usage_error("esp_s", esp, f"a multiple of {raster:.1g} s", f"The nearest is {rounded:.6g} s.")
-    esp = rounded
+    esp = round(round(float(design["esp_s"]) / raster) * raster, 9)
+    if abs(esp - float(design["esp_s"])) > 1e-6 * esp:  # single precision in the file
+        remedy = f"The nearest is {esp:.6g} s."
+        raise usage_error("esp_s", float(design["esp_s"]), f"a multiple of {raster:.1g} s", remedy)
     excitation = float(design.get("excitation_rad") or rad_from_deg(90.0))
-    given |= {
-        "refocusing_s": pulse_duration("refocusing_s", options.refocusing_s, float(flips.max()), 1.0, limits, 0.2e-3),
-        "excitation_s": excitation_duration(options, excitation),
-    }
-    free = esp - given["refocusing_s"] - 2 * limits.rf_margin_s
-    dwell = dwell_time(options, design, given["centre"], 0.5 * free / given["samples"])
-    shape = _readable(EchoShape(dwell_s=dwell, **given), options, design)
-    if _may_choose(options, design):
+    refocusing_s = _pulse_s(options, "refocusing_s", float(flips.max()))
+    longest = 0.5 * (esp - refocusing_s - 2 * limits.rf_margin_s) / asked.shape["samples"]
+    excitation_s = _excitation_s(options, excitation)
+    shape = _shape(asked, longest, refocusing_s=refocusing_s, excitation_s=excitation_s)
+    if asked.dwell_s is None:
         shape = _slowest_that_fits(limits, shape, esp, k)
-    _refuse_thin_slab(limits, shape)
     _refuse_far_lines(limits, shape, esp, k, lines)
-    lobes, first = echo_lobes(limits, shape, esp, _length(k)), first_lobes(limits, shape, esp)
-    assert lobes is not None
-    assert first is not None
+    lobes, first = echo_lobes(limits, shape, esp, _farthest(k)), first_lobes(limits, shape, esp)
+    assert lobes
+    assert first
     timing = echo_timing(limits, shape, esp)
     first = _as_written(limits, shape, timing, lobes, first)
-    spoil = _spoiler(limits, shape)
-    busy = 0.5 * timing.excitation_s + (len(flips) + 0.5) * esp + spoil.duration_s
-    asked = options.tr_s if options.tr_s is not None else design.get("tr_s")
-    tr = 3.0 if asked is None else float(np.ravel(asked)[0])
-    tr = on_raster(max(tr, busy + raster) if asked is None else tr, raster)
-    if tr < busy:
-        raise usage_error("tr_s", tr, f"at least {busy:.4g} s, what a train takes", "Or shorten the trains.")
-    ramp = slab_ramp(limits, shape, timing)
-    dummies = 1 if options.dummies is None else options.dummies
-    return Plan(
-        limits, shape, timing, lobes, first, spoil, k, lines, flips, phases, excitation,
-        esp, esp, tr, ramp, dummies, options.noise_scan, matrix, fov,
-    )  # fmt: skip
+    # Four crushers along x after a train, in twice the shortest time.
+    area = 4 * shape.crusher_area
+    spoil = gentlest_lobes(limits, _on_raster(2 * shortest_lobe(limits, area), 2 * raster), x_area=area)
+    assert spoil
+    return Plan(shape=shape, timing=timing, lobes=lobes, first=first, spoil=spoil, lines=lines, flips=flips,
+                phases=phases, excitation=excitation, esp_s=esp, te_s=esp, **asked.plan)  # fmt: skip
 
 
 def _echoes(design: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -138,64 +222,45 @@ def _echoes(design: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return np.abs(flips), phases, lines
 
 
-def _may_choose(options: PulseqOptions, design: Mapping[str, Any]) -> bool:
-    """Whether nobody has said what the dwell time is."""
-    return options.dwell_s is None and design.get("dwell_s") is None
-
-
-def _readable(shape: EchoShape, options: PulseqOptions, design: Mapping[str, Any]) -> EchoShape:
-    """The shape with a readout gradient within the limits: at a longer dwell time where that may be chosen."""
-    limits = options.system
-    least = shape.dwell_s * shape.readout_gradient_t_per_m / (limits.max_gradient_t_per_m * (1 - 1e-4))
-    if shape.dwell_s >= least:
-        return shape
-    if not _may_choose(options, design):
-        what = f"at least {least:.3g} s for a readout gradient within {limits.name}'s limits"
-        raise usage_error("dwell_s", shape.dwell_s, what)
-    even = 2 * limits.rf_raster_s
-    return dataclasses.replace(shape, dwell_s=round(math.ceil(least / even) * even, 9))
-
-
 def _slowest_that_fits(limits: SystemLimits, shape: EchoShape, esp: float, k: np.ndarray) -> EchoShape:
     """The shape with the longest dwell time, in even µs, that the echo spacing has room for.
 
     Where none does, that which needs the least more.
     """
-    even, far = 2 * limits.rf_raster_s, _length(k) / math.hypot(*(1 / v for v in shape.voxel_m[1:]))
+    even, most = 2 * limits.rf_raster_s, limits.max_gradient_t_per_m * (1 - 1e-4)
     dwells = [round(n * even, 9) for n in range(round(shape.dwell_s / even), 0, -1)]
-    slower = [dataclasses.replace(shape, dwell_s=dwell) for dwell in dwells]
-    most = limits.max_gradient_t_per_m * (1 - 1e-4)
-    allowed = [s for s in slower if s.readout_gradient_t_per_m <= most]
-    fitting = (s for s in allowed if _fits(limits, s, esp, k))
-    found = next(fitting, None)
-    return found or min(allowed, key=lambda s: min_echo_spacing(limits, s, phase_encode=far))
+    slower = (dataclasses.replace(shape, dwell_s=dwell) for dwell in dwells)
+    allowed = [one for one in slower if one.readout_gradient_t_per_m <= most]
+    for one in allowed:
+        if None not in (echo_lobes(limits, one, esp, _farthest(k)), first_lobes(limits, one, esp)):
+            return one
+    return min(allowed, key=lambda one: shortest_spacing(limits, one, k))
 
 
-def _fits(limits: SystemLimits, shape: EchoShape, esp: float, k: np.ndarray) -> bool:
-    return None not in (echo_lobes(limits, shape, esp, _length(k)), first_lobes(limits, shape, esp))
+def _farthest(k: np.ndarray) -> float:
+    return float(np.hypot(*k.T).max())
 
 
-def _length(k: np.ndarray) -> float:
-    return float(np.hypot(k[:, 0], k[:, 1]).max())
+def shortest_spacing(limits: SystemLimits, shape: EchoShape, k: np.ndarray) -> float:
+    """The shortest echo spacing [s] at which the farthest of the positions `(lines, 2)` [1/m] can be played."""
+    far = _farthest(k) / math.hypot(*(1 / v for v in shape.voxel_m[1:]))
+    return min_echo_spacing(limits, shape, phase_encode=far)
 
 
 def _refuse_far_lines(limits: SystemLimits, shape: EchoShape, esp: float, k: np.ndarray, lines: np.ndarray) -> None:
     """Raises with the line farthest out of reach and the echo spacing that reaches it."""
-    far = _length(k)
-    reach = largest_k(limits, shape, esp)
-    if far <= reach:
+    reach, length = largest_k(limits, shape, esp), np.hypot(*k.T)
+    line = int(np.argmax(length))
+    if length[line] <= reach:
         return
-    line = int(np.argmax(np.hypot(k[:, 0], k[:, 1])))
     train, echo = (int(found[0]) for found in np.nonzero(lines == line))
-    count = int((np.hypot(k[:, 0], k[:, 1]) > reach).sum())
-    needed = min_echo_spacing(limits, shape, phase_encode=far / math.hypot(*(1 / v for v in shape.voxel_m[1:])))
     raise usage_error(
         "points",
-        f"{count} lines out of reach on {limits.name}, the worst line {line} (train {train}, echo {echo}) at "
-        f"|k| = {far:.4g}/m",
+        f"{(length > reach).sum()} lines out of reach on {limits.name}, the worst line {line} (train {train}, "
+        f"echo {echo}) at |k| = {length[line]:.4g}/m",
         f"at most {reach:.4g}/m at an echo spacing of {esp:.4g} s",
-        f"Learn with an echo spacing of {needed:.4g} s or longer, or export with a shorter dwell time or a "
-        "smaller crusher.",
+        f"Learn with an echo spacing of {shortest_spacing(limits, shape, k):.4g} s or longer, or export with a shorter "
+        "dwell time or a smaller crusher.",
     )
 
 
@@ -226,76 +291,37 @@ def _digits(gradient_t_per_m: float) -> float:
     return float(f"{gradient_t_per_m * GAMMA_HZ_PER_T:.6g}") / GAMMA_HZ_PER_T
 
 
-def _refuse_thin_slab(limits: SystemLimits, shape: EchoShape) -> None:
-    gradient, most = shape.slab_gradient_t_per_m, limits.max_gradient_t_per_m * (1 - 1e-4)
-    if shape.slab_m is not None and gradient > most:
-        least = shape.slab_m * gradient / most
-        got = f"{shape.slab_m:.4g} m, which takes a gradient of {gradient:.3g} T/m"
-        raise usage_error("slab_m", got, f"at least {least:.4g} m ({limits.name})", "Or a longer excitation.")
-
-
-def _spoiler(limits: SystemLimits, shape: EchoShape) -> Lobes:
-    """Four crushers along x after a train, in twice the shortest time."""
-    area = 4 * shape.crusher_area
-    raster = 2 * limits.gradient_raster_s
-    duration = math.ceil(2 * shortest_lobe(limits, area) / raster) * raster
-    found = gentlest_lobes(limits, on_raster(duration, limits.block_raster_s), x_area=area)
-    assert found is not None
-    return found
-
-
-def _single(
-    design: Mapping[str, Any],
-    options: PulseqOptions,
-    given: dict[str, Any],
-    k: np.ndarray,
-    matrix: tuple[int, ...],
-    fov: tuple[float, ...],
-) -> Plan:
+def _single(asked: _Asked) -> Plan:
+    """A spoiled gradient echo."""
+    design, options, k = asked.design, asked.options, asked.plan["k_per_m"]
     limits, raster = options.system, options.system.block_raster_s
-    held = np.ravel(design["flips_rad"]) if design.get("flips_rad") is not None else np.array([options.flip_rad])
-    if np.ptp(held) > 0:
-        raise usage_error(
-            "flips_rad", "flips that vary, without echoes of lines", "one flip for a spoiled gradient echo"
-        )
-    flip = float(held[0])
-    excitation = excitation_duration(options, flip)
-    dwell = dwell_time(options, design, given["centre"], 2.5e-3 / given["samples"])
-    shape = _readable(EchoShape(dwell_s=dwell, excitation_s=excitation, **given), options, design)
-    _refuse_thin_slab(limits, shape)
-    timing = echo_timing(limits, shape, 1.0)
-    ramp = slab_ramp(limits, shape, timing)
-    rephase = 0.5 * shape.slab_gradient_t_per_m * (shape.excitation_s + ramp)
+    flips = np.ravel(options.flip_rad if design.get("flips_rad") is None else design["flips_rad"])
+    if np.ptp(flips) > 0:
+        got = "flips that vary, without echoes of lines"
+        raise usage_error("flips_rad", got, "one flip for a spoiled gradient echo")
+    flip = float(flips[0])
+    shape = _shape(asked, 2.5e-3 / asked.shape["samples"], excitation_s=_excitation_s(options, flip))
+    timing = dataclasses.replace(echo_timing(limits, shape, 1.0), refocusing_s=0.0, first_window_s=0.0)
+    rephase = 0.5 * shape.slab_gradient_t_per_m * (shape.excitation_s + slab_ramp(limits, shape, timing))
     end = shape.readout_gradient_t_per_m
-    x_area, yz_area = -0.5 * end * timing.readout_s, _length(k) / GAMMA_HZ_PER_T
+    yz_area = _farthest(k) / GAMMA_HZ_PER_T
+    parts = ((-0.5 * end * timing.readout_s, yz_area + rephase), (shape.crusher_area, yz_area))
 
-    def lobes(window: float, x: float, yz: float) -> Lobes | None:
-        return gentlest_lobes(limits, window, x_area=x, x_end=end, yz_area=yz)
+    def lobes(window: float) -> list[Lobes | None]:
+        return [gentlest_lobes(limits, window, x_area=x, x_end=end, yz_area=yz) for x, yz in parts]
 
-    steps = range(1, round(0.1 / raster))
-    parts = ((x_area, yz_area + rephase), (shape.crusher_area, yz_area))
-    shortest = next((n for n in steps if all(lobes(n * raster, *part) for part in parts)), None)
+    shortest = next((n for n in range(1, round(0.1 / raster)) if all(lobes(n * raster))), None)
     if shortest is None:
         raise usage_error("points", "lines out of reach in 0.1 s", "phase encodes within the limits of " + limits.name)
     fixed = 0.5 * (timing.excitation_s + timing.readout_s)
-    least_te, window = fixed + shortest * raster, math.ceil(1.5 * shortest) * raster
+    window = math.ceil(1.5 * shortest) * raster
     if options.te_s is not None:
         window = math.floor((options.te_s - fixed) / raster + 1e-6) * raster
-    before, after = (lobes(window, *part) for part in parts)
+    before, after = lobes(window)
     if before is None or after is None:
-        far = int(np.argmax(np.hypot(k[:, 0], k[:, 1])))
-        raise usage_error("te_s", options.te_s, f"at least {least_te:.6g} s for line {far}, the farthest")
-    te = round(fixed + window, 9)
-    busy = timing.excitation_s + 2 * window + timing.readout_s
-    asked = options.tr_s if options.tr_s is not None else design.get("tr_s")
-    tr = busy if asked is None else float(np.ravel(asked)[0])
-    tr = on_raster(tr, raster)
-    if tr < busy - 1e-9:
-        raise usage_error("tr_s", tr, f"at least {busy:.6g} s")
-    timing = dataclasses.replace(timing, window_s=window, refocusing_s=0.0, first_window_s=0.0)
-    dummies = 64 if options.dummies is None else options.dummies
-    none = np.zeros(0)
-    return Plan(
-        limits, shape, timing, before, None, after, k, np.arange(len(k))[:, None], none, none, flip,
-        0.0, te, tr, ramp, dummies, options.noise_scan, matrix, fov,
-    )  # fmt: skip
+        far, least = int(np.argmax(np.hypot(*k.T))), fixed + shortest * raster
+        raise usage_error("te_s", options.te_s, f"at least {least:.6g} s for line {far}, the farthest")
+    timing, none = dataclasses.replace(timing, window_s=window), np.zeros(0)
+    return Plan(shape=shape, timing=timing, lobes=before, first=None, spoil=after, lines=np.arange(len(k))[:, None],
+                flips=none, phases=none, excitation=flip, esp_s=0.0, te_s=round(fixed + window, 9),
+                **asked.plan)  # fmt: skip

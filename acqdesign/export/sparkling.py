@@ -83,16 +83,10 @@ class Sparkling(Format):
             file.write(data.tobytes())
 
     def read(self, path: Path) -> dict[str, Any]:
-        """Reads the straight lines of a SPARKLING gradient file.
-
-        Returns:
-            Points [cycles/voxel], readout, shape and field of view, by the names of `design.npz`.
-        """
         size = path.stat().st_size
         if not path.is_file() or size > MAX_BYTES or size % 4 or size < 4 * 25:
-            raise usage_error(
-                "bin", f"{path}: {size} bytes", f"a multiple of 4 from 100 to {MAX_BYTES}, as float32 values take"
-            )
+            wanted = f"a multiple of 4 from 100 to {MAX_BYTES}, as float32 values take"
+            raise usage_error("bin", f"{path}: {size} bytes", wanted)
         data = np.fromfile(path, "<f4").astype(float)
         version = _field(path, data, 0, "version", 0.0, 100.0)
         if round(10 * version) not in _READABLE:

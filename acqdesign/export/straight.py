@@ -17,19 +17,12 @@ _FILLED, _FEW, _MAX_FOV_M = 0.6, 16, 3.0  # of ±0.5, and lines whose extent say
 
 
 def need(design: Mapping[str, Any], *names: str) -> None:
-    """Raises unless a design holds the named arrays.
-
-    Raises:
-        ValueError: names what is missing, and where it comes from.
-    """
+    """Raises unless a design holds the named arrays: what is missing, and where it comes from."""
     missing = [name for name in names if design.get(name) is None]
-    if "points" in missing:
-        remedy = "Designs of learn_flips have no lines to acquire: learn them together with learn_joint."
-    elif "fov_m" in missing:
-        remedy = "The phantom's file doesn't say: learn with --fov-mm."
-    else:
-        remedy = ""
     if missing:
+        remedy = "The phantom's file doesn't say: learn with --fov-mm." if "fov_m" in missing else ""
+        if "points" in missing:
+            remedy = "Designs of learn_flips have no lines to acquire: learn them together with learn_joint."
         raise usage_error("design", "none of " + ", ".join(missing), "a design with " + ", ".join(names), remedy)
 
 
@@ -73,20 +66,24 @@ def trajectory(design: Mapping[str, Any]) -> np.ndarray:
     need(design, "points")
     points, readout = np.asarray(design["points"], float), readout_of(design)
     if len(points) * len(readout) > MAX_SAMPLES:
-        raise usage_error(
-            "samples_per_line", f"{len(readout)} for {len(points)} lines", f"at most {MAX_SAMPLES} in all"
-        )
+        got = f"{len(readout)} for {len(points)} lines"
+        raise usage_error("samples_per_line", got, f"at most {MAX_SAMPLES} in all")
     out = np.empty((len(points), len(readout), 3))
     out[..., 0], out[..., 1:] = readout, points[:, None]
     return out
 
 
+def _longer(design: Mapping[str, Any]) -> list[int]:
+    """Axes of the image that are longer than one: those of coordinates with as many columns."""
+    return np.flatnonzero(np.asarray(design["shape"]) > 1).tolist()
+
+
 def _in_space(samples: np.ndarray, design: Mapping[str, Any]) -> np.ndarray:
-    """Coordinates with three columns; two go with the axes of the image that are longer than one."""
+    """Coordinates with three columns."""
     if samples.shape[-1] == 3:
         return samples
     need(design, "shape")
-    axes = [axis for axis, n in enumerate(np.asarray(design["shape"]).tolist()) if n > 1]
+    axes = _longer(design)
     if len(axes) != samples.shape[-1]:
         shape = np.asarray(design["shape"]).tolist()
         raise usage_error("coordinates", samples, f"{len(axes)} or 3 columns for an image of shape {shape}")
@@ -109,9 +106,6 @@ def straight_lines(
 
     Returns:
         Points, readout, shape and field of view by the names of `design.npz`, in float64, and what was understood.
-
-    Raises:
-        UsageError: samples that are not finite, or not on straight lines along one axis with one readout.
     """
     if samples.ndim != 3 or samples.shape[-1] != 3 or not samples.size:
         raise usage_error(name, f"{where}: a trajectory of shape {samples.shape}", "(lines, samples, 3)")
@@ -144,14 +138,8 @@ def falling(readout: np.ndarray) -> str:
 def check_units(where: str, design: Mapping[str, np.ndarray]) -> None:
     """Raises where positions lie over a cell beyond ±0.5 cycles/voxel or a field of view can't be in metres.
 
+    The error has the range that came, the unit that it looks like, and the conversion; `where` is what gave the design.
     Warns of positions of many lines that fill under 60 % of ±0.5.
-
-    Args:
-        where: what gave the design, for errors.
-        design: arrays by the names of `design.npz`.
-
-    Raises:
-        UsageError: the range that came, the unit that it looks like, and the conversion.
     """
     shape, fov = design.get("shape"), design.get("fov_m")
     if fov is not None:
@@ -159,8 +147,7 @@ def check_units(where: str, design: Mapping[str, np.ndarray]) -> None:
     known = shape is not None and len(shape) == 3
     along = {"readout": [0], "points": [1, 2]}
     if known and "coordinates" in design:
-        columns = design["coordinates"].shape[-1]
-        longer = [axis for axis in range(3) if shape[axis] > 1]  # type: ignore[index]
+        columns, longer = design["coordinates"].shape[-1], _longer(design)
         along["coordinates"] = longer if columns == len(longer) else list(range(columns))
     for name in ("readout", "points", "coordinates"):
         if name not in design or not design[name].size:
@@ -173,10 +160,9 @@ def check_units(where: str, design: Mapping[str, np.ndarray]) -> None:
         if largest[worst] > limit[worst]:
             low, high = float(found[:, worst].min()), float(found[:, worst].max())
             of = "" if name == "readout" else f" in column {worst}"
-            got = f"positions from {low:.4g} to {high:.4g}{of}"
             lengths = np.array(fov)[along[name]] if known and name in along and fov is not None else None
-            expected = "cycles/voxel, -0.5 to 0.5"
-            raise usage_error(f"{where}: {name}", got, expected, _unit(name, largest, voxels, lengths))
+            got, remedy = f"positions from {low:.4g} to {high:.4g}{of}", _unit(name, largest, voxels, lengths)
+            raise usage_error(f"{where}: {name}", got, "cycles/voxel, -0.5 to 0.5", remedy)
         few = len(found) < (4 if name == "readout" else _FEW)
         if not few and ((largest > 1e-6) & (largest < 0.5 * _FILLED)).any():
             reached = ", ".join(f"±{value:.3g}" for value in largest)
