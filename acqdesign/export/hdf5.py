@@ -17,13 +17,7 @@ _MAX_RECORDS = 2**31
 
 
 class Hdf5:
-    """An HDF5 file.
-
-    Args:
-        name: of the format, for errors.
-        path: of the file.
-        content: its bytes.
-    """
+    """An HDF5 file: its format's name, for errors, its path, and its bytes."""
 
     def __init__(self, name: str, path: Path, content: bytes):
         self.name, self.path, self.content = name, path, content
@@ -34,10 +28,7 @@ class Hdf5:
         return usage_error(self.name, f"{self.path}: {got}", expected, remedy)
 
     def member(self, group: Any, wanted: str, kind: Any) -> Any:
-        """A member of an opened group, of h5py's kind Group or Dataset, that lies in the file itself.
-
-        A link may lead to any other file.
-        """
+        """A member of a group, of h5py's kind Group or Dataset, in the file itself: a link may lead to any other."""
         here = f"{sorted(group)[:9]} in group {group.name.strip('/') or '/'}"
         link = group.get(wanted, getlink=True)
         if link is None:
@@ -51,11 +42,7 @@ class Hdf5:
         return found
 
     def records(self, data: Any, size: int) -> np.ndarray:
-        """The elements of h5py's dataset of at most one chunked axis, as they stand in the file.
-
-        Returns:
-            Bytes `(elements, size)`, `size` being that of an element in the file.
-        """
+        """The elements of h5py's dataset, of `size` bytes each in the file, as they stand there: `(elements, size)`."""
         count, plan = math.prod(data.shape), data.id.get_create_plist()
         filters = [plan.get_filter(n) for n in range(plan.get_nfilters())]
         unknown = [one[0] for one in filters if one[0] not in (_GZIP, _SHUFFLE, _CHECKSUM)]

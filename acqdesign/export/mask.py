@@ -17,14 +17,10 @@ _MAX_BYTES = 2**28
 
 
 def lines_of(name: str, path: Path, mask: np.ndarray, shape: Sequence[int] | None) -> dict[str, Any]:
-    """The lines that a mask acquires, by the names of `design.npz`.
+    """The lines that a mask acquires, by the names of `design.npz`; format and path are for errors.
 
-    Args:
-        name: of the format, for errors.
-        path: of the file, for errors.
-        mask: zeros and ones, `(ny,)`, `(ny, nz)` or `(nx, ny, nz)` equal along x, the readout; cell `n` of `N` lies at
-            `(n - N//2)/N`.
-        shape: `(nx, ny, nz)` of the image where nx is not the mask's: the readout is then one whole line.
+    The mask is zeros and ones, `(ny,)`, `(ny, nz)` or `(nx, ny, nz)` equal along x, the readout; cell `n` of `N` lies
+    at `(n - N//2)/N`. `shape` is `(nx, ny, nz)` where nx is not the mask's: the readout is then one whole line.
     """
     where = f"{path}, of shape {mask.shape}"
     if mask.ndim not in (1, 2, 3) or not mask.size or max(mask.shape) > MAX_MATRIX:

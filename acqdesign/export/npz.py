@@ -33,21 +33,10 @@ DESIGN_KEYS: Mapping[str, tuple[type, int]] = {
     "coordinates": (np.float32, 3),  # (readouts, samples, D) of other trajectories [cycles/voxel]
 }
 # Name: least and largest value of a design that can be.
-_TIME = (0.0, 3600.0)
-_RANGES = {
-    "samples_per_line": (1, MAX_LINE),
-    "shape": (1, MAX_MATRIX),
-    "fov_m": (1e-6, 1e6),
-    "train": (0, 2**31 - 1),
-    "echo": (0, 2**20),
-    "tr_s": _TIME,
-    "te_s": _TIME,
-    "ti_s": _TIME,
-    "esp_s": _TIME,
-    "dwell_s": _TIME,
-    "flips_rad": (-1e3, 1e3),
-    "excitation_rad": (-1e3, 1e3),
-}
+_RANGES = dict.fromkeys(("tr_s", "te_s", "ti_s", "esp_s", "dwell_s"), (0.0, 3600.0))
+_RANGES |= dict.fromkeys(("flips_rad", "excitation_rad"), (-1e3, 1e3))
+_RANGES |= {"samples_per_line": (1, MAX_LINE), "shape": (1, MAX_MATRIX), "fov_m": (1e-6, 1e6)}
+_RANGES |= {"train": (0, 2**31 - 1), "echo": (0, 2**20)}
 PARTS = ("trajectory.", "sequence.")  # before the names of one's own arrays
 
 
@@ -62,11 +51,7 @@ def axes_of(name: str, array: np.ndarray) -> int:
 
 
 def as_design(where: str, design: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """A design as arrays in their stated dtypes, without entries that are None.
-
-    Args:
-        where: what gave the design, for errors.
-        design: values by the names of `design.npz`.
+    """A design as arrays in their stated dtypes, without entries that are None; `where` is what gave it, for errors.
 
     Raises:
         UsageError: an unknown name; an array that does not fit its dtype, number of axes or range, or is not finite;
@@ -89,20 +74,8 @@ def as_design(where: str, design: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return found
 
 
-def _check_range(where: str, name: str, values: np.ndarray) -> None:
-    """Raises where no design can have such values."""
-    if name in ("shape", "fov_m") and len(values) != 3:
-        raise usage_error(f"{where}: {name}", values.tolist(), "three numbers, along x, y and z")
-    low, high = _RANGES.get(name, (-np.inf, np.inf))
-    if not values.size and name in (*_RANGES, "readout"):
-        raise usage_error(f"{where}: {name}", "nothing", "at least one value")
-    if values.size and not (low <= values.min() and values.max() <= high):
-        worst = values.min() if values.min() < low else values.max()
-        raise usage_error(f"{where}: {name}", f"{worst:.6g}", f"{low:.6g} to {high:.6g}")
-
-
 def _as_entry(where: str, name: str, array: np.ndarray) -> np.ndarray:
-    """In the dtype of its key, or its own in single precision; integers and booleans must be exact."""
+    """In the dtype and range of its key, or its own in single precision; integers and booleans must be exact."""
     if not is_key(name):
         raise usage_error(where, f"the key {name!r}", "keys out of " + ", ".join(DESIGN_KEYS))
     if array.dtype.kind not in "biuf":
@@ -116,7 +89,14 @@ def _as_entry(where: str, name: str, array: np.ndarray) -> np.ndarray:
         raise usage_error(f"{where}: {name}", array, f"values that {cast.dtype} holds")
     if not np.isfinite(cast).all():
         raise usage_error(f"{where}: {name}", "values that are not finite", "finite values")
-    _check_range(where, name, cast)
+    if name in ("shape", "fov_m") and len(cast) != 3:
+        raise usage_error(f"{where}: {name}", cast.tolist(), "three numbers, along x, y and z")
+    low, high = _RANGES.get(name, (-np.inf, np.inf))
+    if not cast.size and name in (*_RANGES, "readout"):
+        raise usage_error(f"{where}: {name}", "nothing", "at least one value")
+    if cast.size and not (low <= cast.min() and cast.max() <= high):
+        worst = cast.min() if cast.min() < low else cast.max()
+        raise usage_error(f"{where}: {name}", f"{worst:.6g}", f"{low:.6g} to {high:.6g}")
     return cast
 
 

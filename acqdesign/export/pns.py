@@ -23,7 +23,7 @@ _MAX_BYTES = 2**22
 
 
 def predict_pns(plan: Plan, hardware: Any = None) -> float:
-    """The largest predicted stimulation while a plan plays, 1 being the limit.
+    """The largest predicted stimulation while a plan plays, as a norm over axes, 1 being the limit.
 
     Played and predicted are the stretches with most encoding: where y, z or both wind farthest, within one line
     and from one to the next.
@@ -32,9 +32,6 @@ def predict_pns(plan: Plan, hardware: Any = None) -> float:
         plan: from `make_plan`.
         hardware: what pypulseq's `calculate_pns` takes: a Siemens `.asc` file's path or the model's parameters;
             unless given, those of the model's published example, which is no real scanner.
-
-    Returns:
-        The norm over axes, at its largest.
     """
     if hardware is None:
         hardware = importlib.import_module("pypulseq.utils.safe_pns_prediction").safe_example_hw()
@@ -63,11 +60,6 @@ def passing_slew(
     design: Mapping[str, Any], options: PulseqOptions, *, hardware: Any = None
 ) -> tuple[float, float] | None:
     """The largest slew limit that keeps the predicted stimulation under 1, and what time that takes.
-
-    Args:
-        design: as for `make_plan`.
-        options: likewise.
-        hardware: as for `predict_pns`.
 
     Returns:
         Slew [T/m/s], to a hundredth of the system's, and the echo spacing, or the repetition time of single

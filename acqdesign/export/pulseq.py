@@ -74,10 +74,9 @@ def _compare(plan: Plan, played: Mapping[str, np.ndarray]) -> None:
     order = plan.lines[plan.lines >= 0]
     asked = plan.k_per_m[order] * np.array(plan.fov_m[1:])
     found = played["points"] * np.array(plan.matrix[1:])
-    worst = float(np.abs(asked - found).max())
-    shape = plan.shape
-    readout = (np.arange(shape.samples) - shape.sample_centre) * (shape.step or 1 / shape.samples)
-    worst = max(worst, float(np.abs(readout - played["readout"]).max()) * plan.matrix[0])
+    readout = (np.arange(plan.shape.samples) - plan.shape.sample_centre) * (plan.shape.step or 1 / plan.shape.samples)
+    off = plan.matrix[0] * np.abs(readout - played["readout"]).max()
+    worst = max(float(np.abs(asked - found).max()), float(off))
     if worst > _CELL:
         raise usage_error("played positions", f"{worst:.2g} of a k-space cell off the design's", f"at most {_CELL}")
 
@@ -121,10 +120,8 @@ class Pulseq(Format):
 
         With echo trains a 3D fast spin echo: 90° about y, refocusing about x (CPMG), every line wound and rewound
         within its echo, crushers along the readout. Without, a 3D spoiled gradient echo with RF spoiling. The file is
-        read back and compared with the design before it takes its name.
-
-        Returns:
-            What the file plays, with advice where stimulation is predicted over 100 %.
+        read back and compared with the design before it takes its name; where stimulation is predicted over 100 %, the
+        report has advice.
         """
         options, hardware = self.options, self.pns_hardware
         if design.get("points") is None and design.get("coordinates") is not None:

@@ -55,11 +55,7 @@ def with_samples(design: Mapping[str, Any], samples: int) -> dict[str, Any]:
 
 
 def trajectory(design: Mapping[str, Any]) -> np.ndarray:
-    """Every sample of a design: `(lines, samples, 3)` in cycles per voxel, in float64.
-
-    Raises:
-        ValueError: the design has no positions, or no readout.
-    """
+    """Every sample of a design that has positions and a readout: `(lines, samples, 3)` in cycles/voxel, in float64."""
     other = design.get("coordinates")
     if design.get("points") is None and other is not None:
         return _in_space(np.asarray(other, float), design)
@@ -97,12 +93,7 @@ def straight_lines(
 ) -> dict[str, Any]:
     """The lines of a trajectory along x, y or z, as a design: the readout's axis comes first, the others follow.
 
-    Args:
-        name: of the format, for errors.
-        where: the file, for errors.
-        samples: `(lines, samples, 3)` in cycles per voxel.
-        shape: voxels along x, y and z.
-        fov_m: likewise, if it is known.
+    `samples` is `(lines, samples, 3)` in cycles per voxel, the shape along x, y and z; format and file are for errors.
 
     Returns:
         Points, readout, shape and field of view by the names of `design.npz`, in float64, and what was understood.
@@ -144,9 +135,8 @@ def check_units(where: str, design: Mapping[str, np.ndarray]) -> None:
     shape, fov = design.get("shape"), design.get("fov_m")
     if fov is not None:
         check_fov(where, fov)
-    known = shape is not None and len(shape) == 3
     along = {"readout": [0], "points": [1, 2]}
-    if known and "coordinates" in design:
+    if shape is not None and "coordinates" in design:
         columns, longer = design["coordinates"].shape[-1], _longer(design)
         along["coordinates"] = longer if columns == len(longer) else list(range(columns))
     for name in ("readout", "points", "coordinates"):
@@ -154,23 +144,20 @@ def check_units(where: str, design: Mapping[str, np.ndarray]) -> None:
             continue
         found = design[name].reshape(-1, 1) if name == "readout" else design[name].reshape(-1, design[name].shape[-1])
         largest = np.abs(found).max(0).astype(float)
-        voxels = np.array(shape)[along[name]].astype(float) if known and name in along else np.zeros(len(largest))
+        voxels = np.zeros(len(largest)) if shape is None else shape[along[name]].astype(float)
         limit = 0.5 + 1 / np.where(voxels > 0, np.maximum(voxels, 3), 8)
         worst = int(np.argmax(largest - limit))
         if largest[worst] > limit[worst]:
             low, high = float(found[:, worst].min()), float(found[:, worst].max())
             of = "" if name == "readout" else f" in column {worst}"
-            lengths = np.array(fov)[along[name]] if known and name in along and fov is not None else None
+            lengths = None if shape is None or fov is None else fov[along[name]]
             got, remedy = f"positions from {low:.4g} to {high:.4g}{of}", _unit(name, largest, voxels, lengths)
             raise usage_error(f"{where}: {name}", got, "cycles/voxel, -0.5 to 0.5", remedy)
         few = len(found) < (4 if name == "readout" else _FEW)
         if not few and ((largest > 1e-6) & (largest < 0.5 * _FILLED)).any():
             reached = ", ".join(f"±{value:.3g}" for value in largest)
-            warnings.warn(
-                f"{where}: {name} reach only {reached} of ±0.5 cycles/voxel: a coarser image than the matrix has, or "
-                "positions in another unit, such as 1/mm.",
-                stacklevel=3,
-            )
+            what = "a coarser image than the matrix has, or positions in another unit, such as 1/mm."
+            warnings.warn(f"{where}: {name} reach only {reached} of ±0.5 cycles/voxel: {what}", stacklevel=3)
 
 
 def check_fov(where: str, fov_m: np.ndarray) -> None:
