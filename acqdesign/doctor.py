@@ -1,7 +1,6 @@
 """What this machine offers and how to have what it lacks: `python -m acqdesign.doctor`."""
 
 import argparse
-import math
 import os
 import platform
 import subprocess
@@ -29,13 +28,9 @@ _POINTS, _SHAPE, _TOLERANCE = 60, (12, 10), 1e-5
 
 
 def check_backend(backend: str) -> float:
-    """Relative error of a small transform against the exact sum: value, adjoint, gradient in the points, and batch.
+    """Largest relative error, in Euclidean norm, of a small transform against the exact sum.
 
-    Args:
-        backend: `finufft` or `dft`.
-
-    Returns:
-        The largest of the four relative errors in Euclidean norm.
+    Of its value, adjoint, gradient in the points, and a batch.
     """
     rng = np.random.default_rng(0)
     points = rng.uniform(-0.5, 0.5, (_POINTS, 2))
@@ -69,19 +64,11 @@ def nvidia_gpus() -> list[str]:
     return found.stdout.strip().splitlines()
 
 
-def _host_memory_gib() -> float:
-    """Memory of this machine [GiB]; NaN where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    except (AttributeError, ValueError, OSError):
-        return math.nan
-
-
 def _report() -> Iterator[tuple[str, bool]]:
     """Lines of the report, each with whether what it says is in order."""
     yield f"python {platform.python_version()} on {platform.platform()}, {os.cpu_count()} cores", True
     yield "versions: " + ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES), True
-    yield (f"precision: {jnp.zeros(()).dtype} unless asked for otherwise; commands take --precision double", True)
+    yield f"precision: {jnp.zeros(()).dtype} unless asked for otherwise; commands take --precision double", True
     cache = jax.config.values["jax_compilation_cache_dir"]
     hint = "none; --cache-dir DIR, or JAX_COMPILATION_CACHE_DIR, keeps compiled programs between runs"
     yield f"compilation cache: {cache or hint}", True
@@ -89,46 +76,35 @@ def _report() -> Iterator[tuple[str, bool]]:
         stats = device.memory_stats() or {}
         memory = f", {stats['bytes_limit'] / 2**30:.1f} GiB for JAX" if "bytes_limit" in stats else ""
         yield f"device {device.id}: {device.platform} {device.device_kind}{memory}", True
-    yield f"memory of this machine: {_host_memory_gib():.1f} GiB", True
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+        yield f"memory of this machine: {gib:.1f} GiB", True
     if jax.device_count() > 1:
         yield f"several devices: --mesh coils={jax.device_count()}, say, splits a run over them", True
     if jax.default_backend() == "cpu":
-        gpus = nvidia_gpus()
-        if gpus:
+        if gpus := nvidia_gpus():
             install = 'pip install "acqdesign[cuda13]" (Python 3.12 or newer; cuda12 for older drivers)'
             yield f"{', '.join(gpus)}: not used, JAX has no CUDA here; nox -s cuda, or {install}", True
         else:
-            yield ("no NVIDIA GPU found here by nvidia-smi; on a machine with one: nox -s cuda", True)
+            yield "no NVIDIA GPU found here by nvidia-smi; on a machine with one: nox -s cuda", True
     for backend, missing in available_backends().items():
         if missing:
-            remedy = "nox -s cuda builds them; until then --backend auto takes dft"
-            yield f"backend {backend}: {missing}; {remedy}", True
+            yield f"backend {backend}: {missing}; nox -s cuda builds them; until then --backend auto takes dft", True
             continue
         error = check_backend(backend)
-        yield (
-            f"backend {backend}: value, adjoint, gradient and batch within {error:.1e} of the sum",
-            error < _TOLERANCE,
-        )
+        told = f"backend {backend}: value, adjoint, gradient and batch within {error:.1e} of the sum"
+        yield told, error < _TOLERANCE
     for module, what in EXTRAS.items():
-        extra = what.split(":")[0]
-        there = util.find_spec(module) is not None
-        yield f"extra {what}: " + ("there" if there else f'pip install "acqdesign[{extra}]"'), True
+        install = f'pip install "acqdesign[{what.split(":")[0]}]"'
+        yield f"extra {what}: {install if util.find_spec(module) is None else 'there'}", True
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the report.
-
-    Args:
-        argv: the command's arguments; the process's own unless given.
-
-    Returns:
-        0, or 3 where a backend computes something else than the sum, or what `--gpu` asks for is missing.
-    """
+    """Prints the report; gives 3 where a backend is wrong or what `--gpu` asks for is missing, else 0."""
     about = "Print devices, NUFFT backends checked against the exact sum, versions, precision and missing extras."
     parser = argparse.ArgumentParser(prog="python -m acqdesign.doctor", description=about)
-    parser.add_argument(
-        "--gpu", action="store_true", help="fail unless a GPU is in use, with every backend running on it"
-    )
+    wanted = "fail unless a GPU is in use, with every backend running on it"
+    parser.add_argument("--gpu", action="store_true", help=wanted)
     strict = parser.parse_args(argv).gpu
     sound = True
     for line, good in _report():

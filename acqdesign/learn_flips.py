@@ -43,8 +43,8 @@ class FlipTermOptions(TermOptions):
                     raise usage_error(f"--{name}", "it with --term", "one of the two")
             return self.make()
         target = self.objective or ("t2" if sequence == "fse" else "t1t2")
-        targets = [name for name in ("t1", "t2") if name in target]
-        return bound(*targets, reduce="max" if self.ensemble == "worst" else "mean")
+        reduce = "max" if self.ensemble == "worst" else "mean"
+        return bound(*(name for name in ("t1", "t2") if name in target), reduce=reduce)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,6 +22,7 @@ from acqdesign.commands.options import (
     TissueSceneOptions,
     TrainOptions,
     TrajectoryOptions,
+    check_given,
     with_file,
 )
 from acqdesign.commands.run import learner
@@ -74,14 +75,12 @@ class LearnOptions:
     """Steps between exchanges of echoes among lines by linear assignment; 0 for none."""
 
     def check(self) -> None:
-        """Raises `UsageError` where options are wrong or exclude each other; called once they are all read."""
         check_count("--exchange-every", self.exchange_every, minimum=0)
         if self.exchange_every and self.learn == "flips":
             raise usage_error("--exchange-every", f"{self.exchange_every} with --learn flips", "joint or lines")
         if self.lr_flips is not None and self.learn == "lines" and not self.compare:
             raise usage_error("--lr-flips", f"{self.lr_flips:g} with --learn lines", "joint or flips")
-        if self.lr_flips is not None:
-            check_positive("--lr-flips", self.lr_flips)
+        check_given(check_positive, self, "lr_flips")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,17 +118,21 @@ def build(options: JointOptions) -> dict[str, Any]:
     run.refuse_lbfgs(scene_options)
     start_key, held_key = jax.random.split(run.key)
     scene = scene_options.load(run.dtype)
-    held = _changed(scene_options.load(run.dtype, held_key, held=True))
+    held = scene_options.load(run.dtype, held_key, held=True)
+    assert scene.maps is not None
+    assert held.tissue is not None
+    # With other relaxation times.
+    times = (held.tissue.t1 * HELD_OUT["t1"], held.tissue.t2 * HELD_OUT["t2"])
+    tissue = eqx.tree_at(lambda t: (t.t1, t.t2), held.tissue, times)
+    held = eqx.tree_at(lambda s: (s.tissue, s.ensemble), held, (tissue, tissue))
     usual = train.kind.usual_limits()
     if usual.rms is not None:
         usual = dataclasses.replace(usual, rms=rad_from_deg(RMS_DEG))
     limits = options.limit.make(usual, train.echoes or 2**31, train.spacing_ms, options.scanner.system)
     starts = [_start(options, scene, file, jax.random.fold_in(start_key, n), limits) for n in range(run.starts)]
     first = starts[0]
-    assert scene.maps is not None
     if (options.recon.rank or 0) > len(scene.maps):
-        most = f"at most {len(scene.maps)}, the number of tissue classes"
-        raise usage_error("--rank", options.recon.rank, most)
+        raise usage_error("--rank", options.recon.rank, f"at most {len(scene.maps)}, the number of tissue classes")
     problem = Problem(
         scene,
         first.trajectory,
@@ -171,9 +174,8 @@ def _start(options: JointOptions, scene: Scene, held: Mapping[str, np.ndarray], 
         lines = dataclasses.replace(lines, init="poisson")
     more: dict[str, Any] = {}
     if lines.trajectory == "lines" and options.scanner.system is not None:
-        samples = lines.samples or scene.shape[0]
-        esp, pulse = train.spacing_ms or 10.0, options.limit.pulse_ms
-        more["half_width"] = options.scanner.half_width(scene, samples, esp, pulse)
+        samples, esp = lines.samples or scene.shape[0], train.spacing_ms or 10.0
+        more["half_width"] = options.scanner.half_width(scene, samples, esp, options.limit.pulse_ms)
     assert scene.tissue is not None
     sequence: Any = train.make(scene.tissue, order_key, limits, train.start)
     trajectory = lines.make(scene, pattern_key, deterministic=run.deterministic, held=held, **more)
@@ -181,8 +183,7 @@ def _start(options: JointOptions, scene: Scene, held: Mapping[str, np.ndarray], 
         sequence = _of_file(options, held, sequence)
         ordered = trajectory.permuted(np.lexsort((held["echo"], held["train"])))
     else:
-        te_echo = getattr(sequence, "te_echo", 0)
-        name = train.ordering or "random"
+        name, te_echo = train.ordering or "random", getattr(sequence, "te_echo", 0)
         ordered = trajectory.ordered(name, sequence.readouts(), te_echo=te_echo, key=order_key)
     return Design(ordered, options.limit.as_learned(sequence))
 
@@ -201,14 +202,6 @@ def _of_file(options: JointOptions, held: Mapping[str, np.ndarray], sequence: An
     if not np.array_equal(np.bincount(held["echo"], minlength=echoes), np.full(echoes, len(held["echo"]) // echoes)):
         raise usage_error("--init", f"{options.trajectory.init}, whose trains are not full", "a line an echo", remedy)
     return eqx.tree_at(lambda s: s.flips, sequence, jnp.asarray(held["flips_rad"], sequence.flips.dtype))
-
-
-def _changed(scene: Scene) -> Scene:
-    """The scene with other relaxation times."""
-    assert scene.tissue is not None
-    times = (scene.tissue.t1 * HELD_OUT["t1"], scene.tissue.t2 * HELD_OUT["t2"])
-    tissue = eqx.tree_at(lambda t: (t.t1, t.t2), scene.tissue, times)
-    return eqx.tree_at(lambda s: (s.tissue, s.ensemble), scene, (tissue, tissue))
 
 
 main = learner("learn_joint", JointOptions, build)

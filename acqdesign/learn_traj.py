@@ -20,9 +20,6 @@ from acqdesign.commands.run import learner
 from acqdesign.design import Design, Held, Problem
 from acqdesign.recon import CG
 
-# Starts that are the same for every key.
-FIXED_STARTS = ("caipi", "spiral", "full")
-
 
 @dataclasses.dataclass(frozen=True)
 class TrajRunOptions(RunOptions):
@@ -70,13 +67,13 @@ def build(options: TrajOptions) -> dict[str, Any]:
     scene_options, lines, file = with_file(scene_options, options.trajectory)
     if lines.init is None and lines.trajectory == "lines":
         lines = dataclasses.replace(lines, init="reference" if reference else "poisson")
-    if run.starts > 1 and (lines.from_file or lines.init in FIXED_STARTS):
-        what = f"{run.starts} with --init {lines.init}"
-        raise usage_error("--starts", what, "1", "That start is the same every time.")
+    if run.starts > 1 and (lines.from_file or lines.init in ("caipi", "spiral", "full")):
+        same = "That start is the same every time."
+        raise usage_error("--starts", f"{run.starts} with --init {lines.init}", "1", same)
     start_key, fit_key, scene_key, _ = jax.random.split(run.key, 4)
-    tissue_names: dict[str, Any] = {"tissue_names": None, "contrast": scene_options.contrast}
-    scene = scene_options.load(run.dtype, **tissue_names)
-    held = scene_options.load(run.dtype, scene_key, held=True, each=2, **tissue_names)
+    images: dict[str, Any] = {"tissue_names": None, "contrast": scene_options.contrast}
+    scene = scene_options.load(run.dtype, **images)
+    held = scene_options.load(run.dtype, scene_key, held=True, each=2, **images)
     more: dict[str, Any] = {}
     if reference and lines.trajectory == "lines" and not lines.from_file:  # which samples both ends of the readout
         more["readout"] = jnp.linspace(-0.5, 0.5, lines.samples or 128, dtype=run.dtype)
@@ -84,14 +81,9 @@ def build(options: TrajOptions) -> dict[str, Any]:
         lines.make(scene, key, deterministic=run.deterministic, held=file, **more)
         for key in jax.random.split(start_key, run.starts)
     ]
+    terms = options.term.make("scaled_error" if reference else "nrmse")
     reconstruction = options.recon.make("adjoint" if reference else "cg")
-    problem = Problem(
-        scene,
-        starts[0],
-        terms=options.term.make("scaled_error" if reference else "nrmse"),
-        reconstruction=reconstruction,
-        noise=scene_options.noise,
-    )
+    problem = Problem(scene, starts[0], terms=terms, reconstruction=reconstruction, noise=scene_options.noise)
     return {
         "problem": problem,
         "starts": [Design(start, None) for start in starts],

@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from acqdesign.base.files import atomic_write
 from acqdesign.base.untrusted import parsing, read_text
 from acqdesign.commands.run import run_command
 
-COMMAND = "merge"
 _ABOUT = "One table from many runs: a row each, with the options that differ and every number of summary.json."
 # Where a run lies says nothing of what it is.
 _PLACES = ("out", "config", "overwrite", "resume")
@@ -22,10 +22,7 @@ _MAX_BYTES = 2**24
 
 
 def merge_runs(folder: Path | str) -> list[dict[str, Any]]:
-    """What differs between the runs under a folder, and what came of each.
-
-    Args:
-        folder: holds runs, at any depth.
+    """What differs between the runs under a folder, at any depth, and what came of each.
 
     Returns:
         A row a run, in the order of their paths: `run`, its folder; every option whose value is not the same in all
@@ -33,7 +30,7 @@ def merge_runs(folder: Path | str) -> list[dict[str, Any]]:
         its numbers.
 
     Raises:
-        ValueError: there is no run, or one whose files cannot be read.
+        UsageError: there is no run, or one whose files cannot be read.
     """
     rows = []
     for path in sorted(Path(folder).rglob("config.json")):
@@ -82,16 +79,7 @@ def _main(argv: Sequence[str] | None) -> int:
     return 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        argv: its arguments; the process's own unless given.
-
-    Returns:
-        The exit code: 0 done, 2 wrong use or input, 4 file system.
-    """
-    return run_command(_main, argv, prog=COMMAND)
+main = partial(run_command, _main, prog="merge")
 
 
 if __name__ == "__main__":

@@ -18,10 +18,9 @@ from acqdesign.base.untrusted import parsing, read_text
 Options = TypeVar("Options")
 
 _MAX_BYTES = 2**20
-_WEIGHTS = ("nrmse", "noise", "width", "side_lobes")
 RENAMED = {
     "objective": "--term: nrmse, dissimilarity for ssim, or scaled_error with --reconstruction adjoint for adjoint",
-    **{f"weight_{name}": f"--term {name}=WEIGHT" for name in _WEIGHTS},
+    **{f"weight_{name}": f"--term {name}=WEIGHT" for name in ("nrmse", "noise", "width", "side_lobes")},
     **{f"weight_crlb_{name}": f"--term deviation_{name}=WEIGHT" for name in ("t1", "t2")},
     "contrast": "nothing: images have the contrast of the effective echo time",
 }
@@ -44,16 +43,12 @@ def flat_options(options: Any) -> dict[str, Any]:
 def read_config(
     kind: type[Options], path: Path | str, *, ignored: Collection[str] = (), whole: bool = False
 ) -> Options:
-    """Options of `kind` from the `config.json` of a run, or from a flat JSON object of options.
+    """Options of `kind`, of option dataclasses, from the `config.json` of a run or from a flat JSON object of them.
 
-    Args:
-        kind: dataclass of option dataclasses.
-        path: of the file.
-        ignored: keys that are known but keep their default.
-        whole: whether every option must be there, as in what this version writes.
+    Keys in `ignored` are known but keep their default; `whole` asks for every option, as this version writes them.
 
     Raises:
-        ValueError: the file is missing or not such JSON; a key is unknown (the nearest known one is named) or
+        UsageError: the file is missing or not such JSON; a key is unknown (the nearest known one is named) or
             its value of the wrong type.
     """
     path = Path(path)

@@ -9,6 +9,7 @@ import jax
 
 from acqdesign.base.checks import check_count, usage_error
 from acqdesign.base.sharding import mesh_sizes
+from acqdesign.commands.flags import flag
 
 # Seconds without a sign of life after which a process counts as lost; the others then end.
 _HEARTBEAT_S = 30
@@ -36,9 +37,8 @@ class DeviceOptions:
     def check(self) -> None:
         """Raises `ValueError` where options are wrong or exclude each other; called once they are all read."""
         given = [name for name in _PROCESS_FLAGS if getattr(self, name) is not None]
-        flags = ", ".join("--" + name.replace("_", "-") for name in _PROCESS_FLAGS)
         if given and len(given) < len(_PROCESS_FLAGS):
-            raise usage_error("--" + given[0].replace("_", "-"), "nothing beside it", f"all of {flags}")
+            raise usage_error(flag(given[0]), "nothing beside it", "all of " + ", ".join(map(flag, _PROCESS_FLAGS)))
         if given and self.mesh is None:
             raise usage_error("--coordinator", "no --mesh beside it", "one that says what the processes share")
         if self.mesh is not None:
@@ -52,11 +52,7 @@ class DeviceOptions:
                 raise usage_error("--process-id", self.process_id, f"0 to {self.num_processes - 1}")
 
     def start(self) -> None:
-        """Sets the compilation cache and joins the other processes; before JAX looks for its devices.
-
-        Raises:
-            ValueError: the other processes did not come.
-        """
+        """Sets the compilation cache and joins the other processes; before JAX looks for its devices."""
         if self.cache_dir is not None:
             jax.config.update("jax_compilation_cache_dir", str(self.cache_dir))
         under_srun = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
@@ -89,14 +85,7 @@ class DeviceOptions:
 
 
 def explain(error: BaseException) -> str | None:
-    """What to do about an error of JAX's runtime, or None where that is not known.
-
-    Args:
-        error: any exception.
-
-    Returns:
-        One line, for a device out of memory and for a process that was lost.
-    """
+    """What to do, in one line, where JAX's device was out of memory or a process was lost; else None."""
     text = str(error)
     if not isinstance(error, jax.errors.JaxRuntimeError):
         return None

@@ -3,21 +3,20 @@
 import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from acqdesign.base.checks import check_count, check_positive, usage_error
-from acqdesign.base.units import m_from_mm, rad_from_deg, s_from_ms
-from acqdesign.commands.flags import read_flags
-from acqdesign.commands.own import accepted, load_part, takes
+from acqdesign.commands.flags import flag, read_flags, si
+from acqdesign.commands.options import check_given
+from acqdesign.commands.own import accepted, load_part, no_use, takes
 from acqdesign.commands.run import run_command
 from acqdesign.export import FORMATS, Format, PulseqOptions, read_design, with_samples, write_design
 from acqdesign.export.formats import design_file, writes
 from acqdesign.scene import system_limits
-
-COMMAND = "export"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,37 +72,23 @@ class ExportOptions:
     """seq: scanner's .asc file for the prediction of nerve stimulation, instead of a published example."""
 
     def check(self) -> None:
-        """Raises, in one line, what tyro would put in a box."""
-        for name in ("samples", "dummies"):
-            if getattr(self, name) is not None:
-                check_count(f"--{name}", getattr(self, name), minimum=int(name == "samples"))
+        check_given(check_count, self, "samples")
+        check_given(check_count, self, "dummies", minimum=0)
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, float):
-                check_positive("--" + field.name.replace("_", "-"), value)
-
-    def refuse_unused(self, kind: type[Format]) -> None:
-        """Raises where a format has no use for an option that was changed."""
-        readers = {"system": ("system", "options"), "pns_asc": ("pns_hardware",)}
-        for field in dataclasses.fields(self)[3:]:
-            value, able = getattr(self, field.name), readers.get(field.name, ("options",))
-            if value != field.default and not any(takes(kind, name) for name in able):
-                raise usage_error(
-                    f"--{field.name.replace('_', '-')}", f"{value}, for which {self.to} has no use", "nothing"
-                )
+            if isinstance(value := getattr(self, field.name), float):
+                check_positive(flag(field.name), value)
 
     def pulseq(self) -> PulseqOptions:
         """What concerns Pulseq, in SI."""
-        names = ("dwell", "tr", "te", "refocusing", "excitation")
-        given = {f"{name}_s": getattr(self, f"{name}_ms") for name in names}
+        times = {f"{name}_s": si(self, f"{name}_ms") for name in ("dwell", "tr", "te", "refocusing", "excitation")}
         return PulseqOptions(
             system=system_limits(self.system),
-            flip_rad=rad_from_deg(self.flip_deg),
-            slab_m=None if self.slab_mm is None else m_from_mm(self.slab_mm),
+            flip_rad=si(self, "flip_deg"),
+            slab_m=si(self, "slab_mm"),
             crusher=self.crusher,
             dummies=self.dummies,
             noise_scan=not self.no_noise_scan,
-            **{name: None if value is None else s_from_ms(value) for name, value in given.items()},
+            **times,
         )
 
 
@@ -112,7 +97,11 @@ def _main(argv: Sequence[str] | None) -> int:
     options = read_flags(ExportOptions, args, "python -m acqdesign.export")
     options.check()
     kind = load_part("--to", options.to, {name: kind for name, kind in FORMATS.items() if writes(kind)}, Format)
-    options.refuse_unused(kind)
+    readers = {"system": ("system", "options"), "pns_asc": ("pns_hardware",)}
+    for field in dataclasses.fields(options)[3:]:
+        value, able = getattr(options, field.name), readers.get(field.name, ("options",))
+        if value != field.default and not any(takes(kind, name) for name in able):
+            raise no_use(flag(field.name), value, options.to)
     source = design_file(options.run_dir)
     if not source.exists():
         raise usage_error("RUN_DIR", f"{options.run_dir}, without a design.npz", "the folder of a run")
@@ -133,16 +122,7 @@ def _main(argv: Sequence[str] | None) -> int:
     return 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        argv: its arguments; the process's own unless given.
-
-    Returns:
-        The exit code: 0 written, 2 wrong use or input, 4 file system.
-    """
-    return run_command(_main, argv, prog=COMMAND)
+main = partial(run_command, _main, prog="export")
 
 
 if __name__ == "__main__":

@@ -12,9 +12,24 @@ from typing import Any, TypeVar
 import tyro
 
 from acqdesign.base.checks import UsageError, usage_error
+from acqdesign.base.units import m_from_mm, rad_from_deg, s_from_ms, s_from_us, t_from_ut
 from acqdesign.commands.config import RENAMED, flat_options
 
 Options = TypeVar("Options")
+
+
+_UNITS = {"ms": s_from_ms, "us": s_from_us, "mm": m_from_mm, "deg": rad_from_deg, "ut": t_from_ut}
+
+
+def si(options: Any, name: str) -> Any:
+    """An option in SI, from the unit that its name ends with; None where it is not given."""
+    value = getattr(options, name)
+    return value if value is None else _UNITS.get(name.rpartition("_")[2], lambda same: same)(value)
+
+
+def flag(name: str) -> str:
+    """The flag of an option."""
+    return "--" + name.replace("_", "-")
 
 
 def description(kind: type) -> str:
@@ -25,23 +40,16 @@ def description(kind: type) -> str:
         # Lines that begin with a space are those that tyro leaves as they are.
         indent = "    " if paragraph.startswith("python -m") else " "
         hanging = 2 * indent if len(indent) > 1 else indent
-        found.append(
-            textwrap.fill(paragraph, width, initial_indent=indent, subsequent_indent=hanging, break_on_hyphens=False)
-        )
+        wrap = textwrap.TextWrapper(width, indent, hanging, break_on_hyphens=False)
+        found.append(wrap.fill(paragraph))
     return "\n".join(found)
 
 
 def read_flags(kind: type[Options], args: Sequence[str], prog: str, default: Options | None = None) -> Options:
-    """Options of a dataclass of dataclasses from flat flags: `--steps`, not `--run.steps`.
-
-    Args:
-        kind: the dataclass.
-        args: arguments after the program's name.
-        prog: name of the command in its help.
-        default: options to start from in place of the dataclass's own.
+    """Options of a dataclass of dataclasses from flat flags: `--steps`, not `--run.steps`; over `default`.
 
     Raises:
-        ValueError: a flag that is unknown or cannot be read.
+        UsageError: a flag that is unknown or cannot be read.
         SystemExit: after `--help`.
     """
     # A flag that is set already has no second form: saying it again, as on resuming, changes nothing.

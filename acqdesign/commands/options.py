@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -17,24 +17,15 @@ from jax.sharding import Mesh
 from acqdesign.base.checks import UsageError, check_choice, check_count, check_positive, check_shape, usage_error
 from acqdesign.base.sharding import device_mesh
 from acqdesign.base.types import PRNGKey
-from acqdesign.base.units import (
-    GAMMA_HZ_PER_T,
-    deg_from_rad,
-    m_from_mm,
-    ms_from_s,
-    rad_from_deg,
-    s_from_ms,
-    s_from_us,
-    t_from_ut,
-    ut_from_t,
-)
+from acqdesign.base.units import GAMMA_HZ_PER_T, deg_from_rad, m_from_mm, ms_from_s, rad_from_deg, s_from_ms, ut_from_t
 from acqdesign.commands.devices import DeviceOptions
-from acqdesign.commands.own import accepted, by_flags, load_part, takes
+from acqdesign.commands.flags import flag, si
+from acqdesign.commands.own import accepted, by_flags, is_own, load_part, no_use, takes
 from acqdesign.design import TERMS, Problem, Term, term
 from acqdesign.encoding import INITIALISERS, ORDERINGS, TRAJECTORIES, Lines, Trajectory
 from acqdesign.export import FORMATS, POSITION_FILES, read_positions
 from acqdesign.export.formats import design_file, format_of, reads
-from acqdesign.optim import OPTIMIZERS, SCHEDULES, Box, Constraint, Limits, MeanAtMost, Scaled, Spline, make_optimizer
+from acqdesign.optim import Box, Constraint, Limits, MeanAtMost, Scaled, Spline, make_optimizer
 from acqdesign.recon import RECONSTRUCTIONS
 from acqdesign.scene import SYSTEMS, Scene, Tissue, b1_map, load_scene, system_limits, tissues
 from acqdesign.scene.scanner import EchoShape, max_phase_encode, min_echo_spacing
@@ -44,15 +35,11 @@ OWN = ("trajectory", "sequence", "reconstruction", "term", "limit")
 """Options that may name a user's own file."""
 
 
-def flag(name: str) -> str:
-    """The flag of an option."""
-    return "--" + name.replace("_", "-")
-
-
-def _check_optional(options: Any, *names: str, allow_inf: bool = False) -> None:
+def check_given(check: Callable[..., Any], options: Any, *names: str, **how: Any) -> None:
+    """Checks those of some options that are given."""
     for name in names:
         if getattr(options, name) is not None:
-            check_positive(flag(name), getattr(options, name), allow_inf=allow_inf)
+            check(flag(name), getattr(options, name), **how)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,10 +71,7 @@ class SceneOptions:
         check_count("--coils", self.coils)
         if not self.phantom:
             raise usage_error("--phantom", "nothing", "at least one image")
-        if not (math.isfinite(self.noise) and self.noise >= 0):
-            raise usage_error("--noise", self.noise, "a finite number >= 0")
-        for length in self.fov_mm or ():
-            check_positive("--fov-mm", length)
+        check_given(check_positive, self, "fov_mm")
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -133,17 +117,16 @@ class TissueSceneOptions(SceneOptions):
 
     def check(self) -> None:
         super().check()
-        for name, limit in (("b1_spread", 1.0), ("t2_spread", math.inf)):
-            if not 0 <= getattr(self, name) < limit:
-                within = "a finite number >= 0" if limit == math.inf else "0 or more and below 1"
-                raise usage_error(flag(name), getattr(self, name), within)
+        if not 0 <= self.b1_spread < 1:
+            raise usage_error("--b1-spread", self.b1_spread, "0 or more and below 1")
 
     def load(self, dtype: Any, key: PRNGKey | None = None, *, held: bool = False, each: int = 1, **more: Any) -> Scene:
         """As `SceneOptions.load`, under the transmit field and the spread of T2 that were asked for."""
         names = tuple(name.strip() for name in self.tissue.split(","))
         scene = super().load(dtype, key, held=held, each=each, tissue_names=names, **more)
         if self.t2_spread:
-            scene = scene.with_t2_spread(self.t2_spread)
+            with by_flags({"spread": "--t2-spread"}):
+                scene = scene.with_t2_spread(self.t2_spread)
         if self.b1_spread:
             scene = scene.with_b1_map(b1_map(self.grid, centre=1 + self.b1_spread, edge=1 - self.b1_spread))
         return scene
@@ -168,22 +151,19 @@ class TissueOptions:
         if self.tissue is not None and (self.t1_ms or self.t2_ms):
             raise usage_error("--tissue", f"{self.tissue} and --t1-ms or --t2-ms", "one of the two")
         if len(self.t1_ms) != len(self.t2_ms):
-            expected = f"one for each of the {len(self.t1_ms)} of --t1-ms"
-            raise usage_error("--t2-ms", f"{len(self.t2_ms)} values", expected)
+            wanted = f"one for each of the {len(self.t1_ms)} of --t1-ms"
+            raise usage_error("--t2-ms", f"{len(self.t2_ms)} values", wanted)
         if not self.b1:
             raise usage_error("--b1", "nothing", "at least one transmit field")
-        for name in ("t1_ms", "t2_ms", "b1"):
-            check_positive(flag(name), np.asarray(getattr(self, name)))
-        for t1, t2 in zip(self.t1_ms, self.t2_ms, strict=True):
-            if t2 > 2 * t1:
-                raise usage_error("--t2-ms", f"{t2:g} with T1 {t1:g} ms", f"at most 2 T1, {2 * t1:g} ms")
+        check_given(check_positive, self, "t1_ms", "t2_ms", "b1")
 
     def scene(self, dtype: Any) -> Scene:
         """The tissues, of unit M0, and the ensemble of them and of transmit fields that bounds run over."""
         if self.t1_ms:
             names = tuple(f"{t1:g}/{t2:g} ms" for t1, t2 in zip(self.t1_ms, self.t2_ms, strict=True))
             t1, t2 = (s_from_ms(np.asarray(t, dtype)) for t in (self.t1_ms, self.t2_ms))
-            tissue = Tissue(t1, t2, names=names)
+            with by_flags({"t2": "--t2-ms"}):
+                tissue = Tissue(t1, t2, names=names)
         else:
             tissue = tissues("wm,gm" if self.tissue is None else self.tissue, field=self.field)
         tissue = tissue.astype(dtype)
@@ -218,23 +198,21 @@ class TrajectoryOptions:
     """Relative accuracy of finufft; 1e-6 in single and 1e-12 in double precision unless given."""
 
     def check(self) -> None:
-        for name in ("lines", "samples", "calibration"):
-            if getattr(self, name) is not None:
-                check_count(flag(name), getattr(self, name), minimum=0 if name == "calibration" else 1)
+        check_given(check_count, self, "lines", "samples")
+        check_given(check_count, self, "calibration", minimum=0)
+        check_given(check_positive, self, "acceleration")
         if self.lines is not None and self.acceleration is not None:
-            what = f"{self.acceleration} and --lines {self.lines}"
-            raise usage_error("--acceleration", what, "one of the two")
-        _check_optional(self, "acceleration")
-        if self.init is not None and not self.from_file:
-            files = (f"FILE{ending}" for ending in POSITION_FILES)
-            check_choice("--init", self.init, (*INITIALISERS, *files))
+            raise usage_error("--acceleration", f"{self.acceleration} and --lines {self.lines}", "one of the two")
         if self.eps is not None and not 0 < self.eps < 1:
             raise usage_error("--eps", self.eps, "a relative accuracy between 0 and 1")
-        if self.from_file:
-            for name in ("lines", "acceleration", "calibration"):
-                if getattr(self, name) is not None:
-                    what = f"{self.init} with {flag(name)}"
-                    raise usage_error("--init", what, "one of the two: the file says how many")
+        if not self.from_file:
+            files = (f"FILE{ending}" for ending in POSITION_FILES)
+            check_given(check_choice, self, "init", choices=(*INITIALISERS, *files))
+            return
+        for name in ("lines", "acceleration", "calibration"):
+            if getattr(self, name) is not None:
+                both = f"{self.init} with {flag(name)}"
+                raise usage_error("--init", both, "one of the two: the file says how many")
 
     @property
     def from_file(self) -> bool:
@@ -244,24 +222,17 @@ class TrajectoryOptions:
     def make(
         self, scene: Scene, key: PRNGKey, *, deterministic: bool, held: Mapping[str, np.ndarray], **more: Any
     ) -> Trajectory:
-        """The trajectory to start from.
+        """The trajectory to start from; `held` is the design in the file of `--init`, `more` goes to `Lines`.
 
-        Args:
-            scene: to be imaged.
-            key: for random patterns.
-            deterministic: whether runs must repeat bit for bit: by the `dft` backend.
-            held: the design in the file of `--init`.
-            more: further arguments of `Lines`.
+        Where runs must repeat bit for bit, `deterministic`, lines take the `dft` backend.
         """
         if deterministic and self.backend == "finufft":
-            expected, remedy = "dft or auto", "Its sums vary with threads."
-            raise usage_error("--backend", "finufft with --deterministic", expected, remedy)
+            raise usage_error("--backend", "finufft with --deterministic", "dft or auto", "Its sums vary with threads.")
         kind = load_part("--trajectory", self.trajectory, TRAJECTORIES, Trajectory)
         if deterministic and kind.operator is Trajectory.operator:
-            what = f"it with --trajectory {self.trajectory}"
-            raise usage_error("--deterministic", what, "lines", "Sums of other NUFFTs vary with threads.")
-        backend = "dft" if deterministic and kind is Lines else self.backend
-        nufft: dict[str, Any] = {"eps": self.eps, "backend": backend}
+            remedy = "Sums of other NUFFTs vary with threads."
+            raise usage_error("--deterministic", f"it with --trajectory {self.trajectory}", "lines", remedy)
+        nufft: dict[str, Any] = {"eps": self.eps, "backend": "dft" if deterministic and kind is Lines else self.backend}
         if self.from_file:
             assert scene.support is not None
             dtype, samples = scene.support.dtype, self.samples or self.usual_samples or scene.shape[0]
@@ -273,25 +244,22 @@ class TrajectoryOptions:
             return Lines(points, jnp.asarray(held["learned"]), **nufft, **more)
         names = ("lines", "acceleration", "samples", "init", "calibration")
         given = {name: getattr(self, name) for name in names} | nufft
-        lines, grid = given["lines"], scene.shape[1] * scene.shape[2]
-        if lines is None and self.acceleration is None and self.init != "full" and kind is Lines:
-            given["lines"] = min(253, grid)
+        if self.lines is None and self.acceleration is None and self.init != "full" and kind is Lines:
+            given["lines"] = min(253, scene.shape[1] * scene.shape[2])
         if self.samples is None and takes(kind.start, "samples"):
             given["samples"] = self.usual_samples
         default = {f.name: f.default for f in dataclasses.fields(self)}
         flags = {name: flag(name) for name in given}
-        settings = accepted(kind.start, given, flags, default)
         with by_flags(flags):
+            settings = accepted(kind.start, given, flags, default)
             return kind.start(scene, key, **settings, **(more if kind is Lines else {}))
 
 
 def with_file(scene: Any, lines: Any) -> tuple[Any, Any, dict[str, np.ndarray]]:
     """The design in the file of `--init`, empty without one, and the options with its shape, field of view and samples.
 
-    What was understood of the file is printed; one that does not say its matrix has that of `--shape`.
-
-    Raises:
-        UsageError: a flag that says another than the file.
+    What was understood of the file is printed; one that does not say its matrix has that of `--shape`. A flag that
+    says another than the file is refused.
     """
     held, known = dict[str, np.ndarray](), dict[str, Any]()
     if lines.from_file:
@@ -347,17 +315,16 @@ class SequenceOptions:
     Unless given, constant for fse and mprage, sinusoid for others. Further --starts are combs for fse, else random."""
 
     def check(self) -> None:
-        if self.echoes is not None:
-            check_count("--echoes", self.echoes, minimum=2)
-        _check_optional(self, "esp_ms", "tr_ms", "te_ms", "ti_ms", "excitation_deg")
+        check_given(check_count, self, "echoes", minimum=2)
+        check_given(
+            check_positive, self, "esp_ms", "tr_ms", "te_ms", "ti_ms", "excitation_deg", "learn_tr_ms", "learn_ti_ms"
+        )
         if self.te_ms is not None and self.sequence == "fse":
             raise usage_error("--te-ms", f"{self.te_ms:g} with --sequence fse", "--esp-ms, or --te-eff-ms")
         for name in ("learn_tr_ms", "learn_ti_ms"):
             span = getattr(self, name)
-            if span is not None:
-                check_positive(flag(name), np.asarray(span))
-                if span[0] > span[1]:
-                    raise usage_error(flag(name), f"{span[0]:g} {span[1]:g}", "the shortest first")
+            if span is not None and span[0] > span[1]:
+                raise usage_error(flag(name), f"{span[0]:g} {span[1]:g}", "the shortest first")
 
     @property
     def kind(self) -> type[Sequence]:
@@ -374,21 +341,15 @@ class SequenceOptions:
 
     def settings(self) -> dict[str, Any]:
         """What the class's `start` is given, in SI, by its argument names."""
-        times = {"esp": self.esp_ms, "tr": self.tr_ms, "te": self.te_ms, "ti": self.ti_ms}
-        found: dict[str, Any] = {name: None if t is None else s_from_ms(t) for name, t in times.items()}
-        angle = self.excitation_deg
-        return found | {"echoes": self.echoes, "excitation": None if angle is None else rad_from_deg(angle)}
+        return {name: si(self, option) for name, option in _SETTINGS.items()}
 
     def make(self, tissue: Tissue, key: PRNGKey, limits: Limits, start: str | None) -> Sequence:
         """The sequence to start from, before it is projected onto the limits."""
         kind = self.kind
-        given = self.settings() | {"start": start}
-        flags = {"esp": "--esp-ms", "tr": "--tr-ms", "te": "--te-ms", "ti": "--ti-ms", "echoes": "--echoes"}
-        flags |= {"excitation": "--excitation-deg", "start": "--start"}
+        flags = {name: flag(option) for name, option in _SETTINGS.items()}
         default = dataclasses.replace(type(self)(), sequence=self.sequence).settings()
-        said = {"esp": self.esp_ms, "tr": self.tr_ms, "te": self.te_ms, "ti": self.ti_ms}
-        said |= {"excitation": self.excitation_deg}
-        settings = accepted(kind.start, given, flags, default, said)
+        said = {name: getattr(self, option) for name, option in _SETTINGS.items()}
+        settings = accepted(kind.start, self.settings() | {"start": start}, flags, default, said)
         level = {"rms": limits.rms, "upper": float(np.max(limits.upper))}
         level = {name: value for name, value in level.items() if value is not None and math.isfinite(value)}
         settings |= accepted(kind.start, level, dict.fromkeys(level, "--start"), level)
@@ -401,18 +362,15 @@ class SequenceOptions:
             span = getattr(self, name)
             if span is None:
                 continue
-            held = getattr(sequence, field, None)
+            held, what = getattr(sequence, field, None), f"{span[0]:g} {span[1]:g}"
             if not isinstance(held, float) or field not in _TIMES_OF.get(self.sequence, ()):
                 names = " or ".join(name for name, fields in _TIMES_OF.items() if field in fields)
                 raise usage_error(flag(name), f"{span} with --sequence {self.sequence}", f"it with {names}")
             if not s_from_ms(span[0]) <= held <= s_from_ms(span[1]):
-                what = f"{span[0]:g} {span[1]:g}"
                 raise usage_error(flag(name), what, f"a range that holds {ms_from_s(held):g} ms, the start")
             if field == "tr" and s_from_ms(span[0]) < sequence.te:
-                what, te = f"{span[0]:g} {span[1]:g}", f"{ms_from_s(sequence.te):g}"
-                raise usage_error(flag(name), what, f"at least {te} ms, the echo time")
-            shape = (sequence.readouts(),) if field == "tr" else ()
-            relative = jnp.ones(shape, sequence.flips.dtype)
+                raise usage_error(flag(name), what, f"at least {ms_from_s(sequence.te):g} ms, the echo time")
+            relative = jnp.ones((sequence.readouts(),) if field == "tr" else (), sequence.flips.dtype)
             sequence = _changed(sequence, field, Scaled(relative, held))
         return sequence
 
@@ -420,14 +378,15 @@ class SequenceOptions:
         """Limits on the times that are learned."""
         found: list[Constraint] = []
         if self.learn_tr_ms is not None:
-            low, high = (s_from_ms(t) for t in self.learn_tr_ms)
-            found.append(MeanAtMost("sequence.tr", sequence.tr.unit, low, high))
+            found.append(MeanAtMost("sequence.tr", sequence.tr.unit, *map(s_from_ms, self.learn_tr_ms)))
         if self.learn_ti_ms is not None:
-            first, last = (s_from_ms(t) for t in self.learn_ti_ms)
-            found.append(Box("sequence.inversion_time", first, last))
+            found.append(Box("sequence.inversion_time", *map(s_from_ms, self.learn_ti_ms)))
         return found
 
 
+# The arguments of a class's `start`, and the options that give them.
+_SETTINGS = {"esp": "esp_ms", "tr": "tr_ms", "te": "te_ms", "ti": "ti_ms", "echoes": "echoes"}
+_SETTINGS |= {"excitation": "excitation_deg", "start": "start"}
 _TIMES_OF = {"mrf": ("tr", "inversion_time"), "spgr": ("tr", "inversion_time"), "bssfp": ("inversion_time",)}
 
 
@@ -456,13 +415,12 @@ class TrainOptions(SequenceOptions):
         check_positive("--te-eff-ms", self.te_eff_ms)
         if self.te_eff_ms != type(self).te_eff_ms and self.sequence != "fse":
             raise usage_error("--te-eff-ms", f"{self.te_eff_ms:g} with --sequence {self.sequence}", "fse")
-        if self.ordering is not None:
-            check_choice("--ordering", self.ordering, ORDERINGS)
+        check_given(check_choice, self, "ordering", choices=ORDERINGS)
 
     def settings(self) -> dict[str, Any]:
         """As of `SequenceOptions`; the effective echo time is fse's `te`."""
         found = super().settings()
-        return found | {"te": s_from_ms(self.te_eff_ms)} if self.sequence == "fse" else found
+        return found | {"te": si(self, "te_eff_ms")} if self.sequence == "fse" else found
 
     def make(self, tissue: Tissue, key: PRNGKey, limits: Limits, start: str | None) -> Sequence:
         """As of `SequenceOptions`, trains of fse being from equilibrium unless there is a TR."""
@@ -470,6 +428,11 @@ class TrainOptions(SequenceOptions):
         if self.sequence == "fse" and self.tr_ms is None:
             made = type(made)(made.flips, made.esp, te=made.te, excitation=made.excitation)
         return made
+
+
+def _deg(given: float | None, usual: Any) -> float:
+    """What is given [deg], or a usual limit [rad], which is infinite where there is none."""
+    return given if given is not None else math.inf if usual is None else deg_from_rad(usual)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -505,8 +468,8 @@ class LimitOptions:
     """Constraints of your own, FILE.py:NAME each."""
 
     def check(self) -> None:
-        _check_optional(self, "rms_flip_deg", "max_flip_deg", "max_step_deg", allow_inf=True)
-        _check_optional(self, "sar_fraction", "b1rms_ut", "max_bend_deg", "pulse_ms")
+        check_given(check_positive, self, "rms_flip_deg", "max_flip_deg", "max_step_deg", allow_inf=True)
+        check_given(check_positive, self, "sar_fraction", "b1rms_ut", "max_bend_deg", "pulse_ms")
         powers = [n for n in ("rms_flip_deg", "sar_fraction", "b1rms_ut") if getattr(self, n) is not None]
         if len(powers) > 1:
             raise usage_error("SAR", " and ".join(map(flag, powers)), "one of them")
@@ -522,8 +485,7 @@ class LimitOptions:
             return [limits, *own]
         for field in dataclasses.fields(self):
             if field.name not in ("limit", "pulse_ms") and getattr(self, field.name) != field.default:
-                what = f"it with {type(sequence).__name__}, which has no flips"
-                raise usage_error(flag(field.name), what, "nothing")
+                raise usage_error(flag(field.name), f"it with {type(sequence).__name__}, which has no flips", "nothing")
         return own
 
     def _rms(self, usual: Limits, spacing_ms: float | None) -> tuple[str, float, float]:
@@ -535,35 +497,24 @@ class LimitOptions:
                 raise usage_error("--b1rms-ut", self.b1rms_ut, "it with a known spacing of pulses, as of fse")
             # A rectangular pulse of flip a and length d has B1 = a / (2π γ d); it is on for d of each spacing.
             lasting = s_from_ms(math.sqrt(self.pulse_ms * spacing_ms))
-            flip = 2 * math.pi * GAMMA_HZ_PER_T * t_from_ut(self.b1rms_ut) * lasting
-            return "--b1rms-ut", self.b1rms_ut, deg_from_rad(flip)
-        own = math.inf if usual.rms is None else deg_from_rad(usual.rms)
-        rms = own if self.rms_flip_deg is None else self.rms_flip_deg
+            return "--b1rms-ut", self.b1rms_ut, 360 * GAMMA_HZ_PER_T * si(self, "b1rms_ut") * lasting
+        rms = _deg(self.rms_flip_deg, usual.rms)
         return "--rms-flip-deg", rms, rms
 
     def make(self, usual: Limits, pulses: int, spacing_ms: float | None, system: str | None = None) -> Limits:
-        """The limits on the flips.
+        """The limits on so many flips, the `usual` ones where none is given; a `system` bounds B1.
 
-        Args:
-            usual: of the sequence, which fill what is not given.
-            pulses: number of flips.
-            spacing_ms: from one pulse to the next [ms], for --b1rms-ut.
-            system: scanner whose B1 bounds the flips, or None.
-
-        Raises:
-            UsageError: limits that exclude each other, with the nearest value that would do.
+        Those that exclude each other are refused, with the nearest value that would do.
         """
-        low, top = self.min_flip_deg, deg_from_rad(float(np.max(usual.upper)))
-        high = top if self.max_flip_deg is None else self.max_flip_deg
+        low, high = self.min_flip_deg, _deg(self.max_flip_deg, float(np.max(usual.upper)))
         if low > high:
             raise usage_error("--min-flip-deg", low, f"at most --max-flip-deg, {high:g}")
         if system is not None:
             peak = system_limits(system).max_b1_t
-            most = deg_from_rad(2 * math.pi * GAMMA_HZ_PER_T * peak * s_from_ms(self.pulse_ms))
+            most = 360 * GAMMA_HZ_PER_T * peak * s_from_ms(self.pulse_ms)
             if low > most:
-                longer = self.pulse_ms * low / most
                 text = f"{self.pulse_ms:g}, too short for {low:g}° at the {ut_from_t(peak):g} µT of {system}"
-                raise usage_error("--pulse-ms", text, f"at least {longer:.3g}")
+                raise usage_error("--pulse-ms", text, f"at least {self.pulse_ms * low / most:.3g}")
             high = min(high, most)
         name, given, rms = self._rms(usual, spacing_ms)
         if rms < low:
@@ -571,27 +522,23 @@ class LimitOptions:
             least = given * (low / rms) ** (2 if name == "--sar-fraction" else 1)
             remedy = f"--min-flip-deg alone needs as much: {low:g}° where {rms:.4g}° are allowed."
             raise usage_error(name, f"{given:g}", f"at least {least:.4g}", remedy)
-        own_step = math.inf if usual.step is None else deg_from_rad(usual.step)
-        step = own_step if self.max_step_deg is None else self.max_step_deg
+        step = _deg(self.max_step_deg, usual.step)
         for kind in ("rising", "falling"):
             for first, last in getattr(self, kind):
                 if not 1 <= first < last <= pulses:
                     raise usage_error(f"--{kind}", f"{first} {last}", f"1 <= first < last <= {pulses}")
-                if self.spline is not None:
-                    raise usage_error(f"--{kind}", f"{first} {last} with --spline", "one of the two")
         if self.spline is not None:
-            for kind, wrong in (("--symmetric", self.symmetric), ("--max-bend-deg", self.max_bend_deg is not None)):
-                if wrong:
-                    raise usage_error(kind, "it with --spline", "one of the two")
-            if not 2 <= check_count("--spline", self.spline) <= pulses:
+            for other in ("rising", "falling", "symmetric", "max_bend_deg"):
+                if getattr(self, other):
+                    raise usage_error(flag(other), "it with --spline", "one of the two")
+            if not 2 <= self.spline <= pulses:
                 raise usage_error("--spline", self.spline, f"2 to {pulses} control points")
-        bend = self.max_bend_deg
         return Limits(
             rad_from_deg(low),
             rad_from_deg(high),
             rms=rad_from_deg(rms) if rms < high else None,
             step=rad_from_deg(step) if step < high - low else None,
-            bend=None if bend is None else rad_from_deg(bend),
+            bend=si(self, "max_bend_deg"),
             symmetric=self.symmetric,
             rising=tuple((first - 1, last - 1) for first, last in self.rising),
             falling=tuple((first - 1, last - 1) for first, last in self.falling),
@@ -615,16 +562,12 @@ class ScannerOptions:
 
     def check(self) -> None:
         check_positive("--dwell-us", self.dwell_us)
-        if self.system is not None:
-            check_choice("--system", self.system, SYSTEMS)
+        check_given(check_choice, self, "system", choices=SYSTEMS)
 
     def half_width(self, scene: Scene, samples: int, esp_ms: float, pulse_ms: float) -> float:
         """Half the side of the box [cycles/voxel] that the prewinders of an echo reach; 0.5 without a system.
 
         A single plane stands for a scan whose readout is as long and as fine as the plane's longer side.
-
-        Raises:
-            UsageError: an echo spacing that is too short, and by how much; an unknown size of the voxels.
         """
         if self.system is None:
             return 0.5
@@ -635,12 +578,11 @@ class ScannerOptions:
             side = int(np.argmax(shape[1:])) + 1
             samples, voxel = max(samples, shape[side]), (voxel[side], *voxel[1:])
         limits = system_limits(self.system)
-        echo = EchoShape(samples, s_from_us(self.dwell_us), tuple(voxel), refocusing_s=s_from_ms(pulse_ms))
+        echo = EchoShape(samples, si(self, "dwell_us"), tuple(voxel), refocusing_s=s_from_ms(pulse_ms))
         try:
             shortest = ms_from_s(min_echo_spacing(limits, echo, phase_encode=0.0))
         except ValueError as error:
-            what = f"what {self.system} can read"
-            raise usage_error("--dwell-us", f"{self.dwell_us:g}", what, str(error)) from None
+            raise usage_error("--dwell-us", self.dwell_us, f"what {self.system} can read", str(error)) from None
         if esp_ms < shortest:
             short = f"{shortest - esp_ms:.3g} ms too short for {samples} samples on {self.system}"
             raise usage_error("--esp-ms", f"{esp_ms:g}, {short}", f"at least {shortest:g}")
@@ -667,7 +609,7 @@ class TermOptions:
             if not (math.isfinite(factor) and factor > 0):
                 raise usage_error("--term", text, "a weight above 0")
             made = load_part("--term", name, TERMS)
-            parts.append(factor * (term(made) if ".py:" in name else made()))
+            parts.append(factor * (term(made) if is_own(name) else made()))
         return Term(*(part for each in parts for part in each.parts))
 
 
@@ -692,39 +634,26 @@ class ReconstructionOptions:
     density_iterations: int | None = None
     """Iterations of that density; 10 unless given."""
 
-    def check(self) -> None:
-        for name in ("iterations", "rank", "density_iterations"):
-            if getattr(self, name) is not None:
-                check_count(flag(name), getattr(self, name))
-        for name in ("ridge", "prior"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                raise usage_error(flag(name), value, "a finite number >= 0")
-
     def make(self, usual: str) -> Any:
         """The reconstruction, of the `usual` kind unless one is named."""
         name = self.reconstruction or usual
         kind = load_part("--reconstruction", name, RECONSTRUCTIONS)
-        given = {
-            "ridge": self.ridge,
-            "iterations": self.iterations,
-            "exponent": self.prior,
-            "rank": self.rank,
-            "density": self.density,
+        # Which option each argument is; of the two numbers of iterations a reconstruction has one.
+        iterations, other = ("iterations", "density_iterations")[:: -1 if name == "adjoint" else 1]
+        options = {
+            "ridge": "ridge",
+            "exponent": "prior",
+            "rank": "rank",
+            "density": "density",
+            "iterations": iterations,
         }
-        flags = {name: flag(name) for name in given} | {"exponent": "--prior"}
-        if name == "adjoint":
-            if self.iterations is not None:
-                raise usage_error("--iterations", f"{self.iterations}, for which adjoint has no use", "nothing")
-            given["iterations"], flags["iterations"] = self.density_iterations, "--density-iterations"
-        elif self.density_iterations is not None:
-            what = f"{self.density_iterations}, for which {name} has no use"
-            raise usage_error("--density-iterations", what, "nothing")
+        for option in (other, *(() if isinstance(kind, type) else options.values())):
+            if getattr(self, option) is not None:
+                raise no_use(flag(option), getattr(self, option), name)
         if not isinstance(kind, type):
-            for argument, value in given.items():
-                if value is not None:
-                    raise usage_error(flags[argument], f"{value}, for which {name} has no use", "nothing")
             return kind
+        given = {argument: getattr(self, option) for argument, option in options.items()}
+        flags = {option: flag(option) for option in options.values()} | {a: flag(o) for a, o in options.items()}
         with by_flags(flags):
             return kind(**accepted(kind, given, flags, {}))
 
@@ -777,17 +706,16 @@ class RunOptions:
     def check(self) -> None:
         self.device.check()
         check_count("--seed", self.seed, minimum=0, maximum=2**32 - 1)
-        for name in ("steps", "starts", "checkpoint_every"):
-            check_count(flag(name), getattr(self, name))
-        _check_optional(self, "lr", "clip", "max_minutes", "checkpoint_minutes")
-        check_choice("--optimizer", self.optimizer, OPTIMIZERS)
-        check_choice("--schedule", self.schedule, SCHEDULES)
+        check_given(check_count, self, "starts", "checkpoint_every")
+        check_given(check_positive, self, "max_minutes", "checkpoint_minutes")
         # What the optimiser has no use for is refused here, before --overwrite removes anything.
         self.make_optimizer(self.lr)
 
     def make_optimizer(self, lr: float | None) -> Any:
         """The optimiser, with a learning rate."""
-        return make_optimizer(self.optimizer, lr, steps=self.steps, schedule=self.schedule, clip=self.clip)
+        flags = {name: flag(name) for name in ("optimizer", "lr", "steps", "schedule", "clip")} | {"max_step": "--lr"}
+        with by_flags(flags):
+            return make_optimizer(self.optimizer, lr, steps=self.steps, schedule=self.schedule, clip=self.clip)
 
     @property
     def dtype(self) -> type[np.floating]:
@@ -811,20 +739,18 @@ class RunOptions:
         assert scene.maps is not None
         anatomies = scene.maps.shape[1]
         if held is not None and held.maps is not None:
-            # What is held out is split as what is learned on.
-            anatomies = math.gcd(anatomies, held.maps.shape[1])
+            anatomies = math.gcd(anatomies, held.maps.shape[1])  # what is held out is split likewise
         lengths = {"anatomies": anatomies, "coils": 1 if scene.smaps is None else len(scene.smaps)}
         if problem.trajectory.planes_apart(scene):
             lengths["planes"] = scene.shape[0]
         elif "planes" in text:
-            samples = getattr(problem.trajectory, "samples", None)
-            remedy = f"--samples {samples} mix the {scene.shape[0]} planes across a readout"
-            remedy += f"; --samples {scene.shape[0]} would not."
-            raise usage_error("--mesh", text, "no planes", remedy)
+            samples, planes = getattr(problem.trajectory, "samples", None), scene.shape[0]
+            mixed = f"--samples {samples} mix the {planes} planes across a readout; --samples {planes} would not."
+            raise usage_error("--mesh", text, "no planes", mixed)
         return device_mesh(text, lengths)
 
     def refuse_lbfgs(self, scene: SceneOptions) -> None:
         """Raises where a loss that changes from step to step is given to L-BFGS."""
         if self.optimizer == "lbfgs" and (scene.augment or scene.noise):
-            remedy = "It needs a loss that is the same at every step."
-            raise usage_error("--optimizer", "lbfgs with --augment or --noise", "another optimiser", remedy)
+            same = "It needs a loss that is the same at every step."
+            raise usage_error("--optimizer", "lbfgs with --augment or --noise", "another optimiser", same)

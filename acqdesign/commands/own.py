@@ -20,16 +20,9 @@ def is_own(name: str) -> bool:
 
 
 def load_part(flag: str, name: str, known: Mapping[str, Any], kind: type | None = None) -> Any:
-    """A part by its name, or from a file.
+    """One of the `known` parts by its name, or from `FILE.py:NAME`; anything else is refused, named by its flag.
 
-    Args:
-        flag: for errors.
-        name: one of `known`, or `FILE.py:NAME`.
-        known: parts by name.
-        kind: what a class must be derived from; None for any callable.
-
-    Raises:
-        UsageError: no such name, file or object in it, or one of another kind.
+    A part from a file is a class derived from `kind`, or any callable unless there is one.
     """
     if not is_own(name):
         return known[check_choice(flag, name, (*known, f"FILE{_MARK}NAME"))]
@@ -47,10 +40,9 @@ def load_part(flag: str, name: str, known: Mapping[str, Any], kind: type | None 
         mine = {n: getattr(v, "__module__", "") for n, v in vars(module).items() if callable(v)}
         names = [n for n, owner in mine.items() if owner == module.__name__]
         raise usage_error(flag, f"{name}, which is not in the file", "one of " + (", ".join(names) or "none there"))
-    if kind is not None and not (inspect.isclass(found) and issubclass(found, kind)):
-        raise usage_error(flag, f"{name}, a {type(found).__name__}", f"a class derived from {kind.__name__}")
-    if kind is None and not callable(found):
-        raise usage_error(flag, f"{name}, a {type(found).__name__}", "a function or a class")
+    wanted = "a function or a class" if kind is None else f"a class derived from {kind.__name__}"
+    if not (callable(found) if kind is None else inspect.isclass(found) and issubclass(found, kind)):
+        raise usage_error(flag, f"{name}, a {type(found).__name__}", wanted)
     return found
 
 
@@ -83,6 +75,11 @@ def by_flags(flags: Mapping[str, str]) -> Iterator[None]:
         raise UsageError(f"{flags[name]}:{rest}") from error
 
 
+def no_use(flag: str, value: Any, owner: Any) -> UsageError:
+    """What is said of an option that a part has no use for."""
+    return usage_error(flag, f"{value}, for which {owner} has no use", "nothing")
+
+
 def accepted(
     function: Any,
     given: Mapping[str, Any],
@@ -90,14 +87,9 @@ def accepted(
     default: Mapping[str, Any],
     said: Mapping[str, Any] | None = None,
 ) -> dict:
-    """The settings that a function takes, by name; an error for those that it does not and that were changed.
+    """The settings that a function takes, of those `given` by argument name; None is not given.
 
-    Args:
-        function: or class.
-        given: values by the function's argument names; None is not given.
-        flags: the flag of each, for errors.
-        default: what each is where the command line says nothing.
-        said: each in its flag's unit, for errors; as given unless here.
+    One that it does not take, and that is not the `default`, is refused: by its flag, and as `said` in that one's unit.
     """
     parameters = inspect.signature(function).parameters
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -108,6 +100,5 @@ def accepted(
                 found[name] = value
         elif value is not None and value != default.get(name):
             owner = getattr(function, "__self__", function)
-            what = f"{(said or {}).get(name, value)!r}, for which {getattr(owner, '__name__', owner)} has no use"
-            raise usage_error(flags[name], what, "nothing")
+            raise no_use(flags[name], repr((said or {}).get(name, value)), getattr(owner, "__name__", owner))
     return found

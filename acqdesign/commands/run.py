@@ -8,6 +8,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,9 +18,9 @@ import numpy as np
 from acqdesign.base.checks import UsageError, printable, usage_error
 from acqdesign.commands.config import flat_options, read_config
 from acqdesign.commands.devices import DeviceOptions, explain, leave_others
-from acqdesign.commands.flags import read_flags
-from acqdesign.commands.options import OWN, RunOptions, flag
-from acqdesign.commands.own import is_own
+from acqdesign.commands.flags import flag, read_flags
+from acqdesign.commands.options import OWN, RunOptions
+from acqdesign.commands.own import by_flags, is_own
 from acqdesign.design import Found, Problem
 from acqdesign.design import run as run_problem
 from acqdesign.design.driver import report
@@ -33,31 +34,19 @@ _EXIT_SIGNALS = {"SIGINT": 130, "SIGTERM": 143}
 # Where a run is made says nothing of what it is.
 _NOT_READ_BACK = ("out", "overwrite", "config", "resume", *(f.name for f in fields(DeviceOptions)))
 # Options that may change on `--resume`.
-_NEW_ON_RESUME = (
-    *_NOT_READ_BACK,
-    "steps",
-    "checkpoint_every",
-    "checkpoint_minutes",
-    "max_minutes",
-    "no_figures",
-    "style",
-)
+_NEW_ON_RESUME = {"steps", "checkpoint_every", "checkpoint_minutes", "max_minutes", "no_figures", "style"}
+_NEW_ON_RESUME |= {*_NOT_READ_BACK}
 
 
 def parse_options(kind: type[Options], argv: Sequence[str] | None, *, prog: str) -> Options:
     """Options from the command line, over those of `--config` or `--resume`, over the defaults.
 
-    Args:
-        kind: frozen dataclass whose fields are option dataclasses, one of them `run: RunOptions`; its
-            docstring is the command's description. Flags are flat: `--steps`, not `--run.steps`. The fields'
-            method `check()`, where they have one, is called at the end.
-        argv: arguments after the program's name; None takes the process's own.
-        prog: name of the command in its help.
+    `kind` is a frozen dataclass of option dataclasses, one of them `run: RunOptions`; its docstring describes the
+    command, whose name in its help is `prog`. The fields' method `check()`, where they have one, is called at the end.
 
     Raises:
         UsageError: a flag or a configuration file that cannot be read, or holds an unknown or wrong-typed key; an
             option that is wrong, or differs from that of the run to resume.
-        SystemExit: `--help` (code 0).
     """
     args = list(sys.argv[1:] if argv is None else argv)
     options: Any = read_flags(kind, args, prog)
@@ -71,8 +60,10 @@ def parse_options(kind: type[Options], argv: Sequence[str] | None, *, prog: str)
         stored = read_config(kind, source, ignored=_NOT_READ_BACK, whole=run.resume is not None)
         options = read_flags(kind, args, prog, default=stored)
         _refuse_code(options, args, source)
-        if run.resume:
-            _check_same(stored, options)
+        before, now = flat_options(stored), flat_options(options)
+        for name in before if run.resume else ():
+            if name not in _NEW_ON_RESUME and now[name] != before[name]:
+                raise usage_error(flag(name), f"{now[name]} with --resume", f"that of the run, {before[name]}")
     for field in fields(options):
         # After parsing, so that a mistake is one line rather than a box of usage.
         getattr(getattr(options, field.name), "check", lambda: None)()
@@ -84,11 +75,9 @@ def _refuse_code(options: Any, args: Sequence[str], source: Path) -> None:
     said = {part for arg in args for part in (arg, arg.partition("=")[2])}
     for name in OWN:
         held = flat_options(options).get(name)
-        values = held if isinstance(held, list) else [held]
-        for value in values:
+        for value in held if isinstance(held, list) else [held]:
             if isinstance(value, str) and is_own(value) and value not in said:
-                remedy = f"Say so yourself: {flag(name)} {value}."
-                what = f"{source} names the file of {value}"
+                what, remedy = f"{source} names the file of {value}", f"Say so yourself: {flag(name)} {value}."
                 raise usage_error(flag(name), what, "code that the command line names", remedy)
 
 
@@ -108,42 +97,26 @@ def configure(run: RunOptions, prog: str) -> None:
         print(f"{prog}: {note}", file=sys.stderr)
 
 
-def _check_same(stored: Any, options: Any) -> None:
-    """Refuses options that would make a resumed run another run, before anything is written."""
-    before, now = flat_options(stored), flat_options(options)
-    for name in before:
-        if name not in _NEW_ON_RESUME and now[name] != before[name]:
-            expected = f"that of the run, {before[name]}"
-            raise usage_error(flag(name), f"{now[name]} with --resume", expected)
-
-
 def run_and_report(command: str, options: Any, problem: Problem, **more: Any) -> int:
     """Runs a problem as the command line says, reports, and gives the exit code.
 
-    Args:
-        command: its name, `learn_traj` say.
-        options: its options, with a `run: RunOptions`.
-        problem: what is to be designed.
-        more: further arguments of `acqdesign.design.run`.
+    `options` hold a `run: RunOptions`; `more` goes to `acqdesign.design.run`.
     """
     run: RunOptions = options.run
     if problem.terms.needs_opposite and not problem.noisy:
         raise usage_error("--term", "noise with --noise 0", "a noise above 0")
     if not any(np.any(mask) for mask in jax.tree.leaves(problem.masks())):
         raise usage_error("problem", "nothing to learn", "an array, or an entry of one, that is not held")
-    config = {"command": command, "options": flat_options(options), "seed": run.seed}
+    same = ("checkpoint_every", "checkpoint_minutes", "max_minutes", "overwrite")
     with figure_style(run.style):
         found: Found = run_problem(
             problem,
             run.steps,
             out=run.resume or run.out or _fresh(command),
-            checkpoint_every=run.checkpoint_every,
-            checkpoint_minutes=run.checkpoint_minutes,
-            max_minutes=run.max_minutes,
             resume=run.resume is not None,
-            overwrite=run.overwrite,
             figures=not run.no_figures,
-            config=config,
+            config={"command": command, "options": flat_options(options), "seed": run.seed},
+            **{name: getattr(run, name) for name in same},
             **more,
         )
     if found.numbers:
@@ -152,35 +125,20 @@ def run_and_report(command: str, options: Any, problem: Problem, **more: Any) ->
 
 
 def learner(name: str, kind: type, build: Callable[[Any], dict[str, Any]]) -> Callable[..., int]:
-    """The `main` of a command that learns.
-
-    Args:
-        name: of the command, `learn_traj` say.
-        kind: its options, as of `parse_options`.
-        build: options to the problem and further arguments of `acqdesign.design.run`.
-    """
+    """The `main` of a command that learns; `build` makes of its options the arguments of `run_and_report`."""
     prog = f"python -m acqdesign.{name}"
 
     def learn(argv: Sequence[str] | None) -> int:
         options: Any = parse_options(kind, argv, prog=prog)
         configure(options.run, prog)
-        return run_and_report(name, options, **build(options))
+        with by_flags({"noise": "--noise"}):
+            asked = build(options)
+        return run_and_report(name, options, **asked)
 
-    def main(argv: Sequence[str] | None = None) -> int:
-        """Runs the command.
-
-        Args:
-            argv: its arguments; the process's own unless given.
-
-        Returns:
-            The exit code: 0 done, 2 wrong use or input, 3 numerical failure, 4 file system, 130 or 143 interrupted.
-        """
-        return run_command(learn, argv, prog=name)
-
-    return main
+    return partial(run_command, learn, prog=name)
 
 
-def run_command(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None, *, prog: str) -> int:
+def run_command(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None, *, prog: str) -> int:
     """Runs a command's `main(argv)` and turns its errors into one line on standard error and an exit code.
 
     Returns:

@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from acqdesign.base.units import deg_from_rad, ms_from_s
 from acqdesign.plot.style import (
@@ -23,8 +23,6 @@ from acqdesign.plot.style import (
     shaped,
     styled,
 )
-
-_PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
 
 @styled
@@ -88,7 +86,7 @@ def plot_bound_map(
     t1, t2, fields = (np.asarray(x, float) for x in (t1_s, t2_s, b1))
     shape = (fields.size, t1.size, t2.size)
     after, before = (
-        shaped(name, given, shape, f"shape {shape}: B1, T1 and T2")
+        shaped(name, given, shape, f"shape {shape}: B1, T1 and T2").astype(float)
         for name, given in (("bounds", bounds), ("start", start))
     )
     x, y = ms_from_s(t2), ms_from_s(t1)
@@ -120,13 +118,11 @@ def plot_bound_map(
                 mark: Any = {"ms": 8, "mec": "white", "color": COLOURS[look], "ls": "", "clip_on": False}
                 axes.plot(ms_from_s(t2_of), ms_from_s(t1_of), MARKERS[look], label=name, **mark)
             for axis, ends in ((axes.xaxis, x), (axes.yaxis, y)):
-                axis.set_major_formatter(_PLAIN)
+                axis.set_major_formatter("{x:g}")
                 axis.set_ticks(_round_ticks(ends.min(), ends.max()))
                 axis.set_minor_locator(NullLocator())
         row[0].set_ylabel("T1 [ms]")
-        bar = figure.colorbar(shown, ax=list(row), pad=0.015, label=text)
-        bar.set_ticks(ticks, labels=[f"{t:g}" for t in ticks])
-        bar.minorticks_off()
+        figure.colorbar(shown, ax=list(row), pad=0.015, label=text, ticks=ticks, format="{x:g}").minorticks_off()
     for axes in grid[1]:
         axes.set_xlabel("T2 [ms]")
     if marked:
@@ -158,13 +154,14 @@ def plot_power(flips: ArrayLike, start: ArrayLike | None = None, *, limit: float
     figure = new_figure(9.2, 3.6)
     each, total = figure.subplots(1, 2)
     pulses = np.asarray(flips).size
-    for name, angles, colour, dashes in (("start", start, MUTED, "--"), ("flips", flips, COLOURS[0], "-")):
+    trains = (("start", "start", start, MUTED, "--"), ("flips", "learned", flips, COLOURS[0], "-"))
+    for name, said, angles, colour, dashes in trains:
         if angles is not None:
             power = (shaped(name, angles, (pulses,)) / np.pi) ** 2
             count = np.arange(1, pulses + 1)
-            text = f"{'learned' if name == 'flips' else name}, RMS {deg_from_rad(np.pi * np.sqrt(power.mean())):.1f}°"
+            rms = 180 * np.sqrt(power.mean())
             each.step(count, power, where="mid", ls=dashes, color=colour)
-            total.plot(count, np.cumsum(power), dashes, color=colour, label=text)
+            total.plot(count, np.cumsum(power), dashes, color=colour, label=f"{said}, RMS {rms:.1f}°")
     if limit is not None:
         allowed = pulses * (limit / np.pi) ** 2
         total.axhline(allowed, color=INK, ls=":", lw=1.4, label=f"limit, RMS {deg_from_rad(limit):.1f}°")

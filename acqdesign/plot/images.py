@@ -33,7 +33,13 @@ def plot_images(
     top = float(target.max()) or 1.0
     errors = {name: np.abs(image - target) for name, image in images.items()}
     worst = max((float(np.quantile(error, 0.999)) for error in errors.values()), default=0.0) or top
-    planes = _planes(target)
+    # What cuts planes out of an image, first axis upwards, second to the right.
+    planes: list[Callable[[np.ndarray], np.ndarray]] = [lambda a: a]
+    if target.ndim == 3:
+        nx, ny, nz = target.shape
+        across_x = (lambda a: a[nx // 2].T) if nz > 2 * ny else (lambda a: a[nx // 2])
+        across_z = (lambda a: a[:, :, nz // 2].T) if ny > 2 * nx else (lambda a: a[:, :, nz // 2])
+        planes = [across_x, across_z]
     # Cells of thin planes keep room for their titles.
     ratios = [max(0.3, view(target).shape[1] / view(target).shape[0]) for view in planes]
     columns = len(images) + 1
@@ -96,13 +102,3 @@ def _decibels(name: str, psf: ArrayLike) -> np.ndarray:
     magnitude = np.abs(shaped(name, psf, (None, None), "a point spread function of shape (ny, nz)"))
     with np.errstate(divide="ignore"):
         return 20 * np.log10(magnitude / magnitude.max())
-
-
-def _planes(image: np.ndarray) -> list[Callable[[np.ndarray], np.ndarray]]:
-    """Functions that cut planes out of images of this shape, first axis upwards, second to the right."""
-    if image.ndim == 2:
-        return [lambda a: a]
-    nx, ny, nz = image.shape
-    across_x = (lambda a: a[nx // 2].T) if nz > 2 * ny else (lambda a: a[nx // 2])
-    across_z = (lambda a: a[:, :, nz // 2].T) if ny > 2 * nx else (lambda a: a[:, :, nz // 2])
-    return [across_x, across_z]

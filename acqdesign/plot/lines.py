@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
-from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
@@ -64,9 +63,12 @@ def plot_lines(
     bar = figure.colorbar(shown, ax=plane, shrink=0.82, pad=0.02)
     bar.set_label("radius [cycles/voxel]" if echo is None else "echo number")
     bar.outline.set_visible(False)
-    if starts is not None:
-        _density(profile, np.hypot(*starts.T), "start", MUTED)
-    _density(profile, radius, "start" if starts is None else "learned", COLOURS[0])
+    for name, at, tint in (("start", starts, MUTED), ("start" if starts is None else "learned", ends, COLOURS[0])):
+        if at is not None:
+            # Lines per area in rings of the unit square, over the mean of the square.
+            edges = np.linspace(0, 0.5, max(6, min(24, int(np.sqrt(len(at))))) + 1)
+            density = np.histogram(np.hypot(*at.T), edges)[0] / (np.pi * np.diff(edges**2)) / len(at)
+            profile.stairs(density, edges, color=tint, lw=2, label=name, baseline=None)
     profile.set(xlabel="radius [cycles/voxel]", ylabel="line density / mean", title="Density by radius")
     profile.set(xlim=(0, 0.5), ylim=(0, None))
     profile.grid(axis="y")
@@ -116,12 +118,3 @@ def line_positions(name: str, points: ArrayLike) -> np.ndarray:
 def marker_size(lines: int) -> float:
     """Marker area [pt²] at which so many points neither vanish nor hide each other."""
     return float(np.clip(9000 / max(lines, 1), 3, 42))
-
-
-def _density(axes: Axes, radius: np.ndarray, label: str, colour: str) -> None:
-    """Lines per area in rings of the unit square, over the mean of the square."""
-    rings = max(6, min(24, int(np.sqrt(len(radius)))))
-    edges = np.linspace(0, 0.5, rings + 1)
-    counts = np.histogram(radius, edges)[0]
-    density = counts / (np.pi * np.diff(edges**2)) / len(radius)
-    axes.stairs(density, edges, color=colour, lw=2, label=label, baseline=None)

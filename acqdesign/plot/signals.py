@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from acqdesign.base.units import deg_from_rad, ms_from_s
 from acqdesign.plot.style import COLOURS, INK, MARKERS, MUTED, curve_axes, looks, new_figure, shaped, styled
@@ -50,7 +50,7 @@ def plot_loss(history: Mapping[str, ArrayLike], *, label: str = "loss") -> Figur
     if values.size and values.min() > 0 and values.max() > 4 * values.min():
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
     # The first value stands on the side that the curve leaves, the last one behind its end.
     first: tuple[float, str] = (-8, "top") if loss[-1] > loss[0] else (8, "bottom")
@@ -122,7 +122,8 @@ def plot_fingerprints(signals: ArrayLike, *, names: Sequence[str], start: ArrayL
     figure = new_figure(7.6, 4.0)
     axes = figure.subplots()
     curve_axes(axes, xlabel="pulse", ylabel="signal / $M_0$", title="Signal")
-    after, before = (np.abs(s) if np.iscomplexobj(s) else s for s in (after, start))
+    given: tuple[Any, ...] = (after, start)
+    after, before = (np.abs(s) if np.iscomplexobj(s) else s for s in given)
     _by_tissue(axes, np.arange(1, after.shape[1] + 1), after, names, before)
     return figure
 

@@ -60,15 +60,13 @@ _PAPER: Any = {
     "lines.markersize": 4,
     "pdf.fonttype": 42,
 }
-PAPER_SCALE = 0.68
-STYLES = ("screen", "paper")
 _chosen: ContextVar[str] = ContextVar("style", default="screen")
 
 
 @contextmanager
 def figure_style(name: str) -> Iterator[None]:
-    """Figures made and saved inside are for the `screen` or for `paper`, as `STYLES` names them."""
-    token = _chosen.set(check_choice("style", name, STYLES))
+    """Figures made and saved inside are for the `screen` or for `paper`."""
+    token = _chosen.set(check_choice("style", name, ("screen", "paper")))
     try:
         yield
     finally:
@@ -100,7 +98,7 @@ def styled(function: Callable[P, R]) -> Callable[P, R]:
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of a size in inches on the screen, laid out so that nothing overlaps."""
-    scale = PAPER_SCALE if on_paper() else 1.0
+    scale = 0.68 if on_paper() else 1.0
     return Figure(figsize=(scale * width, scale * height), layout="constrained")
 
 

@@ -303,6 +303,8 @@ BAD = {
     "absent start": (["--init", "absent.npz"], "--init: got absent.npz with --lines, expected one of the two"),
     "negative ridge": (["--ridge", "-1"], "--ridge: got -1.0, expected a finite number >= 0"),
     "no iterations": (["--iterations", "0"], "--iterations: got 0"),
+    "negative noise": (["--noise", "-0.1"], "--noise: got -0.1, expected a finite number >= 0"),
+    "noise that is none": (["--noise", "nan"], "--noise: got nan"),
     "noise of what": (["--term", "noise"], "--term: got noise with --noise 0"),
     "equal starts": (["--starts", "2", "--init", "spiral"], "--starts: got 2 with --init spiral, expected 1"),
     "lbfgs on a moving loss": (["--optimizer", "lbfgs", "--augment"], "--optimizer: got lbfgs with --augment"),
