@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import io
+import os
 import re
 import shutil
 import textwrap
@@ -19,6 +20,7 @@ Options = TypeVar("Options")
 
 
 _UNITS = {"ms": s_from_ms, "us": s_from_us, "mm": m_from_mm, "deg": rad_from_deg, "ut": t_from_ut}
+_NARROWEST = 40
 
 
 def si(options: Any, name: str) -> Any:
@@ -55,6 +57,8 @@ def read_flags(kind: type[Options], args: Sequence[str], prog: str, default: Opt
     # A flag that is set already has no second form: saying it again, as on resuming, changes nothing.
     held = {} if default is None else flat_options(default)
     args = [arg for arg in args if held.get(arg.removeprefix("--").replace("-", "_")) is not True]
+    if shutil.get_terminal_size().columns < _NARROWEST:
+        os.environ["COLUMNS"] = str(_NARROWEST)  # below which tyro's layout does not end
     settings, said = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff), io.StringIO()
     more: dict[str, Any] = {} if default is None else {"default": default}
     try:

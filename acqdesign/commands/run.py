@@ -21,6 +21,7 @@ from acqdesign.commands.devices import DeviceOptions, explain, leave_others
 from acqdesign.commands.flags import flag, read_flags
 from acqdesign.commands.options import OWN, RunOptions
 from acqdesign.commands.own import by_flags, is_own
+from acqdesign.commands.streams import forgiving_streams
 from acqdesign.design import Found, Problem
 from acqdesign.design import run as run_problem
 from acqdesign.design.driver import report
@@ -121,6 +122,8 @@ def run_and_report(command: str, options: Any, problem: Problem, **more: Any) ->
         )
     if found.numbers:
         report(found)
+    if found.result.stopped in (*_EXIT_SIGNALS, "time"):
+        print(f"go on with: python -m acqdesign.{command} --resume {found.out}")
     return _EXIT_SIGNALS.get(found.result.stopped, 0)
 
 
@@ -138,6 +141,7 @@ def learner(name: str, kind: type, build: Callable[[Any], dict[str, Any]]) -> Ca
     return partial(run_command, learn, prog=name)
 
 
+@forgiving_streams()
 def run_command(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None, *, prog: str) -> int:
     """Runs a command's `main(argv)` and turns its errors into one line on standard error and an exit code.
 

@@ -472,3 +472,23 @@ def test_one_command_has_all_others(args, code, said, capsys):
     assert console(args) == code
     out, err = capsys.readouterr()
     assert said in out + err
+
+
+TINY = "--steps 1 --shape 4 6 4 --lines 9 --samples 4 --no-figures --out run"
+
+
+@pytest.mark.parametrize("redirect", ["2>/dev/full", "2>&-", ">/dev/full", ">&-", "| true"])
+def test_results_are_written_whatever_becomes_of_the_terminal(tmp_path, redirect):
+    line = f"set -o pipefail; {sys.executable} -m acqdesign.learn_traj {TINY} {redirect}"
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("variables", [{"COLUMNS": "1"}, {"COLUMNS": "5"}, {"PYTHONIOENCODING": "ascii"}])
+def test_help_is_printed_on_every_terminal(tmp_path, variables):
+    line = [sys.executable, "-m", "acqdesign.learn_flips", "--help"]
+    environment = os.environ | variables
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--echoes" in done.stdout
