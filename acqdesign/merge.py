@@ -28,9 +28,6 @@ def merge_runs(folder: Path | str) -> list[dict[str, Any]]:
         A row a run, in the order of their paths: `run`, its folder; every option whose value is not the same in all
         runs; and every number of its `summary.json`, nested ones joined by dots. A run that has not ended has None for
         its numbers.
-
-    Raises:
-        UsageError: there is no run, or one whose files cannot be read.
     """
     rows = []
     for path in sorted(Path(folder).rglob("config.json")):

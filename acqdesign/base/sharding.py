@@ -90,11 +90,7 @@ REASONS = ("", "time", "SIGINT", "SIGTERM")
 
 
 def mesh_sizes(text: str) -> dict[str, int]:
-    """Devices along each of `AXES` from `AXIS=N[,AXIS=N...]`, such as `anatomies=2,coils=4`.
-
-    Raises:
-        UsageError: it does not read so, or an axis is unknown or named twice.
-    """
+    """Devices along each of `AXES` from `AXIS=N[,AXIS=N...]`, such as `anatomies=2,coils=4`."""
     sizes: dict[str, int] = {}
     for part in text.split(","):
         axis, _, count = part.strip().partition("=")

@@ -43,11 +43,7 @@ def check_memory(name: str, path: Path, need: float | int) -> None:
 
 
 def npy_header(name: str, path: Path, file: Any) -> tuple[tuple[int, ...], np.dtype, int]:
-    """Shape, dtype and header length of an `.npy` stream, of numbers, booleans or text.
-
-    Raises:
-        ValueError: no sound header, or one of Python objects.
-    """
+    """Shape, dtype and header length of an `.npy` stream, of numbers, booleans or text."""
     with parsing(name, path, "a NumPy array with a sound .npy header"):
         version = np.lib.format.read_magic(file)
         if version not in _NPY_HEADER_READERS:

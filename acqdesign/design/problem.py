@@ -60,9 +60,6 @@ class Problem(eqx.Module):
         learn: which halves are learned.
         free_scale: whether images are scaled to the target by one real number each before they are judged; with a
             sequence unless said otherwise.
-
-    Raises:
-        UsageError: parts that do not go together, by name.
     """
 
     scene: Scene
@@ -318,11 +315,7 @@ def _within(half: str, constraint: Constraint) -> Constraint:
 
 
 def stacked(designs: Sequence[Design]) -> Design:
-    """Designs of one form as one, along a new first axis of every array.
-
-    Raises:
-        UsageError: designs that differ in form.
-    """
+    """Designs of one form as one, along a new first axis of every array."""
     first, *others = ((jax.tree.structure(d), [getattr(x, "shape", None) for x in jax.tree.leaves(d)]) for d in designs)
     if any(other != first for other in others):
         raise usage_error("starts", "designs of different form", "starts with arrays of the same shapes")

@@ -44,11 +44,7 @@ def available_backends() -> dict[str, str | None]:
 
 
 def resolve_backend(backend: str, *, n_points: int, shape: tuple[int, ...], n_transforms: int) -> str:
-    """The backend that will run: `auto` picks by platform, availability and size.
-
-    Raises:
-        UsageError: if the name is unknown, or the backend asked for cannot run on this device.
-    """
+    """The backend that will run: `auto` picks by platform, availability and size."""
     check_choice("backend", backend, ("auto", *BACKENDS))
     missing = _finufft_missing()
     if backend == "finufft" and missing:

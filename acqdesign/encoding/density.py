@@ -144,9 +144,6 @@ def pipe_density(
 
     Returns:
         Positive weights `(M,)`: one on a full Cartesian grid, less where points crowd.
-
-    Raises:
-        UsageError: on a wrong shape, dtype or count.
     """
     points, shape = _checked(points, shape, stop_gradient)
     return _compiled_pipe(points, shape, check_count("iterations", iterations), backend)
@@ -191,9 +188,6 @@ def density_weights(
     """Density weights `(M,)` by name; further arguments are those of `pipe_density`.
 
     `pipe` has gradients through it, `pipe-stopped` is constant under differentiation, `none` is ones.
-
-    Raises:
-        UsageError: on an unknown name.
     """
     check_choice("density", name, DENSITIES)
     if name == "none":

@@ -391,9 +391,6 @@ class NUFFTEncoding(Encoding):
         shape: `(nx[, ny[, nz]])` of the image.
         eps: relative accuracy of `finufft`, as in `nufft_forward`.
         backend: `finufft`, `dft` or `auto`, as in `nufft_forward`.
-
-    Raises:
-        UsageError: on wrong shapes or dtypes, or non-finite points.
     """
 
     points: Float[Array, "... dims"]
@@ -458,9 +455,6 @@ class CartesianEncoding(Encoding):
     Args:
         shape: `(nx[, ny[, nz]])` of the image.
         mask: boolean `shape`, True where sampled; everything by default.
-
-    Raises:
-        UsageError: on wrong shapes.
     """
 
     mask: Bool[Array, "..."] | None

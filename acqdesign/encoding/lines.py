@@ -78,9 +78,6 @@ class StraightLineEncoding(Encoding):
         readout: `(R,)` explicit kx positions in cycles per voxel, instead of `samples_per_line`.
         eps: relative accuracy of `finufft`, as in `nufft_forward`.
         backend: `finufft`, `dft` or `auto`, likewise.
-
-    Raises:
-        UsageError: on wrong shapes, dtypes or counts, or non-finite points.
     """
 
     points: LinePoints

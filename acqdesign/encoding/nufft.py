@@ -78,9 +78,6 @@ def nufft_forward(image: Image, points: Points, *, eps: float | None = None, bac
 
     Returns:
         Samples `(..., M)`, complex64 or complex128.
-
-    Raises:
-        UsageError: on a wrong shape or dtype, non-finite points, or a backend that cannot run here.
     """
     check_points(points)
     dims = points.shape[-1]

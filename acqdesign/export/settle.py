@@ -47,10 +47,6 @@ def make_plan(design: Mapping[str, Any], options: PulseqOptions | None = None) -
         design: arrays by the names of `design.npz`; with `train`, `echo`, `flips_rad` and `esp_s` a fast spin
             echo, without them a spoiled gradient echo.
         options: what the design doesn't say.
-
-    Raises:
-        ValueError: something the export needs is missing, or beyond the limits: the worst of it, and what would
-            fix it.
     """
     options = options or PulseqOptions()
     need(design, "points", "shape", "fov_m")

@@ -107,9 +107,6 @@ def project_onto(tree: PyTree, constraints: Sequence[Constraint], kept: Mapping[
         constraints: their names are of nodes of the tree.
         kept: by an array's name, or by that of an array within a `Parametrised`, a boolean mask of what is learned and
             the values of the rest.
-
-    Raises:
-        UsageError: a name that is none of the tree's; a projection that gives another shape, by its class.
     """
     groups: list[tuple[set[str], list[Constraint]]] = []
     for constraint in constraints:

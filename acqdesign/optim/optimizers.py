@@ -47,9 +47,6 @@ def make_schedule(name: str, lr: float, steps: int) -> optax.Schedule:
             `linear`, to zero over the run; `warmup-cosine`, up from zero over a tenth, then as `cosine`.
         lr: the largest learning rate, in units of the parameters.
         steps: length of the run.
-
-    Raises:
-        UsageError: unknown name, non-positive rate or length.
     """
     check_choice("schedule", name, SCHEDULES)
     check_positive("lr", lr)
@@ -69,9 +66,6 @@ def make_optimizer(
         steps: length of the run, which the schedules span.
         schedule: one of `SCHEDULES`; `lbfgs` has a line search in its place.
         clip: largest global norm of the gradient; longer ones are scaled down to it.
-
-    Raises:
-        UsageError: unknown name, non-positive number, or a choice that `lbfgs` has no use for.
     """
     check_choice("optimizer", name, OPTIMIZERS)
     check_count("steps", steps)

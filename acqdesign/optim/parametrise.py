@@ -63,9 +63,6 @@ def spline_basis(size: int, control_points: int) -> np.ndarray:
         size: entries of the schedule.
         control_points: number of control points, from 2 to `size`; with fewer than 4 the degree is lower.
 
-    Raises:
-        UsageError: too few or too many control points.
-
     C. de Boor, A Practical Guide to Splines, 1978.
     """
     check_count("size", size, minimum=2)

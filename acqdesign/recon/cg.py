@@ -37,9 +37,6 @@ def cg(gram: Callable[[Image], Image], rhs: Image, *, iterations: int, dims: int
         iterations: fixed number of them; more regularise less.
         dims: how many trailing axes are one image; those of a `Gram`'s shape, or 3, unless given.
 
-    Raises:
-        UsageError: on fewer than one iteration, or fewer axes than an image has.
-
     Hestenes & Stiefel, J. Res. Natl. Bur. Stand. 49 (1952).
     """
     iterations = check_count("iterations", iterations)

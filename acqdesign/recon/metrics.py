@@ -42,9 +42,6 @@ def nrmse(image: Image, truth: Image, dims: int = 3) -> Float[Array, "..."]:
 
     Returns:
         One number an image, `(...)`.
-
-    Raises:
-        UsageError: on shapes that do not go together.
     """
     axes = _check(image, truth, dims)
     return safe_sqrt(jnp.sum(_power(image - truth), axis=axes) / jnp.sum(_power(truth), axis=axes))

@@ -25,9 +25,6 @@ def spectral_prior(plane: tuple[int, int], exponent: float, *, dtype: Any = jnp.
     of a head a little faster or slower, by contrast; 0 is white, which is plain Tikhonov regularisation. Field,
     "Relations between the statistics of natural images and the response properties of cortical cells", J. Opt. Soc. Am.
     A 4 (1987).
-
-    Raises:
-        UsageError: on a negative exponent.
     """
     ny, nz = check_shape("plane", plane, dims=(2,))
     check_at_least_zero("exponent", exponent)

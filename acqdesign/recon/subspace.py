@@ -24,9 +24,6 @@ def signal_basis(signals: Float[Array, "signals echoes"], rank: int) -> Float[Ar
     Args:
         signals: `(T, E)` real, one row a tissue, in units of M0.
         rank: dimensions to keep, at most `min(T, E)`.
-
-    Raises:
-        UsageError: on a rank that is too large.
     """
     rank = check_count("rank", rank)
     if signals.ndim != 2 or rank > min(signals.shape):

@@ -32,10 +32,6 @@ def birdcage_maps(
         radius: of the cylinder, in half fields of view.
         rings: number of rings along x.
         dtype: complex64 or complex128.
-
-    Raises:
-        UsageError: a count or shape that is not positive, coils that do not divide into the rings, or a cylinder inside
-            the corners of the field of view.
     """
     check_count("n_coils", n_coils)
     check_count("rings", rings)
@@ -74,9 +70,6 @@ def b1_map(
         centre: actual over nominal flip in the middle.
         edge: the same on and beyond the ellipsoid that fills the field of view.
         dtype: float32 or float64.
-
-    Raises:
-        UsageError: a shape that is not three positive integers, or a field that is not positive.
     """
     grid = check_shape("shape", shape, dims=(3,))
     check_positive("centre", centre)

@@ -67,9 +67,6 @@ def weighted_image(
         maps: volume fractions of grey matter, white matter and fluid.
         contrast: `T1w`, `T2w` or `PDw`.
         field: `1.5T` or `3T`: whose tissue table.
-
-    Raises:
-        UsageError: an unknown contrast or field strength.
     """
     maps = jnp.asarray(maps)
     return jnp.tensordot(jnp.asarray(contrast_weights(contrast, field=field), maps.dtype), maps, axes=1)
@@ -108,9 +105,6 @@ def load_brain(
     Returns:
         float32 image `(nx, ny, nz)` with x along the readout, or maps `(3, nx, ny, nz)` of grey matter, white matter
         and fluid with values in [0, 1] that sum to at most one.
-
-    Raises:
-        UsageError: an unknown contrast or field strength, or an impossible grid.
     """
     check_choice("contrast", contrast, (*CONTRASTS, "maps"))
     stored, voxel_in = _stored()

@@ -42,10 +42,6 @@ def augment(
         max_scale: the object grows or shrinks by a factor uniform in `1 ± max_scale`.
         mirror: axes that are mirrored with probability one half; 2 is left and right in the packaged brain.
         voxel_size: relative lengths of a voxel's edges, so that anisotropic voxels turn rigidly.
-
-    Raises:
-        UsageError: fewer than three axes, an integer dtype, an unknown axis to flip, a negative rotation, a scale
-            outside [0, 1), or a voxel size that is not positive.
     """
     if image.ndim < 3 or not jnp.issubdtype(image.dtype, jnp.inexact):
         raise usage_error("image", image, "a real or complex floating array (..., nx, ny, nz)")

@@ -34,9 +34,6 @@ def box_resample(
 
     Returns:
         The resampled array `(..., *shape)` in the precision of `array` (float32 for integers).
-
-    Raises:
-        UsageError: fewer than three axes, or a voxel size that is not positive.
     """
     array = np.asarray(array)
     if array.ndim < 3 or len(shape) != 3:
@@ -61,9 +58,6 @@ def target_grid(
     they are the grid, about the same centre. A shape with `nx = 1` and no voxel size is one plane through the centre,
     as thick as its pixels are wide on average (or as the volume, where that is thinner). A voxel size is one length, or
     one for each axis; all lengths are in metres.
-
-    Raises:
-        UsageError: a shape that is not three positive integers, or a voxel size that is not positive.
     """
     voxel: tuple[float, ...] | None = None
     if voxel_size is not None:

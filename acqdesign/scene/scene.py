@@ -63,9 +63,6 @@ class Scene(eqx.Module):
         poses: where given, `sample` turns the anatomies at random.
         ensemble: tissues that bounds are averaged over, of any shape; `tissue` unless given.
         reposed: from a key, the same scene in other poses, for judging; None where that cannot be.
-
-    Raises:
-        UsageError: on shapes that do not go together.
     """
 
     maps: Inexact[Array, "classes anatomies nx ny nz"] | None = eqx.field(metadata=split(None, "anatomies", "planes"))
@@ -239,9 +236,6 @@ class Scene(eqx.Module):
             b1: `(nx, ny, nz)` relative transmit field; multiplies the tissues' own.
             nodes: the polynomial's points; more for long trains and wide fields.
 
-        Raises:
-            UsageError: on a wrong shape or a field that is not positive.
-
         Berrut & Trefethen, "Barycentric Lagrange interpolation", SIAM Rev. 46 (2004).
         """
         nodes = check_count("nodes", nodes, minimum=2)
@@ -338,9 +332,6 @@ def load_scene(
         key: where given, the anatomies in random poses.
         each: random poses of each phantom, where there is a `key`, and in `Scene.reposed`.
         dtype: float32 or float64.
-
-    Raises:
-        UsageError: as `load_image`; another number of tissues than of maps.
     """
     asked, kind = None if fov is None else tuple(fov), contrast if tissue_names is None else "maps"
     own = [image_fov(phantom) for phantom in phantoms]

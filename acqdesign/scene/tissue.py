@@ -155,11 +155,7 @@ TABLE: dict[str, dict[str, Properties]] = {
 
 
 def tissue_properties(names: str | tuple[str, ...] = TISSUES, field: str = "3T") -> dict[str, Properties]:
-    """Entries of the table by names, or by one string with commas such as `wm,gm,csf`, in the order asked for.
-
-    Raises:
-        UsageError: no name at all, a name twice, or an unknown one; the message lists the known ones.
-    """
+    """Entries of the table by names, or by one string with commas such as `wm,gm,csf`, in the order asked for."""
     at_field = TABLE[check_choice("field", field, TABLE)]
     listed = [n.strip() for n in names.split(",")] if isinstance(names, str) else list(names)
     if not listed or len(set(listed)) != len(listed):
@@ -173,9 +169,6 @@ def tissues(*names: str, field: str = "3T") -> Tissue:
     Args:
         names: `gm`, `wm`, `csf`, each by itself or several in one string with commas; all three unless given.
         field: `1.5T` or `3T`.
-
-    Raises:
-        UsageError: as `tissue_properties`.
     """
     found = tissue_properties(",".join(names) if names else TISSUES, field)
     t1, t2, pd, _ = zip(*found.values(), strict=True)

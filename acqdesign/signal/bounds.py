@@ -112,9 +112,6 @@ def crlb(
     Returns:
         `(..., params)` variances, in the parameters' units squared, or relative. Infinite where the samples say
         nothing; gradients are finite wherever the bound is.
-
-    Raises:
-        UsageError: on a noise that is not positive, or weights, a signal or nuisances of another length.
     """
     jacobian, weights = _checked(jacobian, noise, weights)
     columns, others = [jacobian[..., k] for k in range(jacobian.shape[-1])], []
@@ -207,9 +204,6 @@ def tissue_bounds(
 
     Returns:
         `(..., targets)` variances, in squared units of the parameters, [1] where relative.
-
-    Raises:
-        UsageError: on an unknown name, or one that is a target and a nuisance.
     """
     for name in (*targets, *nuisance):
         check_choice("targets" if name in targets else "nuisance", name, PARAMETERS)
@@ -270,9 +264,6 @@ def reduce_bounds(
 
     Returns:
         A number, in the units of `bounds`.
-
-    Raises:
-        ValueError: on an unknown name or weights of another shape.
     """
     check_choice("reduce", reduce, ("mean", "max"))
     if weights is not None and weights.shape != bounds.shape:

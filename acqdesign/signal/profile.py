@@ -110,9 +110,6 @@ def slice_profile(
         Flips relative to `flip` at the middles of equal parts of the extent, and these parts' widths in slice
         thicknesses as weights: a rectangular profile gives the signal without a profile.
 
-    Raises:
-        ValueError: for an empty or non-finite pulse, one without a net integral, or an unknown method.
-
     Pauly, Nishimura & Macovski, J Magn Reson 81:43, 1989; Pauly et al., IEEE Trans Med Imaging 10:53, 1991.
     """
     check_choice("method", method, ("bloch", "small_tip"))

@@ -72,11 +72,7 @@ class Sequence(Part):
 
 
 def checked_signal(sequence: Sequence, tissue: Tissue) -> Inexact[Array, "... readouts"]:
-    """The signal of a sequence, once it has the tissue's batch shape and numbers.
-
-    Raises:
-        UsageError: by the sequence's name.
-    """
+    """The signal of a sequence, once it has the tissue's batch shape and numbers."""
     found, name = sequence.signal(tissue), f"{type(sequence).__name__}.signal"
     shape, dtype = getattr(found, "shape", None), getattr(found, "dtype", None)
     if shape is None or dtype is None or not jnp.issubdtype(dtype, jnp.inexact):

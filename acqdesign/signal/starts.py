@@ -45,9 +45,6 @@ def start_flips(
         key: for `comb` and `random`.
         lower: smallest flip [rad].
         train: `esp`, `t1` and `t2` [s], which only `pss` and `exponential` have a use for.
-
-    Raises:
-        UsageError: an unknown name, or a train of echoes asked of a sequence that has none.
     """
     check_choice("start", name, STARTS if train else STARTS[:4])
     check_count("echoes", pulses)

@@ -26,9 +26,6 @@ def pseudo_steady_state(echoes: int, level: ArrayLike) -> Float[Array, " echoes"
     Returns:
         `(echoes,)` amplitudes in units of M0, for `flips_for_echoes`.
 
-    Raises:
-        ValueError: a level outside (0, 1].
-
     Alsop, Magn Reson Med 37:176, 1997.
     """
     level = _level(level)
@@ -52,9 +49,6 @@ def exponential_decay(
 
     Returns:
         `(echoes,)` amplitudes in units of M0, for `flips_for_echoes`.
-
-    Raises:
-        ValueError: a time that is not positive, or a level outside (0, 1].
 
     Mugler, J Magn Reson Imaging 39:745, 2014.
     """
