@@ -100,7 +100,7 @@ def arrays_from_tree(prefix: str, tree: PyTree) -> dict[str, np.ndarray]:
 
 
 def tree_from_arrays(prefix: str, like: PyTree, arrays: Mapping[str, np.ndarray]) -> PyTree:
-    """The tree whose leaves `arrays_from_tree` named, among others; structure, shapes and dtypes are those of `like`."""
+    """The tree whose leaves `arrays_from_tree` named, among others; structure, shapes and dtypes are `like`'s."""
     leaves = []
     for name, leaf in leaf_names({prefix: like}).items():
         array = arrays.get(name)
