@@ -11,9 +11,11 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
 from acqdesign.base.checks import check_at_least_zero, check_shape
+from acqdesign.base.sharding import across
 from acqdesign.base.types import Array, Float, Image
 from acqdesign.recon.cg import cg
 
@@ -38,7 +40,10 @@ def apply_prior(image: Image, spectrum: Float[Array, "ny nz"] | None) -> Image:
     if spectrum is None:
         return image
     # Its axes are those of the phase encodes: along a fully sampled readout nothing is missing.
-    return jnp.fft.ifft2(spectrum * jnp.fft.fft2(image))
+    # On a mesh by local pieces: left to itself XLA gathers the planes, in a layout that its FFT on CPUs refuses.
+    pieces = PartitionSpec(*[None] * (image.ndim - 3), *["planes"] * (image.ndim > 2))
+    filtered = across(lambda x, s: jnp.fft.ifft2(s * jnp.fft.fft2(x)), (pieces, PartitionSpec()), pieces)
+    return filtered(image, spectrum)
 
 
 def posterior_mean(
