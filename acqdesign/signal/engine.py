@@ -123,12 +123,13 @@ def shift(state: State, orders: int) -> State:
 
 def moved(rows: Array, by: int) -> Array:
     """`rows` moved up by so many, with zeros where none come from."""
-    return lax.pad(rows, jnp.zeros((), rows.dtype), [(by, -by, 0)] + [(0, 0, 0)] * (rows.ndim - 1))
+    up, down = max(by, 0), max(-by, 0)
+    return jnp.pad(rows[down : rows.shape[0] - up], ((up, down), *[(0, 0)] * (rows.ndim - 1)))
 
 
 def resized(rows: Array, orders: int) -> Array:
     """The first `orders` rows, with zeros where there are fewer."""
-    return lax.pad(rows, jnp.zeros((), rows.dtype), [(0, orders - len(rows), 0)] + [(0, 0, 0)] * (rows.ndim - 1))
+    return jnp.pad(rows[:orders], ((0, max(orders - len(rows), 0)), *[(0, 0)] * (rows.ndim - 1)))
 
 
 def _at_zero(value: Array, rows: Array) -> Array:
