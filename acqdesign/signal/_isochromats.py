@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from acqdesign.base.sharding import alike
 from acqdesign.base.types import Array
 from acqdesign.signal._fse import Pulses, Train
 
@@ -66,6 +67,7 @@ def steady_echoes(train: Train, count: int) -> Array:
     excited = (1.0, 0.0) if train.phase is None else (train.phase.imag, -train.phase.real)
     x, y = turned(*(half_e2 * sin_x * part * one for part in excited), cos, sin)
     z = half_e1 * cos_x * one + (1 - half_e1) * recovers
+    x, y, z = alike(x, y, z)  # though T1 alone, or T2 alone, may be split over devices
 
     @partial(jax.checkpoint, prevent_cse=False)
     def step(spins: tuple, pulse: Pulses) -> tuple[tuple, Array]:

@@ -307,3 +307,15 @@ def test_bad_input_names_the_argument(change, message):
     given = {"flips": np.ones(4), "esp": ESP, "t1": T1, "t2": T2} | change
     with pytest.raises(ValueError, match=message):
         fse(**{k: jnp.asarray(v) for k, v in given.items()})
+
+
+@pytest.mark.parametrize("split", ["t1", "t2", "b1"])
+def test_repeated_trains_where_one_property_is_split_over_devices(split):
+    """Of one device: what varies over a mesh is a matter of types."""
+    mesh = jax.make_mesh((1,), ("tissues",), axis_types=(jax.sharding.AxisType.Auto,))
+    values, given = {"t1": 1.0, "t2": 0.1, "b1": 0.9}, np.array([1.0, 1.1])
+    call = lambda x: fse(jnp.full(4, 1.0), ESP, tr=1.0, **(values | {split: values[split] * x}))  # noqa: E731
+    spec = jax.sharding.PartitionSpec("tissues")
+    with jax.set_mesh(mesh):
+        found = jax.jit(jax.shard_map(call, in_specs=spec, out_specs=spec))(jnp.asarray(given))
+    np.testing.assert_allclose(found, call(given), atol=1e-6)
