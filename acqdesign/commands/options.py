@@ -29,7 +29,8 @@ from acqdesign.optim import Box, Constraint, Limits, MeanAtMost, Scaled, Spline,
 from acqdesign.recon import RECONSTRUCTIONS
 from acqdesign.scene import SYSTEMS, Scene, Tissue, b1_map, load_scene, system_limits, tissues
 from acqdesign.scene.scanner import EchoShape, max_phase_encode, min_echo_spacing
-from acqdesign.signal import SEQUENCES, Sequence
+from acqdesign.signal import FSE, SEQUENCES, SelectivePulse, Sequence, sinc_pulse
+from acqdesign.signal.trains import PulseTrain
 
 OWN = ("trajectory", "sequence", "reconstruction", "term", "limit")
 """Options that may name a user's own file."""
@@ -305,6 +306,13 @@ class SequenceOptions:
     """From the inversion to the first pulse [ms]: 900 for mprage, 20 for others that have one."""
     excitation_deg: float | None = None
     """Excitation flip of fse [deg]; 90 unless given."""
+    time_bandwidth: float | None = None
+    """Time-bandwidth product of slice-selective pulses (Hamming-windowed sincs): signals are summed across the slice.
+    Unless given, pulses turn all spins alike."""
+    excitation_time_bandwidth: float | None = None
+    """That of fse's excitation; as --time-bandwidth unless given."""
+    refocusing_thickness: float | None = None
+    """Slice of fse's refocusing pulses over that of its excitation; 1 unless given."""
     learn_tr_ms: tuple[float, float] | None = None
     """Shortest and longest TR [ms]: learn the TR of every pulse too, with --tr-ms as the largest mean (mrf, spgr)."""
     learn_ti_ms: tuple[float, float] | None = None
@@ -317,8 +325,12 @@ class SequenceOptions:
     def check(self) -> None:
         check_given(check_count, self, "echoes", minimum=2)
         check_given(
-            check_positive, self, "esp_ms", "tr_ms", "te_ms", "ti_ms", "excitation_deg", "learn_tr_ms", "learn_ti_ms"
-        )
+            check_positive, self, "esp_ms", "tr_ms", "te_ms", "ti_ms", "excitation_deg", "learn_tr_ms", "learn_ti_ms",
+            "time_bandwidth", "excitation_time_bandwidth", "refocusing_thickness",
+        )  # fmt: skip
+        for name in ("excitation_time_bandwidth", "refocusing_thickness"):
+            if getattr(self, name) is not None and (self.time_bandwidth is None or self.sequence != "fse"):
+                raise usage_error(flag(name), getattr(self, name), "fse with --time-bandwidth")
         if self.te_ms is not None and self.sequence == "fse":
             raise usage_error("--te-ms", f"{self.te_ms:g} with --sequence fse", "--esp-ms, or --te-eff-ms")
         for name in ("learn_tr_ms", "learn_ti_ms"):
@@ -355,7 +367,18 @@ class SequenceOptions:
         settings |= accepted(kind.start, level, dict.fromkeys(level, "--start"), level)
         with by_flags(flags):
             made = kind.start(tissue, key, **settings)
-        return self._with_learned_times(made)
+        return self._with_learned_times(self._with_selective_pulses(made))
+
+    def _with_selective_pulses(self, sequence: Any) -> Any:
+        if self.time_bandwidth is None:
+            return sequence
+        if not isinstance(sequence, PulseTrain):
+            raise usage_error("--time-bandwidth", f"it with {self.sequence}", f"one of {', '.join(SEQUENCES)}")
+        sequence = _changed(sequence, "pulse", _sinc(self.time_bandwidth, self.refocusing_thickness or 1.0))
+        if isinstance(sequence, FSE):
+            excitation = self.excitation_time_bandwidth or self.time_bandwidth
+            sequence = _changed(sequence, "excitation_pulse", _sinc(excitation, 1.0))
+        return sequence
 
     def _with_learned_times(self, sequence: Any) -> Any:
         for name, field in (("learn_tr_ms", "tr"), ("learn_ti_ms", "inversion_time")):
@@ -391,7 +414,11 @@ _TIMES_OF = {"mrf": ("tr", "inversion_time"), "spgr": ("tr", "inversion_time"), 
 
 
 def _changed(part: Any, field: str, value: Any) -> Any:
-    return eqx.tree_at(lambda p: getattr(p, field), part, value)
+    return eqx.tree_at(lambda p: getattr(p, field), part, value, is_leaf=lambda x: x is None)
+
+
+def _sinc(time_bandwidth: float, thickness: float) -> SelectivePulse:
+    return SelectivePulse(sinc_pulse(128, time_bandwidth), time_bandwidth, thickness=thickness)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -426,7 +453,7 @@ class TrainOptions(SequenceOptions):
         """As of `SequenceOptions`, trains of fse being from equilibrium unless there is a TR."""
         made: Any = super().make(tissue, key, limits, start)
         if self.sequence == "fse" and self.tr_ms is None:
-            made = type(made)(made.flips, made.esp, te=made.te, excitation=made.excitation)
+            made = _changed(made, "tr", None)
         return made
 
 

@@ -23,7 +23,7 @@ from acqdesign.encoding import Encoding, Gram
 from acqdesign.recon import signal_basis
 from acqdesign.scene import Scene, Tissue
 from acqdesign.signal import relative_bounds
-from acqdesign.signal.sequence import checked_signal
+from acqdesign.signal.sequence import simulate
 
 if TYPE_CHECKING:
     from acqdesign.design.problem import Design, Problem
@@ -297,7 +297,7 @@ class SimulatedScan:
     @functools.cached_property
     def signal(self) -> Inexact[Array, "classes echoes"]:
         """The signal of each class at each readout of the sequence."""
-        return checked_signal(self._need("sequence"), tissue_of(self.scene))
+        return simulate(self._need("sequence"), tissue_of(self.scene))
 
     @functools.cached_property
     def amplitudes(self) -> Inexact[Array, "classes readouts"] | None:
@@ -333,7 +333,7 @@ class SimulatedScan:
     def _pieces(self, **changed: Any) -> _Pieces:
         problem, assumed, encoding, signal = self.problem, self.problem.assumed, self.encoding, self.amplitudes
         if signal is not None and assumed.tissue is not None:
-            signal = self._at_readouts(checked_signal(self.sequence, assumed.tissue))
+            signal = self._at_readouts(simulate(self.sequence, assumed.tissue))
         given = {
             "encoding": encoding, "maps": self.target[None] if self.sequence is None else self.scene.maps,
             "support": self.scene.support, "amplitudes": self.amplitudes, "noise": self.noise, "signal": signal,

@@ -16,11 +16,10 @@ from acqdesign.signal.events import Wait as Wait
 from acqdesign.signal.events import play as play
 from acqdesign.signal.fse import FSE as FSE
 from acqdesign.signal.mprage import MPRAGE as MPRAGE
-from acqdesign.signal.profile import SliceProfile as SliceProfile
-from acqdesign.signal.profile import simulate as simulate
+from acqdesign.signal.profile import SelectivePulse as SelectivePulse
 from acqdesign.signal.profile import sinc_pulse as sinc_pulse
-from acqdesign.signal.profile import slice_profile as slice_profile
 from acqdesign.signal.sequence import Sequence as Sequence
+from acqdesign.signal.sequence import simulate as simulate
 from acqdesign.signal.spgr import SPGR as SPGR
 from acqdesign.signal.ssfp import SSFPFID as SSFPFID
 from acqdesign.signal.starts import start_flips as start_flips

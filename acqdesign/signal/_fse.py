@@ -4,7 +4,8 @@ Refocusing pulses act on half-spacing orders of one parity, tissues side by side
 
 State: `plus[j] = F_k`, `minus[j] = conj(F_-k)` and `w[j] = -2i Z_k`, arrays `(orders, *tissues)`, at the odd orders
 `k = 2j + 1` or the even ones `k = 2j`. In the frame of a pulse `plus + minus` stays and `plus - minus` turns into
-`w`, so all of it is real (or, at even orders, imaginary) while every pulse has the same phase.
+`w`, so all of it is real (or, at even orders, imaginary) while every pulse has the same phase. Pulses of other phases,
+and selective ones, are rotations `a, b` as in `profile`.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,6 @@ from jax import lax
 from jax.scipy.sparse.linalg import bicgstab
 
 from acqdesign.base.types import Array
-from acqdesign.signal._arguments import unit_phase
 from acqdesign.signal.engine import moved, resized, turn
 
 SEGMENTS = 3
@@ -35,12 +35,21 @@ class State(NamedTuple):
 
 
 class Pulses(NamedTuple):
-    """Refocusing pulses, each `(N, *tissues)`; `phase` is `exp(iφ)`, or None where all pulses have phase zero."""
+    """Refocusing pulses about the axis along which the spins were excited, each `(N, *tissues)`."""
 
     angle: Array
     cos: Array
     sin: Array
-    phase: Array | None
+
+
+class Rotations(NamedTuple):
+    """Refocusing pulses of any kind, as the `products` of `profile`, each `(N, *tissues)`."""
+
+    a2: Array
+    b2: Array
+    ab: Array
+    down: Array
+    cos: Array
 
 
 class Decay(NamedTuple):
@@ -57,9 +66,8 @@ class Train(NamedTuple):
     Args:
         batch: shape of the tissues.
         pulses: the refocusing pulses.
-        sin: of the excitation's angle.
-        cos: likewise.
-        phase: the excitation's, `exp(iφ)`; not used where pulses have none.
+        tipped: transverse magnetisation that the excitation leaves of unit Mz; complex where pulses are `Rotations`.
+        cos: longitudinal magnetisation that it leaves.
         half_e1: longitudinal decay over half an echo spacing.
         half_e2: transverse decay likewise.
         damping: `D q² esp / 2` for the dephasing `q` of half an echo spacing; None without diffusion.
@@ -69,10 +77,9 @@ class Train(NamedTuple):
     """
 
     batch: tuple[int, ...]
-    pulses: Pulses
-    sin: Array
+    pulses: Pulses | Rotations
+    tipped: Array
     cos: Array
-    phase: Array | None
     half_e1: Array
     half_e2: Array
     damping: Array | None
@@ -81,13 +88,13 @@ class Train(NamedTuple):
     rest_damping: Array | None
 
     @property
-    def dtype(self) -> Any:
-        """Of states: real unless pulses have phases."""
-        return self.pulses.angle.dtype if self.pulses.phase is None else self.pulses.phase.dtype
+    def real(self) -> bool:
+        """Whether all pulses are about one axis, so that states are real."""
+        return isinstance(self.pulses, Pulses)
 
     def none(self, orders: int) -> Array:
         """Zeros `(orders, *batch)`."""
-        return jnp.zeros((orders, *self.batch), self.dtype)
+        return jnp.zeros((orders, *self.batch), self.tipped.dtype)
 
     def decay(self, orders: int, parity: int) -> Decay:
         """Relaxation, and diffusion between two pulses: F goes by two orders, up or down (Weigel 2010)."""
@@ -100,7 +107,7 @@ class Train(NamedTuple):
 
     def order(self, orders: int, parity: int) -> Array:
         """`k` of each row, shaped to go with states."""
-        k = 2.0 * jnp.arange(orders, dtype=self.pulses.angle.dtype) + parity
+        k = 2.0 * jnp.arange(orders, dtype=self.half_e1.dtype) + parity
         return k.reshape(-1, *(1,) * len(self.batch))
 
     @property
@@ -109,14 +116,27 @@ class Train(NamedTuple):
         return self.half_e2 if self.damping is None else self.half_e2 * jnp.exp(-self.damping / 3)
 
 
-def make_pulses(angles: Array, phases: Array | None) -> Pulses:
-    """Pulses of angles `(N, *tissues)` and phases `(N,)`, with sines and cosines taken once."""
-    phase = None if phases is None else unit_phase(phases).reshape((-1,) + (1,) * (angles.ndim - 1))
-    return Pulses(angles, jnp.cos(angles), jnp.sin(angles), phase)
+def make_pulses(angles: Array) -> Pulses:
+    """Pulses of angles `(N, *tissues)`, with sines and cosines taken once."""
+    return Pulses(angles, jnp.cos(angles), jnp.sin(angles))
+
+
+def turned(pulse: Pulses | Rotations, plus: Array, minus: Array, w: Array) -> State:
+    """The state right after a pulse, with `plus` and `minus` twice what they are."""
+    if isinstance(pulse, Pulses):
+        q, w = turn(pulse.angle, pulse.cos, pulse.sin, plus - minus, w)
+        p = plus + minus
+        return State(p + q, p - q, w)
+    a2, b2, ab, down, cos = pulse
+    return State(
+        2 * (a2 * plus + b2 * minus + ab * w),
+        2 * (b2.conj() * plus + a2.conj() * minus - ab.conj() * w),
+        cos * w - 2 * (down * plus - down.conj() * minus),
+    )
 
 
 def refocus(
-    state: State, pulse: Pulses, decay: Decay, wrap: Callable[[Array], Array], *, cut: bool = False
+    state: State, pulse: Pulses | Rotations, decay: Decay, wrap: Callable[[Array], Array], *, cut: bool = False
 ) -> tuple[State, Array, Array]:
     """A pulse, relaxation and the dephasing of one echo spacing.
 
@@ -131,19 +151,13 @@ def refocus(
         The state before the next pulse; and of right after the pulse, twice `F_-k` and `w`, both of the lowest
         order.
     """
-    plus, minus, w = state
-    half_plus, half_minus, keep = (x[: len(w)] if x.ndim == w.ndim else x for x in decay)
-    if pulse.phase is not None:
-        plus, minus = pulse.phase.conj() * plus, pulse.phase * minus
-    q, w = turn(pulse.angle, pulse.cos, pulse.sin, plus - minus, w)
-    p = plus + minus
-    echo, lowest = (p[0] - q[0]).conj(), w[0]
-    plus, minus, w = half_plus * (p + q), half_minus * (p - q), keep * w
-    if pulse.phase is not None:
-        plus, minus, echo = pulse.phase * plus, pulse.phase.conj() * minus, pulse.phase * echo
+    half_plus, half_minus, keep = (x[: len(state.w)] if x.ndim == state.w.ndim else x for x in decay)
+    plus, minus, w = turned(pulse, *state)
+    echo, lowest = minus[0].conj(), w[0]
+    plus, minus, w = half_plus * plus, half_minus * minus, keep * w
     # Each result ends in writing a row: on the CPU XLA then keeps two pulses in a row apart, and need not copy
     # the state between them. It writes a zero where nothing matters or a zero stands already.
-    last, none = len(w) - 1, jnp.zeros_like(p[0])
+    last, none = len(w) - 1, jnp.zeros_like(w[0])
     raised = set_row(moved(plus, 1), wrap(minus), 0)
     if cut:
         raised = set_row(raised, none, last)
@@ -200,12 +214,12 @@ def sweep(
 
 
 def echoes(train: Train, orders: int) -> Array:
-    """Echoes `(N, *batch)` of unit magnetisation, fully excited: the odd orders."""
-    n = len(train.pulses.angle)
+    """Echoes `(N, *batch)` of unit magnetisation before the excitation: the odd orders."""
+    n = len(train.pulses.cos)
     every = n // 2 + 1
     decay = train.decay(orders + 1, ODD)
 
-    def step(state: State, pulse: Pulses) -> tuple[State, Array]:
+    def step(state: State, pulse: Pulses | Rotations) -> tuple[State, Array]:
         state, echo, _ = refocus(state, pulse, decay, wrap_odd, cut=orders < every)
         return state, echo
 
@@ -213,15 +227,14 @@ def echoes(train: Train, orders: int) -> Array:
         return min(stop, n - first, orders) + 1
 
     none = train.none(1)
-    start = none + (1 if train.phase is None else -1j * train.phase)
-    return 0.5 * train.to_echo**2 * sweep(step, State(start, none, none), train.pulses, width)
+    return 0.5 * train.to_echo**2 * sweep(step, State(none + train.tipped, none, none), train.pulses, width)
 
 
 def spoiled_echoes(train: Train, orders: int) -> Array:
     """Echoes `(N, *batch)` where only the mean longitudinal magnetisation lasts until the next train."""
     fed, kept = _longitudinal(train)
     start = train.prep * (1 - train.rest + train.rest * fed) / (1 - train.prep * train.rest * kept)
-    return start * train.sin * echoes(train, orders)
+    return start * echoes(train, orders)
 
 
 def _longitudinal(train: Train) -> tuple[Array, Array]:
@@ -230,7 +243,7 @@ def _longitudinal(train: Train) -> tuple[Array, Array]:
     `M cos(excitation)` is what the excitation leaves along z. It and all that recovers pass through even orders
     only, by a linear map onto the one number wanted: its transpose, one train, answers for all of them.
     """
-    n, real, none = len(train.pulses.angle), train.phase is None, train.none(1)
+    n, real, none = len(train.pulses.cos), train.real, train.none(1)
     unit = -2.0 if real else -2.0j  # w of unit magnetisation
     decay = train.decay(n // 2 + 2, EVEN)
 
@@ -249,7 +262,7 @@ def _longitudinal(train: Train) -> tuple[Array, Array]:
         out = sweep(step, State(none, none, none + unit * start), (train.pulses, recovered), width, 1)[n - 1]
         return jnp.real(out / unit)
 
-    dtype = train.pulses.angle.dtype
+    dtype = train.half_e1.dtype
     # At zero, as anywhere: JAX before 0.10 cannot take `linear_transpose` of a scan.
     _, transposed = jax.vjp(after, jnp.zeros(train.batch, dtype), jnp.zeros((n, *train.batch), dtype))
     by_start, by_recovered = transposed(jnp.ones(train.batch, dtype))
@@ -307,15 +320,14 @@ def _repeat(train: Train, factors: _Factors, z: Array, source: float) -> tuple[A
     What is stored is `w` at even and at odd orders, `(2, orders, *batch)`; `source` is the equilibrium
     magnetisation towards which it recovers.
     """
-    real = train.phase is None
+    real = train.real
     unit = (-2.0 if real else -2.0j) * source
 
     # The excitation turns `Z_k` into `F_k` and `conj(F_-k)`; real arrays of even orders hold imaginary parts.
-    signs: Any = ((-0.5, -0.5), (0.5, 0.5))
-    if train.phase is not None:
-        signs = ((0.5 * train.phase, -0.5 * train.phase.conj()),) * 2
+    signs: Any = ((-0.5, -0.5), (0.5, 0.5)) if real else ((0.5j, 0.5j),) * 2
+    tipped = train.tipped
     even, odd = (
-        State(by.half_plus * plus * train.sin * w, by.half_minus * minus * train.sin * w, by.w * train.cos * w)
+        State(by.half_plus * plus * tipped * w, by.half_minus * minus * tipped.conj() * w, by.w * train.cos * w)
         for by, (plus, minus), w in zip(factors.first, signs, z, strict=True)
     )
     # Half a spacing takes even orders to odd ones and the reverse.
@@ -327,7 +339,7 @@ def _repeat(train: Train, factors: _Factors, z: Array, source: float) -> tuple[A
     )
 
     @partial(jax.checkpoint, prevent_cse=False)
-    def step(states: State, pulse: Pulses) -> tuple[State, Array]:
+    def step(states: State, pulse: Pulses | Rotations) -> tuple[State, Array]:
         def one(state: State, decay: Decay, odd: Array) -> tuple[State, Array]:
             def wrap(minus: Array) -> Array:
                 if real:
@@ -345,12 +357,8 @@ def _repeat(train: Train, factors: _Factors, z: Array, source: float) -> tuple[A
 
     # The last pulse, after which only z and the echo matter.
     last = jax.tree.map(lambda x: x[-1], train.pulses)
-    plus, minus, w = states
-    if last.phase is not None:
-        plus, minus = last.phase.conj() * plus, last.phase * minus
-    q, w = turn(last.angle, last.cos, last.sin, plus - minus, w)
-    echo = plus[ODD, 0] + minus[ODD, 0] - q[ODD, 0]
-    echo = echo if last.phase is None else last.phase * echo.conj()
+    _, minus, w = turned(last, *states)
+    echo = minus[ODD, 0] if real else minus[ODD, 0].conj()
     rested = factors.rest * w
     stored = jnp.stack([_raise(rested[EVEN], unit * (1 - train.rest)), rested[ODD]])
     return 0.5 * train.to_echo * jnp.concatenate([seen, echo[None]]), train.prep * stored

@@ -17,7 +17,7 @@ from jax import lax
 
 from acqdesign.base.sharding import alike
 from acqdesign.base.types import Array
-from acqdesign.signal._fse import Pulses, Train
+from acqdesign.signal._fse import Pulses, Rotations, Train
 
 ERROR = 1e-6
 """Of M0, beyond which echoes are NaN."""
@@ -43,7 +43,7 @@ def steady_echoes(train: Train, count: int) -> Array:
         count: dephasing angles, a multiple of 4. Half as many give second, worse values: of echoes of the size s these
             are off by √(s error) where the better ones are off by `error`. Above `ERROR` echoes are NaN.
     """
-    dtype, real = train.half_e1.dtype, train.phase is None
+    dtype, real = train.half_e1.dtype, train.real
     # Where all pulses are about the axis along which the spins were excited, π − φ echoes the conjugate of φ.
     number = count // 2 + 1 if real else count
     angle = 2 * math.pi / count * jnp.arange(number, dtype=dtype) - 0.5 * math.pi
@@ -54,31 +54,32 @@ def steady_echoes(train: Train, count: int) -> Array:
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     cos2, sin2 = cos**2 - sin**2, 2 * sin * cos
     pulses = jax.tree.map(lambda x: x[..., None], train.pulses)
-    sin_x, cos_x, half_e1, half_e2, prep, rest = (
-        x[..., None] for x in (train.sin, train.cos, train.half_e1, train.half_e2, train.prep, train.rest)
+    tipped, cos_x, half_e1, half_e2, prep, rest = (
+        x[..., None] for x in (train.tipped, train.cos, train.half_e1, train.half_e2, train.prep, train.rest)
     )
 
-    def turned(x: Array, y: Array, c: Array, s: Array) -> tuple[Array, Array]:
+    def by_gradient(x: Array, y: Array, c: Array, s: Array) -> tuple[Array, Array]:
         return c * x - s * y, s * x + c * y
 
     # Two magnetisations side by side, of unit Z without recovery and of recovery from none; phases on the last axis.
     recovers = jnp.array([0, 1], dtype).reshape(2, *(1,) * len(train.batch), 1)
     one = jnp.broadcast_to(1 - recovers, (2, *train.batch, number))
-    excited = (1.0, 0.0) if train.phase is None else (train.phase.imag, -train.phase.real)
-    x, y = turned(*(half_e2 * sin_x * part * one for part in excited), cos, sin)
+    x, y = by_gradient(half_e2 * tipped.real * one, half_e2 * tipped.imag * one, cos, sin)
     z = half_e1 * cos_x * one + (1 - half_e1) * recovers
     x, y, z = alike(x, y, z)  # though T1 alone, or T2 alone, may be split over devices
 
     @partial(jax.checkpoint, prevent_cse=False)
-    def step(spins: tuple, pulse: Pulses) -> tuple[tuple, Array]:
+    def step(spins: tuple, pulse: Pulses | Rotations) -> tuple[tuple, Array]:
         x, y, z, _ = spins
-        if pulse.phase is not None:
-            x, y = turned(x, y, pulse.phase.real, -pulse.phase.imag)
-        y, z = turned(y, z, pulse.cos, pulse.sin)
-        if pulse.phase is not None:
-            x, y = turned(x, y, pulse.phase.real, pulse.phase.imag)
-        echo = turned(x[0], y[0], cos, sin)
-        x, y = (half_e2**2 * part for part in turned(x, y, cos2, sin2))
+        if isinstance(pulse, Pulses):
+            y, z = pulse.cos * y - pulse.sin * z, pulse.sin * y + pulse.cos * z
+        else:
+            spin = lax.complex(x, y)
+            z_next = pulse.cos * z + 2 * (pulse.down * spin).imag
+            spin = pulse.a2 * spin + pulse.b2 * spin.conj() - 2j * pulse.ab * z
+            x, y, z = spin.real, spin.imag, z_next
+        echo = by_gradient(x[0], y[0], cos, sin)
+        x, y = (half_e2**2 * part for part in by_gradient(x, y, cos2, sin2))
         return (x, y, half_e1**2 * z + (1 - half_e1**2) * recovers, z), echo[0] if real else lax.complex(*echo)
 
     (*_, (from_one, recovered)), seen = lax.scan(step, (x, y, z, z), pulses)

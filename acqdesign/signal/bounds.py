@@ -21,8 +21,7 @@ from jax.typing import ArrayLike
 from acqdesign.base.checks import as_real, check_choice, check_positive, usage_error
 from acqdesign.base.types import Array, Float, Scalar
 from acqdesign.scene.tissue import Tissue
-from acqdesign.signal.profile import SliceProfile, simulate
-from acqdesign.signal.sequence import Sequence
+from acqdesign.signal.sequence import Sequence, simulate
 
 PARAMETERS = ("t1", "t2", "m0", "b1", "b0", "t2_prime", "diffusivity")
 """What `tissue_bounds` can bound."""
@@ -186,7 +185,6 @@ def tissue_bounds(
     noise: ArrayLike = 1.0,
     weights: Float[Array, "..."] | None = None,
     relative: bool = False,
-    slice_profile: SliceProfile | None = None,
 ) -> Float[Array, "... targets"]:
     """Cramér–Rao bounds of tissue parameters from what a sequence gives, for a batch of tissues.
 
@@ -200,7 +198,6 @@ def tissue_bounds(
         noise: standard deviation of each part of a sample, in the units of `m0`; a number.
         weights: `(..., samples)` relative precision of each sample.
         relative: bounds divided by the parameters' squares.
-        slice_profile: as for `simulate`.
 
     Returns:
         `(..., targets)` variances, in squared units of the parameters, [1] where relative.
@@ -219,7 +216,7 @@ def tissue_bounds(
 
     def samples(fields: list[Array]) -> Array:
         changed: dict[str, Any] = dict(zip(names, fields, strict=True))
-        return simulate(sequence, dataclasses.replace(tissue, **changed), slice_profile=slice_profile)
+        return simulate(sequence, dataclasses.replace(tissue, **changed))
 
     def along(direction: Array) -> tuple[Array, Array]:
         # By a parameter's logarithm the bound is the relative one.

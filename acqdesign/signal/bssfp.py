@@ -60,11 +60,10 @@ class BSSFP(GradientEchoes):
         check_lengths("phase_increment", values["phase_increment"], self.readouts())
         return values
 
-    def signal(self, tissue: Tissue) -> Inexact[Array, "... pulses"]:
-        """Signal `(..., N)`; that of a train is real without `phases` and `b0` and for a real `m0`."""
+    def played(self, tissue: Tissue, values: dict[str, Any]) -> Inexact[Array, "... pulses"]:
+        """Signal `(..., N)`; that of a train is real without phases, profile and `b0` and for a real `m0`."""
         if self.steady:
-            return _steady(self.steady_values(tissue))
-        values = self.values(tissue)
+            return _steady(self.steady_values(tissue, values))
         if tissue.t2_prime is not None and (values["tr"].ndim or values["te"].ndim):
             raise usage_error("tr, te", "a time for each pulse", "one tr and one te for tissues with a T2'")
         return _train(values | {"z0": self.prepared(values)})
@@ -84,12 +83,12 @@ class BSSFP(GradientEchoes):
 
 
 @jax.jit
-def _train(values: Spins) -> Array:
+def _train(values: dict[str, Any]) -> Array:
     """Echoes of a train from checked arguments; compiled once for equal shapes, outside of `jit` too."""
     tr, te, n = values["tr"], values["te"], len(values["flips"])
     turns = turns_of(values["phases"]) if "phases" in values else jnp.full(n, -1.0, tr.dtype)
-    spins: Spins = {name: values[name] for name in ("t1", "t2", "m0", "b1", "b0", "z0") if name in values}
-    play = partial(train, values["flips"], turns=turns)
+    spins: Spins = {name: values[name] for name in ("t1", "t2", "m0", "b1", "b0", "z0", "place") if name in values}
+    play = partial(train, values["flips"], turns=turns, pulse=values.get("pulse"))
     if "t2_prime" not in values:
         return play([Interval(te), Interval(tr - te)], spins, read=1)
     # The spread is the voxel's dephasing, one order a tr; the echo sees every order at its own time.
@@ -126,6 +125,7 @@ def _steady(values: dict[str, Array]) -> Array:
     """
     mirrored, e2, tr, te = (values[name] for name in ("mirrored", "e2", "tr", "te"))
     turn = unit_phase(-values["phase_increment"])
+    turn = turn * values.get("turn", 1.0)
     if "b0" in values:
         turn = turn * precession_phase(tr, values["b0"])
     ahead, behind, over_tr = jnp.ones((3, 1), te.dtype)

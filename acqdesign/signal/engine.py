@@ -33,6 +33,7 @@ from acqdesign.signal._arguments import (
     precession_phase,
     unit_phase,
 )  # fmt: skip
+from acqdesign.signal.profile import SelectivePulse, products
 
 WINDOWS = 8
 """Scans of different width that an exact train is cut into; more would save little and compile longer."""
@@ -101,6 +102,16 @@ def _turn_jvp(primals: tuple, tangents: tuple) -> tuple:
     q, w = turn(angle, cos, sin, q, w)
     turned_q, turned_w = turn(angle, cos, sin, by_q, by_w)
     return (q, w), (turned_q + by_angle * w, turned_w - by_angle * q)
+
+
+def spun(state: State, a2: Array, b2: Array, ab: Array, down: Array, cos: Array) -> State:
+    """A pulse as a rotation, of which the `products` of `profile` are given."""
+    plus, minus, z = state
+    return State(
+        a2 * plus - b2 * minus + 2 * ab * z,
+        a2.conj() * minus - b2.conj() * plus + 2 * ab.conj() * z,
+        cos * z - down * plus - down.conj() * minus,
+    )
 
 
 def in_frame(state: State, turn: Array) -> State:
@@ -193,6 +204,7 @@ def train(
     turns: Array | None = None,
     lead: int | None = None,
     n_states: int | None = None,
+    pulse: SelectivePulse | None = None,
 ) -> Array:
     """Echoes `(..., N)` from checked arrays of one precision: what `epg` and the sequences share.
 
@@ -206,12 +218,13 @@ def train(
         turns: factor `(N,)`, real or complex, that brings F+ into the frame of the pulse that follows.
         lead: the highest order that can still reach an echo read right after the same pulse.
         n_states: orders kept, or None for all that reach an echo.
+        pulse: where given, what all pulses do at the positions `place` of `spins`.
     """
     n = flips.shape[0]
     segment = max(math.isqrt(n), min(n, 8))
     weights = [abs(each.orders) for each in intervals]
     windows = _windows(n, segment, sum(weights), sum(weights[:read]) if lead is None else lead, n_states)
-    is_complex = "b0" in spins or (turns is not None and jnp.iscomplexobj(turns))
+    is_complex = pulse is not None or "b0" in spins or (turns is not None and jnp.iscomplexobj(turns))
     dtype = jnp.result_type(flips, 1j) if is_complex else flips.dtype
     unroll = 1 if jax.default_backend() == "cpu" or len(windows) > 1 else GPU_UNROLL
 
@@ -220,16 +233,16 @@ def train(
     # Whole segments: what is played past the last pulse is cut off from the echoes.
     xs = {name: jnp.pad(x, (0, -n % segment)).reshape(-1, segment) for name, x in xs.items()}
 
-    def make_period(spins: Spins, orders: int) -> Callable[[State, dict[str, Array]], tuple[State, Array]]:
+    def make_period(spins: Spins, orders: int) -> Callable[[State, dict[str, Any]], tuple[State, Array]]:
         echo = make_echo(spins, orders)
         fixed = [
             None if each.duration.ndim else precession(each.duration, each.orders, spins, orders) for each in intervals
         ]
 
-        def period(state: State, x: dict[str, Array]) -> tuple[State, Array]:
+        def period(state: State, x: dict[str, Any]) -> tuple[State, Array]:
             if "turn" in x:
                 state = in_frame(state, x["turn"])
-            states = [rotate(state, x["angle"], x["cos"], x["sin"])]
+            states = [rotate(state, *x["pulse"]) if pulse is None else spun(state, *x["pulse"])]
             for i, each in enumerate(intervals):
                 precess = fixed[i] or precession(x[f"duration{i}"], each.orders, spins, orders)
                 states.append(shift(precess(states[-1]), each.orders))
@@ -245,13 +258,19 @@ def train(
         for segments, orders in windows:
             period = make_period(spins, orders)
 
-            def play(state: State, x: dict[str, Array], period: Callable = period) -> tuple[State, Array]:
+            def play(state: State, x: dict[str, Any], period: Callable = period) -> tuple[State, Array]:
                 # Trigonometry is done here: in the scan it would be fused into, and repeated for, every order.
                 angle = x["flip"][:, None] * spins["b1"]
-                x = x | {"cos": jnp.cos(angle), "sin": jnp.sin(angle)}
-                # One angle a tissue: reverse mode then sums over orders in the scan and over tissues after it.
-                x["angle"] = jnp.broadcast_to(angle, (segment, tissues))
-                return lax.scan(period, state, x, unroll=unroll)
+                if pulse is None:
+                    # One angle a tissue: reverse mode then sums over orders in the scan and over tissues after it.
+                    each: tuple[Array, ...] = (
+                        jnp.broadcast_to(angle, (segment, tissues)),
+                        jnp.cos(angle),
+                        jnp.sin(angle),
+                    )
+                else:
+                    each = products(*pulse.rotation(angle, spins["place"]))
+                return lax.scan(period, state, x | {"pulse": each}, unroll=unroll)
 
             state = State(*(resized(rows, orders) for rows in state))
             part = {name: x[first : first + segments] for name, x in xs.items()}
@@ -358,13 +377,13 @@ def epg(
         check_times(name.replace("duration", "duration of interval "), values[name], n)
     if phases is not None:
         check_phases(values["phases"], n)
-    return _epg(values, tuple(int(each.orders) for each in intervals), read, n_states)
+    return play_epg(values, tuple(int(each.orders) for each in intervals), read, n_states)
 
 
 @partial(jax.jit, static_argnums=(1, 2, 3))
-def _epg(values: Spins, orders: tuple[int, ...], read: int, n_states: int | None) -> Array:
+def play_epg(values: dict[str, Any], orders: tuple[int, ...], read: int, n_states: int | None) -> Array:
     """Echoes from checked arguments; compiled once for equal shapes, outside of `jit` too."""
-    spins: Spins = {name: values[name] for name in ("t1", "t2", "m0", "z0", "b1", "b0") if name in values}
+    spins: Spins = {name: values[name] for name in ("t1", "t2", "m0", "z0", "b1", "b0", "place") if name in values}
     diffuses = "diffusivity" in values and "order_moment" in values
     if diffuses:
         spins["damping"] = values["diffusivity"] * values["order_moment"] ** 2
@@ -376,4 +395,4 @@ def _epg(values: Spins, orders: tuple[int, ...], read: int, n_states: int | None
         wait, after, *rest = periods
         spins["m0"] = spins["m0"] * echo_factor(wait.duration, spins, ("t2", "b0"))
         periods, read = [Interval(wait.duration + after.duration, after.orders), *rest], 0
-    return train(values["flips"], periods, spins, read=read, turns=turns, n_states=n_states)
+    return train(values["flips"], periods, spins, read=read, turns=turns, n_states=n_states, pulse=values.get("pulse"))

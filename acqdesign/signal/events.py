@@ -23,7 +23,8 @@ from acqdesign.base.checks import as_real, usage_error
 from acqdesign.base.types import Array, Inexact
 from acqdesign.scene.tissue import Tissue
 from acqdesign.signal._arguments import check_number, check_times, in_one_precision, unit_phase
-from acqdesign.signal.engine import Spins, State, in_frame, map_tissues, precession, rotate, shift
+from acqdesign.signal.engine import Spins, State, in_frame, map_tissues, precession, rotate, shift, spun
+from acqdesign.signal.profile import SelectivePulse, across_slice, products
 
 _LONGEST_PATTERN = 128
 
@@ -38,10 +39,12 @@ class Pulse(Event):
     Args:
         angle: flip angle [rad].
         phase: [rad], or None for 0: trains without phases are real and faster.
+        selective: what it does across the slice, over which signals are then summed; None: the same everywhere.
     """
 
     angle: Any
     phase: Any = None
+    selective: SelectivePulse | None = None
 
 
 class Wait(Event):
@@ -78,16 +81,18 @@ class _Kind(NamedTuple):
     event: type
     orders: int
     phased: bool
+    selective: int | None
 
 
-def _kind(number: int, event: Event) -> _Kind:
+def _kind(number: int, event: Event, pulses: list[SelectivePulse]) -> _Kind:
     kind = next((each for each in (Pulse, Wait, Spoil, Readout) if isinstance(event, each)), None)
     if kind is None:
         raise usage_error("events", repr(event), "Pulse, Wait, Spoil or Readout")
     orders = getattr(event, "orders", 0)
     if not isinstance(orders, int | np.integer):
         raise usage_error(f"events: orders of event {number}", orders, "a whole number")
-    return _Kind(kind, int(orders), getattr(event, "phase", None) is not None)
+    selective = next((n for n, pulse in enumerate(pulses) if pulse is getattr(event, "selective", None)), None)
+    return _Kind(kind, int(orders), getattr(event, "phase", None) is not None, selective)
 
 
 def _values(number: int, event: Event) -> dict[str, Array]:
@@ -144,7 +149,13 @@ def play(events: Several[Event], tissue: Tissue) -> Inexact[Array, "... readouts
     Raises:
         UsageError: no readout, a wrong event, a time that is negative, or a tissue whose effects are not simulated.
     """
-    kinds = [_kind(n, event) for n, event in enumerate(events)]
+    pulses = list({id(pulse): pulse for event in events if (pulse := getattr(event, "selective", None))}.values())
+    return across_slice(partial(_played, events), tissue, {f"pulse {n}": pulse for n, pulse in enumerate(pulses)})
+
+
+def _played(events: Several[Event], tissue: Tissue, selective: dict[str, Any]) -> Array:
+    pulses = [pulse for name, pulse in selective.items() if name != "place"]
+    kinds = [_kind(n, event, pulses) for n, event in enumerate(events)]
     if not any(kind.event is Readout for kind in kinds):
         raise usage_error("events", f"{len(kinds)} events without a readout", "at least one Readout")
     for name in ("t2_prime", "diffusivity"):
@@ -164,15 +175,16 @@ def play(events: Several[Event], tissue: Tissue) -> Inexact[Array, "... readouts
         )
         parts.append(((tuple(kinds[first : first + length]), times), stacked))
     spins = {name: values[name] for name in tissue.effects() if name != "m0"}
+    spins |= {name: place for name, place in selective.items() if name == "place"}
     patterns, stacks = tuple(pattern for pattern, _ in parts), [stacked for _, stacked in parts]
-    found = _play(patterns, _orders(kinds) + 1, stacks, spins)
+    found = _play(patterns, _orders(kinds) + 1, stacks, spins, pulses)
     return values["m0"][..., None] * found
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _play(patterns: tuple, orders: int, numbers: list, spins: Spins) -> Array:
+def _play(patterns: tuple, orders: int, numbers: list, spins: Spins, pulses: list[SelectivePulse]) -> Array:
     """Signals of unit M0; compiled once for equal kinds of events and shapes, outside of `jit` too."""
-    is_complex = "b0" in spins or any(kind.phased for kinds, _ in patterns for kind in kinds)
+    is_complex = "b0" in spins or "place" in spins or any(kind.phased for kinds, _ in patterns for kind in kinds)
     real = spins["t1"].dtype
     dtype = jnp.result_type(real, 1j) if is_complex else real
 
@@ -184,7 +196,10 @@ def _play(patterns: tuple, orders: int, numbers: list, spins: Spins) -> Array:
             angle = jnp.broadcast_to(x["angle"] * spins["b1"], state.z.shape[1:])
             if turn is not None:
                 state = in_frame(state, turn.conj())
-            state = rotate(state, angle, jnp.cos(angle), jnp.sin(angle))
+            if kind.selective is None:
+                state = rotate(state, angle, jnp.cos(angle), jnp.sin(angle))
+            else:
+                state = spun(state, *products(*pulses[kind.selective].rotation(angle, spins["place"])))
             return (state if turn is None else in_frame(state, turn)), None
         state = shift(
             precession(x["te" if kind.event is Readout else "duration"], kind.orders, spins, orders)(state), kind.orders

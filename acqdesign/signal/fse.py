@@ -32,9 +32,10 @@ from acqdesign.base.units import ms_from_s, rad_from_deg
 from acqdesign.optim import Limits, held, resolve
 from acqdesign.scene.tissue import Tissue
 from acqdesign.signal._arguments import check_number, check_repetition, check_times, decay, unit_phase
-from acqdesign.signal._fse import Train, damped_echoes, echoes, make_pulses, spoiled_echoes
+from acqdesign.signal._fse import Pulses, Rotations, Train, damped_echoes, echoes, make_pulses, spoiled_echoes
 from acqdesign.signal._isochromats import phase_count, steady_echoes
 from acqdesign.signal.engine import Spins, map_tissues
+from acqdesign.signal.profile import SelectivePulse, products, rotation
 from acqdesign.signal.starts import start_flips
 from acqdesign.signal.trains import PulseTrain
 
@@ -60,6 +61,8 @@ class FSE(PulseTrain):
         te: effective echo time [s], that of the echo which fills the centre of k-space; 80 ms, or the last echo of
             shorter trains, unless given.
         excitation: flip angle of the excitation [rad].
+        pulse: the refocusing pulses where they are selective; signals are then summed across the slice.
+        excitation_pulse: the excitation likewise.
         excitation_phase: its phase [rad], π/2 unless given: the refocusing pulses of phase 0 are then about the
             axis along which it leaves the spins (CPMG).
         phases: phases of the refocusing pulses `(N,)` [rad], 0 unless given. The receiver's phase is 0.
@@ -87,6 +90,7 @@ class FSE(PulseTrain):
     tr: Any = None
     te: float | None = eqx.field(static=True, default=None)
     excitation: Any = math.pi / 2
+    excitation_pulse: SelectivePulse | None = held(default=None)
     excitation_phase: Any = None
     phases: Any = held(default=None)
     t2_prep: Any = None
@@ -134,9 +138,9 @@ class FSE(PulseTrain):
         """Ideal spin-echo signal at the effective echo time, `m0 exp(-te/T2)`."""
         return tissue.m0 * jnp.exp(-(self.te_echo + 1) * self.esp / tissue.t2)
 
-    def signal(self, tissue: Tissue) -> Inexact[Array, "... echoes"]:
-        """Echoes `(..., N)`; real unless `m0` is complex or a phase is given."""
-        values, n = self.values(tissue), self.readouts()
+    def played(self, tissue: Tissue, values: dict[str, Any]) -> Inexact[Array, "... echoes"]:
+        """Echoes `(..., N)`; real unless `m0` is complex, a phase is given, or a pulse is selective."""
+        n = self.readouts()
         lasting = self.tr is not None and self.spoiling == "transverse"
         if self.order_moment is None:
             values.pop("diffusivity", None)
@@ -183,14 +187,14 @@ class FSE(PulseTrain):
 
 
 @partial(jax.jit, static_argnums=(1, 2))
-def _simulate(values: Spins, orders: int, lasting: bool) -> Array:
+def _simulate(values: dict[str, Any], orders: int, lasting: bool) -> Array:
     """Echoes `(..., N)` from checked arguments; compiled once for equal shapes, outside of `jit` too."""
     n = len(values["flips"])
 
     def block(spins: Spins) -> Array:
         train = _train(values, spins)
         if "tr" not in values:
-            found = train.prep * train.sin * echoes(train, orders)
+            found = train.prep * echoes(train, orders)
         elif lasting and train.damping is None:
             found = steady_echoes(train, 4 * orders)
         elif lasting:
@@ -199,7 +203,7 @@ def _simulate(values: Spins, orders: int, lasting: bool) -> Array:
             found = spoiled_echoes(train, orders)
         return jnp.moveaxis(jnp.broadcast_to(found, (n, *train.batch)), 0, -1)
 
-    spins: Spins = {name: values[name] for name in ("t1", "t2", "b1", "diffusivity") if name in values}
+    spins: Spins = {name: values[name] for name in ("t1", "t2", "b1", "diffusivity", "place") if name in values}
     bytes_each = 3 * orders * values["flips"].dtype.itemsize
     found = map_tissues(block, spins, bytes_each, n, at_once=_TISSUES // 8 if lasting else _TISSUES)
     return values["m0"][..., None] * found
@@ -211,28 +215,36 @@ def _tr_over_t1(tr: Any, length: Any, t1: Any) -> float:
     return least / (float(np.asarray(t1).max(initial=0.1)) if is_concrete(t1) else T1_RANGE)
 
 
-def _train(values: Spins, spins: Spins) -> Train:
+def _train(values: dict[str, Any], spins: Spins) -> Train:
     """The train that a block of tissues sees."""
     batch = jnp.broadcast_shapes(*(value.shape for value in spins.values()))
-    esp, b1 = values["esp"], spins["b1"]
+    esp, b1, place = values["esp"], spins["b1"], spins.get("place")
     none = jnp.zeros((), esp.dtype)
-    phases = phase = damping = rest_damping = None
-    if "phases" in values or "excitation_phase" in values:
-        phases = values.get("phases", jnp.zeros_like(values["flips"]))
-        phase = unit_phase(values.get("excitation_phase", none + 0.5 * math.pi))
+    damping = rest_damping = None
+    flips = values["flips"].reshape(-1, *(1,) * b1.ndim) * b1
+    excited = values["excitation"] * b1
+    if place is None and "phases" not in values and "excitation_phase" not in values:
+        pulses: Pulses | Rotations = make_pulses(flips)
+        tipped, cos = jnp.sin(excited), jnp.cos(excited)
+    else:
+        phases = unit_phase(values.get("phases", jnp.zeros_like(values["flips"])))
+        a, b = rotation(values.get("pulse"), flips, place)
+        pulses = Rotations(*products(a, b * phases.reshape(-1, *(1,) * b1.ndim)))
+        a, b = rotation(values.get("excitation_pulse"), excited, place)
+        # Pulses of phase 0 are about x: `b` of phase -90°.
+        by_phase = unit_phase(values.get("excitation_phase", none + 0.5 * math.pi) - 0.5 * math.pi)
+        tipped, cos = 2 * a * b * by_phase, products(a, b)[-1]
     prep = values.get("t2_prep", none)
     length = (len(values["flips"]) - 0.5) * esp
     if "diffusivity" in spins:
         rate = spins["diffusivity"] * values["order_moment"] ** 2
         damping = 0.5 * esp * rate
         rest_damping = (values["tr"] - length) * rate if "tr" in values else None
-    excited = values["excitation"] * b1
     return Train(
         batch=batch,
-        pulses=make_pulses(values["flips"].reshape(-1, *(1,) * b1.ndim) * b1, phases),
-        sin=jnp.sin(excited),
-        cos=jnp.cos(excited),
-        phase=phase,
+        pulses=pulses,
+        tipped=tipped,
+        cos=cos,
         half_e1=decay(0.5 * esp, spins["t1"]),
         half_e2=decay(0.5 * esp, spins["t2"]),
         damping=damping,

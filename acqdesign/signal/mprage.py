@@ -15,7 +15,7 @@ from acqdesign.optim import Limits, held, resolve
 from acqdesign.scene.tissue import Tissue
 from acqdesign.signal._arguments import check_echo_time, check_number, check_repetition, decay, echo_factor
 from acqdesign.signal.starts import start_flips
-from acqdesign.signal.trains import PulseTrain
+from acqdesign.signal.trains import PulseTrain, by_pulse
 
 
 class MPRAGE(PulseTrain):
@@ -57,9 +57,9 @@ class MPRAGE(PulseTrain):
         check_repetition(values, "inversion_time")
         return values
 
-    def signal(self, tissue: Tissue) -> Inexact[Array, "... pulses"]:
-        """Signal `(..., N)`; real unless the tissue has a `b0` or a complex `m0`."""
-        return _simulate(self.values(tissue), self.steady)
+    def played(self, tissue: Tissue, values: dict[str, Any]) -> Inexact[Array, "... pulses"]:
+        """Signal `(..., N)`; real unless the tissue has a `b0` or a complex `m0`, or pulses are selective."""
+        return _simulate(values, self.steady)
 
     def duration(self) -> float:
         """From inversion to inversion [s]."""
@@ -97,18 +97,19 @@ def _simulate(values: dict[str, Array], steady: bool) -> Array:
     n = len(values["flips"])
     esp, tr, wait = (values[name] for name in ("esp", "tr", "inversion_time"))
     t1, efficiency = values["t1"], values["inversion_efficiency"]
-    seen = jnp.moveaxis(values["b1"][..., None] * values["flips"], -1, 0)
-    shape = jnp.broadcast_shapes(t1.shape, efficiency.shape, seen.shape[1:])
+    flips = values["flips"].reshape(-1, *(1,) * values["b1"].ndim) * values["b1"]
+    seen = by_pulse(values, flips)
+    shape = jnp.broadcast_shapes(t1.shape, efficiency.shape, seen["cos"].shape[1:])
     e_esp, e_wait, e_rest = decay(esp, t1), decay(wait, t1), decay(tr - wait - n * esp, t1)
 
     Longitudinal = tuple[Array, Array]  # the share of Mz before the inversion, and what recovery has added
 
     def pulse(mz: Longitudinal, turn: Longitudinal) -> tuple[Longitudinal, Longitudinal]:
-        (share, added), (cos, sin) = mz, turn
-        return (share * cos * e_esp, added * cos * e_esp + (1.0 - e_esp)), (share * sin, added * sin)
+        (share, added), (cos, tipped) = mz, turn
+        return (share * cos * e_esp, added * cos * e_esp + (1.0 - e_esp)), (share * tipped, added * tipped)
 
     start = (jnp.broadcast_to(-efficiency * e_wait, shape), jnp.broadcast_to(1.0 - e_wait, shape))
-    (share, added), tipped = lax.scan(pulse, start, (jnp.cos(seen), jnp.sin(seen)))
+    (share, added), tipped = lax.scan(pulse, start, (seen["cos"], seen["tipped"]))
     before = (added * e_rest + (1.0 - e_rest)) / (1.0 - share * e_rest) if steady else 1.0
     signal = jnp.moveaxis(tipped[0] * before + tipped[1], 0, -1)
     return (values["m0"] * echo_factor(values["te"], values))[..., None] * signal

@@ -41,7 +41,7 @@ class Sequence(Part):
 
     def readouts(self) -> int:
         """The number of readouts."""
-        return eqx.filter_eval_shape(checked_signal, resolve(self), Tissue(1.0, 0.1)).shape[-1]
+        return eqx.filter_eval_shape(simulate, resolve(self), Tissue(1.0, 0.1)).shape[-1]
 
     def contrast(self, tissue: Tissue) -> Array | None:
         """What an ideal image shows of each tissue, `(...)` in the units of `m0`; None where only the scene can say."""
@@ -71,8 +71,8 @@ class Sequence(Part):
         raise usage_error("sequence", what, "one that makes a sequence to start from")
 
 
-def checked_signal(sequence: Sequence, tissue: Tissue) -> Inexact[Array, "... readouts"]:
-    """The signal of a sequence, once it has the tissue's batch shape and numbers."""
+def simulate(sequence: Sequence, tissue: Tissue) -> Inexact[Array, "... readouts"]:
+    """The signal of a sequence in a tissue, `(..., readouts)`, once it is seen to have the tissue's batch shape."""
     found, name = sequence.signal(tissue), f"{type(sequence).__name__}.signal"
     shape, dtype = getattr(found, "shape", None), getattr(found, "dtype", None)
     if shape is None or dtype is None or not jnp.issubdtype(dtype, jnp.inexact):

@@ -89,11 +89,12 @@ class SPGR(SSFPFID):
             raise usage_error("rf_increment", got, "a whole number of half degrees", remedy)
         super().__post_init__()
 
-    def signal(self, tissue: Tissue) -> Inexact[Array, "... pulses"]:
+    def played(self, tissue: Tissue, values: dict[str, Any]) -> Inexact[Array, "... pulses"]:
         """Signal `(..., N)`, complex but for ideal spoiling without `b0`, demodulated with the pulses' phases."""
         if self.state == "transient":
-            return self.train(tissue, quadratic_phases(self.readouts(), self.rf_increment))
-        values = self.steady_values(tissue)
+            phases = quadratic_phases(self.readouts(), self.rf_increment)
+            return super().played(tissue, values | {"phases": jnp.asarray(phases, values["tr"].dtype)})
+        values = self.steady_values(tissue, values)
         found = values["ernst"] if self.state == "ideal" else _steady(values, self.rf_increment)
         return values["m0"] * echo_factor(values["te"], values) * found
 
@@ -113,7 +114,8 @@ def _steady(values: dict[str, Array], rf_increment: float) -> Array:
 
     Ganter, Magn Reson Med 55:98, 2006; Sobol & Gauntt, J Magn Reson Imaging 6:384, 1996.
     """
-    cos, sin, e1, e2 = (values[name] for name in ("cos", "sin", "e1", "e2"))
+    cos, e1, e2 = (values[name] for name in ("cos", "e1", "e2"))
+    sin_square = values["tipped"].real ** 2 + values["tipped"].imag ** 2
     dtype = jnp.result_type(cos, 1j)
     period = _period(rf_increment)
     assert period is not None
@@ -125,7 +127,7 @@ def _steady(values: dict[str, Array], rf_increment: float) -> Array:
         # Z_k settles to a multiple of F_k + F_-k, which leaves a pulse that mixes only these two.
         z = e1 * turn
         kept = 1.0 - cos * z
-        q = 0.5 * (cos - 1.0) - 0.5 * sin**2 * z / jnp.where(kept == 0, 1.0, kept)
+        q = 0.5 * (cos - 1.0) - 0.5 * sin_square * z / jnp.where(kept == 0, 1.0, kept)
         damped = e2**2 * there_and_back
         return (1.0 + 2.0 * q) * damped, q, -q * damped
 
@@ -149,4 +151,4 @@ def _steady(values: dict[str, Array], rf_increment: float) -> Array:
     real, imag = back.real, back.imag
     returned = real + imag**2 / (1.0 + real)
     across = values["ernst"] / (1.0 - returned * values["mirrored"])
-    return lax.complex(across, -across * imag / (1.0 + real))
+    return across * lax.complex(jnp.ones_like(real), -imag / (1.0 + real))

@@ -1,6 +1,5 @@
 """Gradient-spoiled SSFP sampled as a free induction decay: FISP, and MR fingerprinting."""
 
-import dataclasses
 from dataclasses import KW_ONLY
 from typing import Any
 
@@ -12,7 +11,7 @@ from acqdesign.base.types import Array, Inexact, PRNGKey
 from acqdesign.optim import held
 from acqdesign.scene.tissue import Tissue
 from acqdesign.signal._arguments import echo_factor
-from acqdesign.signal.engine import Interval, epg
+from acqdesign.signal.engine import play_epg
 from acqdesign.signal.starts import start_flips
 from acqdesign.signal.trains import MAX_FLIP, GradientEchoes
 
@@ -51,29 +50,18 @@ class SSFPFID(GradientEchoes):
             check_count("n_states", self.n_states)
         super().__post_init__()
 
-    def signal(self, tissue: Tissue) -> Inexact[Array, "... pulses"]:
-        """Signal `(..., N)`; real where there are no `phases`, the tissue has no `b0` and a real `m0`."""
-        return self.train(tissue, self.phases)
-
-    def train(self, tissue: Tissue, phases: Any) -> Inexact[Array, "... pulses"]:
-        """The signal with the pulses' phases `(N,)` [rad] given, or None."""
-        values = self.values(tissue)
+    def played(self, tissue: Tissue, values: dict[str, Any]) -> Inexact[Array, "... pulses"]:
+        """Signal `(..., N)`; real where pulses have no phases and no profile, the tissue no `b0` and a real `m0`."""
         tr, te = values["tr"], values["te"]
         # With one tr, off-resonance only adds to the spoiler's uniform dephasing; the echo alone turns.
-        turned = tissue.b0 is not None and not tr.ndim
+        turned = "b0" in values and not tr.ndim
         effects = {name: values[name][..., None] for name in tissue.effects()}
         echo = echo_factor(te, effects, ("t2_prime", "b0") if turned else ("t2_prime",))
-        signal = epg(
-            values["flips"],
-            [Interval(te), Interval(tr - te, 1)],
-            dataclasses.replace(tissue, b0=None, names=()) if turned else tissue,
-            read=1,
-            phases=None if phases is None else jnp.asarray(phases, tr.dtype),
-            z0=self.prepared(values),
-            order_moment=self.spoiler_moment,
-            n_states=self.n_states,
-        )
-        return signal * echo
+        train = {name: value for name, value in values.items() if not (turned and name == "b0")}
+        train |= {"duration0": te, "duration1": tr - te, "z0": self.prepared(values)}
+        if "spoiler_moment" in values:
+            train["order_moment"] = values["spoiler_moment"]
+        return play_epg(train, (0, 1), 1, self.n_states) * echo
 
     @classmethod
     def start(

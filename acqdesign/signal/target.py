@@ -125,7 +125,7 @@ def _solve(target: Array, esp: Array, t1: Array, t2: Array, excitation: Array, u
         ends = jnp.stack([jnp.zeros_like(upper), upper])
         missed = jnp.abs(jnp.cos(ends - peak) - cosine)
         flip = jnp.where(solution <= upper, solution, ends[jnp.argmin(missed)])
-        return refocus(state, make_pulses(flip, None), passed, wrap_odd)[0], flip
+        return refocus(state, make_pulses(flip), passed, wrap_odd)[0], flip
 
     excited = State(none.at[0].set(jnp.sin(excitation) * half), none, none)
     return lax.scan(pulse, excited, target)[1]

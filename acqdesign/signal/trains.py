@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from acqdesign.base.checks import as_real, usage_error
-from acqdesign.base.types import Array
+from acqdesign.base.types import Array, Inexact
 from acqdesign.base.units import rad_from_deg
 from acqdesign.optim import Constraint, Limits, held, resolve
 from acqdesign.optim.parts import is_parametrised
@@ -23,20 +23,28 @@ from acqdesign.signal._arguments import (
     decay,
     in_one_precision,
 )  # fmt: skip
+from acqdesign.signal.profile import SelectivePulse, across_slice, rotation
 from acqdesign.signal.sequence import Sequence
 
 MAX_FLIP = rad_from_deg(90.0)
 """Largest flip of starts of gradient echoes [rad]."""
 
+PULSES = ("pulse", "excitation_pulse")
+"""Fields that hold selective pulses."""
+
 
 class PulseTrain(Sequence):
     """Pulses of given flips `(N,)` [rad], a readout after each; base of the built-in sequences.
+
+    Where a `pulse` is given, all of them are selective and their signals are summed across the slice.
 
     Fields that are not static are design variables: given as anything numeric, held as real arrays, which are learned,
     or as Python numbers, which are not.
     """
 
     flips: Any
+    _: KW_ONLY
+    pulse: SelectivePulse | None = held(default=None)
 
     def __post_init__(self) -> None:
         for name in self._variables():
@@ -48,7 +56,20 @@ class PulseTrain(Sequence):
         self.values()
 
     def _variables(self) -> list[str]:
-        return [field.name for field in dataclasses.fields(self) if not field.metadata.get("static")]
+        names = [field.name for field in dataclasses.fields(self) if not field.metadata.get("static")]
+        return [name for name in names if name not in PULSES]
+
+    def signal(self, tissue: Tissue) -> Inexact[Array, "... readouts"]:
+        """Signal `(..., N)`, summed across the slice where pulses are selective."""
+
+        def played(tissue: Tissue, more: dict[str, Any]) -> Array:
+            return self.played(tissue, self.values(tissue) | more)
+
+        return across_slice(played, tissue, {name: getattr(self, name, None) for name in PULSES})
+
+    def played(self, tissue: Tissue, values: dict[str, Any]) -> Inexact[Array, "... readouts"]:
+        """Signal `(..., N)` from checked `values`, with selective pulses and positions as `across_slice` gives them."""
+        raise NotImplementedError
 
     def values(self, tissue: Tissue | None = None) -> dict[str, Array]:
         """Checked numbers of the sequence, and what acts of a tissue, in one precision; what is None is left out."""
@@ -67,6 +88,22 @@ class PulseTrain(Sequence):
     def limits(self) -> tuple[Constraint, ...]:
         """Flips between 0 and 180°."""
         return (Limits(0.0, math.pi, where="flips"),)
+
+
+def by_pulse(values: dict[str, Any], flips: Array) -> dict[str, Array]:
+    """What pulses do where so much of a flip is seen.
+
+    `cos` of Mz stays and `tipped` of it becomes transverse; selective pulses besides `turn` the spins about z.
+    """
+    if "place" not in values:
+        return {"cos": jnp.cos(flips), "tipped": jnp.sin(flips)}
+    a, b = rotation(values["pulse"], flips, values["place"])
+    kept, lost = (part.real**2 + part.imag**2 for part in (a, b))
+    return {
+        "cos": kept - lost,
+        "tipped": 2 * a * b,
+        "turn": jnp.where(kept > 0, a**2 / jnp.where(kept > 0, kept, 1), 1),
+    }
 
 
 class GradientEchoes(PulseTrain):
@@ -93,21 +130,19 @@ class GradientEchoes(PulseTrain):
             return jnp.ones((), values["tr"].dtype)
         return 1.0 - (1.0 + values["inversion_efficiency"]) * decay(values["inversion_time"], values["t1"])
 
-    def steady_values(self, tissue: Tissue) -> dict[str, Array]:
-        """As `values`, with the pulses as a last axis of the tissues' batch.
+    def steady_values(self, tissue: Tissue, values: dict[str, Any]) -> dict[str, Any]:
+        """`values` with the pulses as a last axis of the tissues' batch.
 
-        Adds `e1` and `e2`, the decay over `tr`; `cos` and `sin` of the flips that the tissue sees; `ernst`, the signal
-        of ideal spoiling right after a pulse, `sin α (1-E1) / (1-E1 cos α)`; and `mirrored`, its `(cos α - E1)` for
-        the numerator.
+        Adds `e1` and `e2`, the decay over `tr`; what `by_pulse` gives; `ernst`, the signal of ideal spoiling right
+        after a pulse, `sin α (1-E1) / (1-E1 cos α)`; and `mirrored`, its `(cos α - E1)` for the numerator.
         """
-        values = self.values(tissue)
-        values |= {name: values[name][..., None] for name in tissue.effects()}
-        seen, tr = values["b1"] * values["flips"], values["tr"]
-        cos, sin, e1, e2 = jnp.cos(seen), jnp.sin(seen), decay(tr, values["t1"]), decay(tr, values["t2"])
-        recovered = 1.0 - cos * e1
+        values = values | {name: values[name][..., None] for name in (*tissue.effects(), "place") if name in values}
+        values |= by_pulse(values, values["b1"] * values["flips"])
+        e1, e2 = (decay(values["tr"], values[name]) for name in ("t1", "t2"))
+        recovered = 1.0 - values["cos"] * e1
         recovered = jnp.where(recovered == 0, 1.0, recovered)
-        derived = {"ernst": sin * (1.0 - e1) / recovered, "mirrored": (cos - e1) / recovered}
-        return values | derived | {"cos": cos, "sin": sin, "e1": e1, "e2": e2}
+        derived = {"ernst": values["tipped"] * (1.0 - e1) / recovered, "mirrored": (values["cos"] - e1) / recovered}
+        return values | derived | {"e1": e1, "e2": e2}
 
     def duration(self) -> float:
         """How long all pulses and the inversion before them take [s]."""

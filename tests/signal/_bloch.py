@@ -44,11 +44,36 @@ def bloch(flips, phases, steps, t1, t2, *, dephasing, b0=0.0, mz=1.0, read=1):
     return np.array(echoes)
 
 
-def bloch_events(events, t1, t2, *, dephasing, b0=0.0, b1=1.0):
+def selective_rotation(envelope, time_bandwidth, flip, place, thickness=1.0):
+    """The rotation `(3, 3)` of a pulse about x under a gradient, sample by sample (Rodrigues), at one place.
+
+    The gradient's own turn is taken back about the envelope's centre of mass, half before and half after the pulse
+    where that is its middle.
+    """
+
+    def about(vector):
+        size = np.linalg.norm(vector)
+        x, y, z = vector / (size or 1.0)
+        cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+        return np.eye(3) + np.sin(size) * cross + (1 - np.cos(size)) * cross @ cross
+
+    angles = np.asarray(envelope) / np.sum(envelope) * flip
+    turn = 2 * np.pi * time_bandwidth * place / thickness / len(angles)
+    whole = np.eye(3)
+    for angle in angles:
+        whole = about(np.array([np.real(angle), np.imag(angle), turn])) @ whole
+    centre = np.real(np.sum(angles * (np.arange(len(angles)) + 0.5)) / flip)
+    before, after = (about(np.array([0, 0, -turn * time])) for time in (centre, len(angles) - centre))
+    return after @ whole @ before
+
+
+def bloch_events(events, t1, t2, *, dephasing, b0=0.0, b1=1.0, turn=lambda angle, kind=None: rotation(angle, 0.0)):
     """Samples of isochromats that a list of events is played on, one after another.
 
-    events: `("pulse", angle, phase)`, which takes +z towards `phase`; `("wait", duration, orders)`; `("spoil",)`;
-    or `("readout", te, receiver phase)`.
+    events: `("pulse", angle, phase)`, which takes +z towards `phase`, perhaps with a kind of pulse besides; `("wait",
+    duration, orders)`; `("spoil",)`; `("average",)` of z; `("invert", efficiency)`; or `("readout", te, phase)` of the
+    receiver.
+    turn: the rotation `(3, 3)` of a pulse about x, of its angle and kind.
     """
     m = np.zeros((3, np.size(dephasing)))
     m[2] = 1
@@ -60,10 +85,15 @@ def bloch_events(events, t1, t2, *, dephasing, b0=0.0, b1=1.0):
 
     for name, *numbers in events:
         if name == "pulse":
-            angle, phase = numbers
-            m = rotation(b1 * angle, phase + np.pi / 2) @ m
+            angle, phase, *kind = numbers
+            frame = np.array([[-np.sin(phase), -np.cos(phase), 0], [np.cos(phase), -np.sin(phase), 0], [0, 0, 1]])
+            m = frame @ turn(b1 * angle, *kind) @ frame.T @ m
         elif name == "spoil":
             m[:2] = 0
+        elif name == "average":  # of what dephasing has stored along z
+            m = np.broadcast_to(m.mean(axis=1, keepdims=True), m.shape).copy()
+        elif name == "invert":
+            m = np.array([[0], [0], [-numbers[0]]]) * m
         elif name == "wait":
             m = wait(m, *numbers)
         else:

@@ -13,13 +13,14 @@ from acqdesign.scene.tissue import Tissue
 from acqdesign.signal import (
     FSE,
     SPGR,
-    SliceProfile,
+    SelectivePulse,
     crlb,
     crlb_from_fisher,
     fisher_information,
     reduce_bounds,
     relative_bounds,
     simulate,
+    sinc_pulse,
     tissue_bounds,
 )
 
@@ -157,27 +158,30 @@ def test_m0_is_bounded_along_its_own_phase():
 
 def test_other_fields_as_nuisances_and_a_slice():
     """B1 or B0 unknown are further columns of the Fisher matrix; a slice's are summed over its positions."""
-    sequence = SPGR(jnp.linspace(0.1, 0.6, 9), 0.02, jnp.linspace(2e-3, 1.8e-2, 9), state="ideal")
+    pulse = SelectivePulse(sinc_pulse(32, 2.0), 2.0, positions=6)
+    plain, selective = (
+        SPGR(jnp.linspace(0.1, 0.6, 9), 0.02, jnp.linspace(2e-3, 1.8e-2, 9), state="ideal", pulse=one)
+        for one in (None, pulse)
+    )
     tissue = Tissue(0.9, 0.1, b0=20.0)
-    profile = SliceProfile(np.array([0.6, 1.0]), np.array([0.3, 0.7]))
 
     @jax.jit
     def run():
-        """Bounds, and slopes by T1, T2, B1 and B0 without a slice profile and with it."""
+        """Bounds, and slopes by T1, T2, B1 and B0 of both sequences."""
 
-        def parts(theta, profile=None):
+        def parts(theta, sequence):
             t1, t2, b1, b0 = theta
-            signal = simulate(sequence, Tissue(t1, t2, b1=b1, b0=b0), slice_profile=profile)
+            signal = simulate(sequence, Tissue(t1, t2, b1=b1, b0=b0))
             return jnp.concatenate([signal.real, signal.imag])
 
-        given = [{"nuisance": ("b1", "b0")}, {"nuisance": ("b1",)}, {"nuisance": (), "slice_profile": profile}]
+        given = [(plain, ("b1", "b0")), (plain, ("b1",)), (selective, ()), (selective, ("b1",))]
         return (
-            [tissue_bounds(sequence, tissue, ("t1", "t2"), **each) for each in given],
-            [jax.jacfwd(parts)(jnp.array([0.9, 0.1, 1.0, 20.0]), each) for each in (None, profile)],
+            [tissue_bounds(sequence, tissue, ("t1", "t2"), nuisance=names) for sequence, names in given],
+            [jax.jacfwd(parts)(jnp.array([0.9, 0.1, 1.0, 20.0]), each) for each in (plain, selective)],
         )
 
-    bounds, (plain, sliced) = jax.device_get(run())
-    for found, columns in zip(bounds, (plain, plain[:, :3], sliced[:, :2]), strict=True):
+    bounds, (by_all, sliced) = jax.device_get(run())
+    for found, columns in zip(bounds, (by_all, by_all[:, :3], sliced[:, :2], sliced[:, :3]), strict=True):
         wanted = np.diagonal(np.linalg.inv(columns.T @ columns))[:2]
         np.testing.assert_allclose(found, wanted, rtol=1e-8)
 

@@ -27,7 +27,6 @@ from acqdesign.signal import (
     simulate,
     tissue_bounds,
 )
-from acqdesign.signal.sequence import checked_signal
 from acqdesign.signal.spgr import RF_INCREMENT, quadratic_phases
 
 from . import _bloch
@@ -90,7 +89,7 @@ def test_own_sequences_work_in_both_precisions_and_under_jit(kind, dtype):
     assert compiled.dtype == dtype
     tolerance = 20 * np.finfo(dtype).eps
     np.testing.assert_allclose(compiled, found, rtol=0, atol=tolerance)
-    np.testing.assert_array_equal(checked_signal(sequence, tissue), found)
+    np.testing.assert_array_equal(simulate(sequence, tissue), found)
     np.testing.assert_array_equal(simulate(sequence, tissue), found)
     np.testing.assert_allclose(found, own(kind).signal(two_tissues()), rtol=0, atol=1e-5)
 
@@ -169,7 +168,7 @@ class Returns(Sequence):
 )
 def test_wrong_signals_are_told_by_the_sequences_name(value, words, unchecked_types):
     """Their shape or their numbers; outside of `jit` and within."""
-    for run in (checked_signal, eqx.filter_jit(checked_signal)):
+    for run in (simulate, eqx.filter_jit(simulate)):
         with pytest.raises(UsageError, match=r"Returns\.signal: " + words):
             run(Returns(value), two_tissues())
 
@@ -178,7 +177,7 @@ def test_right_signals_pass_for_any_batch():
     """One tissue, a batch, and complex numbers."""
     for shape, tissue in (((), Tissue(1.0, 0.1)), ((2,), two_tissues()), ((3, 1), Tissue(np.ones((3, 1)), 0.1))):
         signal = jnp.full((*shape, 4), 1j)
-        np.testing.assert_array_equal(checked_signal(Returns(signal), tissue), signal)
+        np.testing.assert_array_equal(simulate(Returns(signal), tissue), signal)
 
 
 class Nothing(Sequence):
@@ -212,7 +211,7 @@ def test_built_in_sequences_are_modules_of_their_flips(name, rng):
     flips = jnp.asarray(rng.uniform(0.3, 0.9, (2, 5)))
     wanted = jnp.stack([make(each).signal(tissue) for each in flips])
     stacked = jax.tree.map(lambda *x: jnp.stack(x) if eqx.is_array(x[0]) else x[0], *(make(each) for each in flips))
-    run = eqx.filter_jit(eqx.filter_vmap(lambda s: checked_signal(s, tissue), in_axes=(eqx.if_array(0),)))
+    run = eqx.filter_jit(eqx.filter_vmap(lambda s: simulate(s, tissue), in_axes=(eqx.if_array(0),)))
     np.testing.assert_allclose(run(stacked), wanted, atol=1e-13)
     assert make(flips[0]).readouts() == 5
     assert wanted.shape == (2, 2, 5)
@@ -240,7 +239,7 @@ def test_signals_have_the_batch_shape_of_a_tissue_whatever_gives_it(name):
     sequence = BUILT_IN[name](jnp.full(3, 0.4))
 
     def shape(**field):
-        signal = jax.eval_shape(lambda: checked_signal(sequence, Tissue(**{"t1": 1.0, "t2": 0.1} | field)))
+        signal = jax.eval_shape(lambda: simulate(sequence, Tissue(**{"t1": 1.0, "t2": 0.1} | field)))
         return signal.shape
 
     for field in ("t1", "t2", "m0", "b1", "b0", "t2_prime", "diffusivity"):
@@ -271,7 +270,7 @@ def test_starts_are_ready_to_learn_from(name, dtype):
     assert sequence.readouts() == 5
     assert sequence.flips.dtype == dtype
     assert (np.asarray(sequence.flips) >= 0).all()
-    signal = checked_signal(sequence, tissue)
+    signal = simulate(sequence, tissue)
     assert signal.shape == (2, 5)
     assert jnp.real(signal).dtype == dtype
     assert np.isfinite(signal).all()

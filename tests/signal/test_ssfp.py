@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from acqdesign.scene.tissue import Tissue
-from acqdesign.signal import SSFPFID, SliceProfile, simulate
+from acqdesign.signal import SSFPFID, simulate
 
 from . import _bloch
 from ._functions import ssfp_fid
@@ -73,24 +73,20 @@ def test_diffusion_of_the_spoilers(rng):
     assert abs(got - want).max() <= 1e-14
 
 
-def test_a_tissues_effects_are_passed_on_and_a_slice_is_summed(rng):
-    """M0, T2' and B1 act; a slice profile is a weighted sum over B1; real without a `b0`, under jit too."""
+def test_a_tissues_effects_are_passed_on(rng):
+    """M0, T2' and B1 act; real without a `b0`, under jit too."""
     flips = rng.uniform(0.1, 1.2, 10)
     tissue = Tissue(np.array([0.8, 1.2]), np.array([0.08, 0.1]), m0=1.5, b1=np.array([0.9, 1.0]), t2_prime=0.05)
     sequence = SSFPFID(flips, 0.012, 0.003, inversion_time=0.02, inversion_efficiency=0.95)
-    effects = {"te": 0.003, "inversion_time": 0.02, "inversion_efficiency": 0.95, "m0": 1.5, "t2_prime": 0.05}
+    plain = {"te": 0.003, "inversion_time": 0.02, "inversion_efficiency": 0.95}
     got = simulate(sequence, tissue)
     assert got.dtype == np.float64
-    factor, plain = 1.5 * np.exp(-0.003 / 0.05), effects | {"m0": 1.0, "t2_prime": None}
+    factor = 1.5 * np.exp(-0.003 / 0.05)
     alone = [
         factor * ssfp_fid(flips * b1, 0.012, t1, t2, **plain) for t1, t2, b1 in ((0.8, 0.08, 0.9), (1.2, 0.1, 1.0))
     ]
     want = np.array(alone)
     assert abs(got - want).max() <= 1e-15
-    profile = SliceProfile(np.array([0.5, 1.0]), np.array([0.3, 0.7]))
-    parts = [ssfp_fid(flips, 0.012, tissue.t1, tissue.t2, b1=tissue.b1 * s, **effects) for s in (0.5, 1.0)]
-    got = simulate(sequence, tissue, slice_profile=profile)
-    assert abs(got - 0.3 * parts[0] - 0.7 * parts[1]).max() <= 1e-15
     under_jit = jax.jit(simulate)(sequence, tissue)  # which effects act is static
     assert under_jit.dtype == np.float64
     assert abs(under_jit - want).max() <= 1e-15
