@@ -37,10 +37,27 @@ def printable(text: str) -> str:
 def check_choice(name: str, got: str, choices: Iterable[str]) -> str:
     """`got` if it is one of `choices`; otherwise an error that lists them and names the nearest."""
     known = list(choices)
-    if got in known:
+    if isinstance(got, str) and got in known:
         return got
     near = difflib.get_close_matches(str(got), known, n=1)
     raise usage_error(name, repr(got), "one of " + ", ".join(known), f"Did you mean {near[0]!r}?" if near else "")
+
+
+def check_kind(name: str, value: Any, kind: type, expected: str) -> None:
+    """Raises unless `value` is an object of the class; `expected` says in words which."""
+    if not isinstance(value, kind):
+        raise usage_error(name, value, expected)
+
+
+def check_key(name: str, value: Any) -> None:
+    """Raises unless `value` is one typed random key."""
+    if getattr(value, "shape", None) != () or not jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        raise usage_error(name, value, "a random key", "jax.random.key(0) makes one.")
+
+
+def as_array(name: str, value: Any) -> jax.Array:
+    """`value` as a floating-point array, real or complex; see `as_real`."""
+    return jnp.asarray(value) if np.iscomplexobj(value) else as_real(name, value)
 
 
 def as_real(name: str, value: Any) -> jax.Array:
@@ -78,15 +95,31 @@ def check_finite(name: str, value: Any) -> None:
 def check_positive(name: str, value: Any, *, allow_inf: bool = False) -> None:
     """Raises where a concrete number or array is not greater than zero (NaN included)."""
     if is_concrete(value):
-        array = np.asarray(value)
+        try:
+            array = np.asarray("None" if value is None else value, float)
+        except (TypeError, ValueError):
+            raise usage_error(name, value, "a number, or an array of them") from None
         wrong = ~(array > 0) | (np.isinf(array) & (not allow_inf))
         if wrong.any():
             what = "values > 0" + (" (infinity allowed)" if allow_inf else " and finite")
             raise usage_error(name, repr(array[wrong].flat[0].item()), what)
 
 
+def check_number(name: str, value: Any, *, positive: bool = False) -> None:
+    """Raises unless `value` is one number, and where asked for, one that is positive."""
+    try:
+        one = np.ndim(value) == 0 and (not is_concrete(value) or float(value) is not None)
+    except (TypeError, ValueError):
+        one = False
+    if not one:
+        raise usage_error(name, value, "one number")
+    if positive:
+        check_positive(name, value)
+
+
 def check_at_least_zero(name: str, value: Any) -> None:
     """Raises where a concrete number is negative, infinite or not a number."""
+    check_number(name, value)
     if is_concrete(value) and not 0 <= float(value) < math.inf:
         raise usage_error(name, value, "a finite number >= 0")
 
@@ -103,6 +136,10 @@ def check_count(name: str, value: Any, *, minimum: int = 1, maximum: int = 2**31
 def check_shape(name: str, shape: Sequence[int], *, dims: Sequence[int] = (1, 2, 3)) -> tuple[int, ...]:
     """`shape` as a tuple of positive integers with an allowed number of axes."""
     given = tuple(shape) if isinstance(shape, Iterable) else shape
-    if not isinstance(given, tuple) or len(given) not in dims or any(int(n) != n or n < 1 for n in given):
+    if not isinstance(given, tuple) or len(given) not in dims or not all(_is_count(n) for n in given):
         raise usage_error(name, repr(given), " or ".join(map(str, dims)) + " positive integers")
     return tuple(int(n) for n in given)
+
+
+def _is_count(n: Any) -> bool:
+    return isinstance(n, int | np.integer | float) and math.isfinite(n) and bool(int(n) == n and n >= 1)

@@ -15,7 +15,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from acqdesign.base.checks import check_choice, check_count, check_positive, check_shape, usage_error
+from acqdesign.base.checks import check_choice, check_count, check_number, check_shape, usage_error
 from acqdesign.base.types import Array, Float, Points
 from acqdesign.encoding import _backends
 from acqdesign.encoding.nufft import check_points, nufft_adjoint, nufft_forward
@@ -160,7 +160,7 @@ def least_squares_density(
     other arguments are those of `pipe_density`. Some weights may be negative where points crowd.
     """
     points, shape = _checked(points, shape, stop_gradient)
-    check_positive("ridge", ridge)
+    check_number("ridge", ridge, positive=True)
     return _least_squares(points, ridge, shape, backend)
 
 

@@ -16,10 +16,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Complex
 
-from acqdesign.base.checks import check_shape, usage_error
+from acqdesign.base.checks import as_real, check_count, check_shape, usage_error
 from acqdesign.base.sharding import alike, none_of, split, total, vary, varying
 from acqdesign.base.types import Array, Float, Image, Samples
 from acqdesign.encoding._backends import promote
@@ -274,6 +275,11 @@ class Mask(ImageMap):
     weights: Float[Array, "..."]
     dims: int = eqx.field(static=True, default=3)
 
+    def __post_init__(self) -> None:
+        self.weights = as_real("weights", self.weights)
+        if self.weights.ndim < check_count("dims", self.dims):
+            raise usage_error("weights", self.weights, f"at least the {self.dims} axes of an image")
+
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         return self.weights.shape[-self.dims :]
@@ -462,7 +468,7 @@ class CartesianEncoding(Encoding):
 
     def __init__(self, shape: tuple[int, ...], mask: Bool[Array, "..."] | None = None):
         self.shape = check_shape("shape", shape)
-        if mask is not None and (mask.shape != self.shape or mask.dtype != bool):
+        if mask is not None and (np.shape(mask) != self.shape or np.asarray(mask).dtype != bool):
             raise usage_error("mask", mask, f"a boolean array of shape {self.shape}")
         self.mask = mask
 

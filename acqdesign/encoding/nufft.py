@@ -11,7 +11,7 @@ import math
 
 import jax.numpy as jnp
 
-from acqdesign.base.checks import check_finite, check_shape, usage_error
+from acqdesign.base.checks import check_finite, check_number, check_shape, usage_error
 from acqdesign.base.types import Array, Image, Points, Samples
 from acqdesign.encoding import _backends
 from acqdesign.encoding._primitives import Plan, adjoint, forward
@@ -55,6 +55,7 @@ def check_eps(eps: float | None, dtype: jnp.dtype) -> float:
     """`eps` if it is between 0 and 1; its default for the dtype if it is None."""
     if eps is None:
         return 1e-6 if jnp.finfo(dtype).bits == 32 else 1e-12
+    check_number("eps", eps)
     if not 0 < eps < 1:
         raise usage_error("eps", eps, "a relative accuracy between 0 and 1, such as 1e-6")
     return float(eps)

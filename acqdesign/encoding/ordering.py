@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from acqdesign.base.checks import check_choice, check_count, usage_error
+from acqdesign.base.checks import as_real, check_choice, check_count, check_key, usage_error
 from acqdesign.base.types import PRNGKey
 
 ORDERINGS = ("linear", "centre-out", "radial-fan", "random")
@@ -39,14 +39,16 @@ def order_readouts(name: str, points: ArrayLike, echoes: int, *, te_echo: int, k
     """
     check_choice("ordering", name, ORDERINGS)
     check_count("echoes", echoes)
-    array = np.asarray(points, np.float64)
+    check_key("key", key)
+    array = np.asarray(as_real("points", points), np.float64)
+    if array.ndim != 2 or array.shape[1] != 2 or not len(array):
+        raise usage_error("points", array, "positions (lines, 2)")
     lines = len(array)
     if lines % echoes:
         low, high = lines // echoes * echoes, -(-lines // echoes) * echoes
         near = f"{low} or {high}" if low else f"{high}"
         raise usage_error("lines", lines, f"a multiple of the {echoes} echoes of a train", f"The nearest: {near}.")
-    if not 0 <= te_echo < echoes:
-        raise usage_error("te_echo", te_echo, f"an echo of the train, 0 to {echoes - 1}")
+    check_count("te_echo", te_echo, minimum=0, maximum=echoes - 1)
     trains, radius, angle = lines // echoes, np.hypot(*array.T), np.arctan2(*array.T)
     # Echoes from the nearest to te_echo to the farthest.
     by_distance = np.argsort(np.abs(np.arange(echoes) - te_echo), kind="stable")

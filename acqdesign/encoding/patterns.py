@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool
 
-from acqdesign.base.checks import check_choice, check_count, check_shape, usage_error
+from acqdesign.base.checks import check_choice, check_count, check_key, check_shape, usage_error
 from acqdesign.base.types import Array, LinePoints, PRNGKey
 
 INITIALISERS = ("reference", "poisson", "caipi", "spiral", "full")
@@ -243,6 +243,7 @@ def initial_lines(
             more lines on the grid than it has, or an option that the pattern does not have.
     """
     check_choice("init", name, INITIALISERS)
+    check_key("key", key)
     grid = check_shape("shape", shape, dims=(3,))
     plane = _Plane((grid[1], grid[2]), bool(shutter), _block(calibration, (grid[1], grid[2])))
     fixed = math.prod(plane.block)
@@ -282,7 +283,7 @@ def initial_lines(
 
 def _block(calibration: int | Sequence[int], grid: tuple[int, int]) -> tuple[int, int]:
     """Sides of the calibration block."""
-    sides = np.broadcast_to(np.atleast_1d(calibration), 2) if np.size(calibration) in (1, 2) else None
-    if sides is None or any(s != int(s) or not 0 <= s <= n for s, n in zip(sides, grid, strict=True)):
+    sides = np.broadcast_to(np.atleast_1d(calibration), 2) if np.size(calibration) in (1, 2) else np.array("wrong")
+    if sides.dtype.kind not in "iuf" or not ((sides == np.round(sides)) & (sides >= 0) & (sides <= grid)).all():
         raise usage_error("calibration", repr(calibration), f"one or two whole numbers from 0 to {grid}")
     return (0, 0) if 0 in sides else (int(sides[0]), int(sides[1]))

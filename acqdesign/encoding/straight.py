@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Bool
 
-from acqdesign.base.checks import usage_error
+from acqdesign.base.checks import as_real, check_number, usage_error
 from acqdesign.base.types import Array, Float, LinePoints, PRNGKey
 from acqdesign.encoding.lines import StraightLineEncoding, check_readout, uniform_readout
 from acqdesign.encoding.nufft import check_options, check_points
@@ -53,7 +53,7 @@ class Lines(Trajectory):
         eps: float | None = None,
         backend: str = "auto",
     ):
-        self.points = jnp.asarray(points)
+        self.points = as_real("points", points)
         check_points(self.points, 2)
         if self.points.ndim != 2:
             raise usage_error("points", self.points, "shape (lines, 2)")
@@ -63,6 +63,7 @@ class Lines(Trajectory):
             raise usage_error("moves", self.moves, f"booleans of shape ({lines},), one for each line")
         self.readout = None if readout is None else jnp.asarray(readout)
         self.samples = None if samples is None and readout is None else check_readout(samples, self.readout)
+        check_number("half_width", half_width)
         if not 0 < half_width <= 0.5:
             raise usage_error("half_width", half_width, "a number above 0 and at most 0.5 cycles/voxel")
         check_options(eps, backend, self.points.dtype)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import check_choice, check_finite, usage_error
+from acqdesign.base.checks import check_choice, check_count, check_finite, usage_error
 from acqdesign.base.trees import leaf_names
 from acqdesign.base.types import Array, Float, PRNGKey
 from acqdesign.encoding.encoding import Coils, Encoding, NUFFTEncoding, Plane
@@ -167,6 +167,9 @@ class Radial(Trajectory):
 
     angles: Float[Array, " spokes"]
     samples: int = eqx.field(static=True)
+
+    def __post_init__(self) -> None:
+        check_count("samples", self.samples)
 
     def coordinates(self) -> Float[Array, "spokes samples 2"]:
         """`r (cos φ, sin φ)`."""

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from acqdesign.base.checks import check_at_least_zero, check_count, usage_error
+from acqdesign.base.checks import as_array, check_at_least_zero, check_count, check_kind, usage_error
 from acqdesign.base.sharding import alike, total, vary, varying
 from acqdesign.base.types import Array, Image, Samples
 from acqdesign.encoding import Encoding, Gram
@@ -40,7 +40,9 @@ def cg(gram: Callable[[Image], Image], rhs: Image, *, iterations: int, dims: int
     Hestenes & Stiefel, J. Res. Natl. Bur. Stand. 49 (1952).
     """
     iterations = check_count("iterations", iterations)
-    dims = dims or (len(gram.shape) if isinstance(gram, Gram) else 3)
+    check_kind("gram", gram, Callable, "a map of images")  # type: ignore[arg-type]
+    dims = (len(gram.shape) if isinstance(gram, Gram) else 3) if dims is None else check_count("dims", dims)
+    rhs = as_array("rhs", rhs)
     if rhs.ndim < dims:
         raise usage_error("rhs", rhs, f"at least the {dims} axes of an image")
     # At unit norm, so that squares of residuals keep away from the smallest numbers.
@@ -83,4 +85,5 @@ def cg_sense(encoding: Encoding, kspace: Samples, *, ridge: float = 1e-3, iterat
     (2001).
     """
     check_at_least_zero("ridge", ridge)
+    check_kind("encoding", encoding, Encoding, "an Encoding")
     return cg(encoding.normal() + ridge, encoding.adjoint(kspace), iterations=iterations)

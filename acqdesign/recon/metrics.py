@@ -1,9 +1,11 @@
 """How far an image is from the truth."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import usage_error
+from acqdesign.base.checks import as_array, check_count, usage_error
 from acqdesign.base.types import Array, Float, Image
 
 
@@ -23,13 +25,15 @@ def _power(x: Image) -> Float[Array, "..."]:
     return x.real**2 + x.imag**2 if jnp.iscomplexobj(x) else x**2
 
 
-def _check(image: Image, truth: Image, dims: int) -> tuple[int, ...]:
-    """The axes of one image, once truth and image go together."""
+def _checked(image: Any, truth: Any, dims: int) -> tuple[Array, Array, tuple[int, ...]]:
+    """Image and truth, and the axes of one image, once they go together."""
+    image, truth = as_array("image", image), as_array("truth", truth)
+    check_count("dims", dims)
     if truth.ndim < dims:
         raise usage_error("truth", truth, f"at least the {dims} axes of an image")
     if image.shape[-truth.ndim :] != truth.shape:
         raise usage_error("image", image, f"the trailing axes of the truth's shape {tuple(truth.shape)}")
-    return tuple(range(-dims, 0))
+    return image, truth, tuple(range(-dims, 0))
 
 
 def nrmse(image: Image, truth: Image, dims: int = 3) -> Float[Array, "..."]:
@@ -43,7 +47,7 @@ def nrmse(image: Image, truth: Image, dims: int = 3) -> Float[Array, "..."]:
     Returns:
         One number an image, `(...)`.
     """
-    axes = _check(image, truth, dims)
+    image, truth, axes = _checked(image, truth, dims)
     return safe_sqrt(jnp.sum(_power(image - truth), axis=axes) / jnp.sum(_power(truth), axis=axes))
 
 
@@ -52,7 +56,7 @@ def psnr(image: Image, truth: Image, dims: int = 3) -> Float[Array, "..."]:
 
     Infinite where the image is the truth.
     """
-    axes = _check(image, truth, dims)
+    image, truth, axes = _checked(image, truth, dims)
     found, wanted = magnitude(image), magnitude(truth)
     error = jnp.mean((found - wanted) ** 2, axis=axes)
     return 10 * jnp.log10(jnp.max(wanted, axis=axes) ** 2 / error)
@@ -65,7 +69,7 @@ def ssim(image: Image, truth: Image) -> Float[Array, "..."]:
     arguments as of `nrmse`. Wang et al., "Image quality assessment: from error visibility to structural similarity",
     IEEE Trans. Image Process. 13 (2004).
     """
-    axes = _check(image, truth, 3)
+    image, truth, axes = _checked(image, truth, 3)
     found, wanted = jnp.broadcast_arrays(magnitude(image), magnitude(truth))
     top = jnp.max(wanted, axis=axes, keepdims=True)
     a, b = ((image / top).reshape(-1, *found.shape[-2:]) for image in (found, wanted))

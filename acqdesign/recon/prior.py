@@ -14,7 +14,15 @@ import numpy as np
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
-from acqdesign.base.checks import check_at_least_zero, check_shape
+from acqdesign.base.checks import (
+    as_array,
+    as_real,
+    check_at_least_zero,
+    check_kind,
+    check_number,
+    check_shape,
+    usage_error,
+)  # fmt: skip
 from acqdesign.base.sharding import across
 from acqdesign.base.types import Array, Float, Image
 from acqdesign.recon.cg import cg
@@ -67,6 +75,11 @@ def posterior_mean(
         dims: how many trailing axes are solved for together.
         support: `M` [1], of a shape that multiplies `rhs`; None is one everywhere.
     """
+    rhs, spectrum = as_array("rhs", rhs), None if spectrum is None else as_real("spectrum", spectrum)
+    check_number("ridge", ridge)
+    check_kind("gram", gram, Callable, "a map of images")  # type: ignore[arg-type]
+    if spectrum is not None and rhs.shape[-2:] != spectrum.shape:
+        raise usage_error("spectrum", spectrum, f"the plane of the images, {rhs.shape[-2:]}")
 
     def seen(image: Image) -> Image:
         return image if support is None else support * image

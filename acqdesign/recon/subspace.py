@@ -10,7 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from acqdesign.base.checks import check_count, usage_error
+from acqdesign.base.checks import as_real, check_count, check_finite, usage_error
 from acqdesign.base.types import Array, Float
 
 
@@ -25,8 +25,11 @@ def signal_basis(signals: Float[Array, "signals echoes"], rank: int) -> Float[Ar
         signals: `(T, E)` real, one row a tissue, in units of M0.
         rank: dimensions to keep, at most `min(T, E)`.
     """
-    rank = check_count("rank", rank)
-    if signals.ndim != 2 or rank > min(signals.shape):
+    rank, signals = check_count("rank", rank), as_real("signals", signals)
+    check_finite("signals", signals)
+    if signals.ndim != 2:
+        raise usage_error("signals", signals, "shape (signals, echoes)")
+    if rank > min(signals.shape):
         raise usage_error("rank", f"{rank} of signals {tuple(signals.shape)}", f"at most {min(signals.shape[-2:])}")
     return _leading(jnp.einsum("te,tf->ef", signals, signals, precision="highest"), rank)
 

@@ -62,14 +62,6 @@ def check_flips(flips: Array) -> int:
     return flips.shape[0]
 
 
-def check_number(name: str, value: Array, *, positive: bool = False) -> None:
-    """Raises unless an array holds one number, and where asked for, one that is positive."""
-    if value.ndim:
-        raise usage_error(name, value, "one number")
-    if positive:
-        check_positive(name, value)
-
-
 def check_lengths(name: str, value: Array, n: int) -> Array:
     """`value` if it is one number, or one for each of `n` pulses."""
     if value.shape not in ((), (n,)):

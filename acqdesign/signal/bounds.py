@@ -18,7 +18,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from acqdesign.base.checks import as_real, check_choice, check_positive, usage_error
+from acqdesign.base.checks import as_array, as_real, check_choice, check_kind, check_number, check_positive, usage_error
 from acqdesign.base.types import Array, Float, Scalar
 from acqdesign.scene.tissue import Tissue
 from acqdesign.signal.sequence import Sequence, simulate
@@ -40,15 +40,13 @@ def fisher_information(
     return jnp.real(gram) / jnp.asarray(noise, gram.real.dtype) ** 2
 
 
-def _array(name: str, value: Any) -> Array:
-    return jnp.asarray(value) if np.iscomplexobj(value) else as_real(name, value)
-
-
 def _checked(jacobian: Any, noise: ArrayLike, weights: Any) -> tuple[Array, Array | None]:
     check_positive("noise", noise)
-    jacobian, weights = _array("jacobian", jacobian), None if weights is None else as_real("weights", weights)
+    jacobian, weights = as_array("jacobian", jacobian), None if weights is None else as_real("weights", weights)
     if jacobian.ndim < 2:
         raise usage_error("jacobian", jacobian, "shape (..., samples, params)")
+    if np.ndim(noise) > jacobian.ndim - 2:
+        raise usage_error("noise", noise, "one number, or one for each batch of samples")
     if weights is not None and weights.shape[-1:] != jacobian.shape[-2:-1]:
         raise usage_error("weights", weights, f"shape (..., {jacobian.shape[-2]}), one for each sample")
     return jacobian, weights
@@ -63,6 +61,9 @@ def crlb_from_fisher(fisher: Float[Array, "... params params"]) -> Float[Array, 
     Returns:
         `(..., params)` variances, in inverse units of `fisher`; gradients are finite wherever the variance is.
     """
+    fisher = as_real("fisher", fisher)
+    if fisher.ndim < 2 or fisher.shape[-1] != fisher.shape[-2] or not fisher.size:
+        raise usage_error("fisher", fisher, "shape (..., params, params)")
     size = fisher.shape[-1]
     least = 16 * size * jnp.finfo(fisher.dtype).eps
     diagonal = jnp.diagonal(fisher, axis1=-2, axis2=-1)
@@ -115,12 +116,12 @@ def crlb(
     jacobian, weights = _checked(jacobian, noise, weights)
     columns, others = [jacobian[..., k] for k in range(jacobian.shape[-1])], []
     if signal is not None:
-        signal = _array("signal", signal)
+        signal = as_array("signal", signal)
         if signal.shape[-1:] != jacobian.shape[-2:-1]:
             raise usage_error("signal", signal, f"shape (..., {jacobian.shape[-2]}), one for each sample")
         others = [signal]
     if nuisance is not None:
-        nuisance = _array("nuisance", nuisance)
+        nuisance = as_array("nuisance", nuisance)
         if nuisance.ndim < 2 or nuisance.shape[-2] != jacobian.shape[-2]:
             raise usage_error("nuisance", nuisance, f"shape (..., {jacobian.shape[-2]}, others)")
         others = [*others, *(nuisance[..., k] for k in range(nuisance.shape[-1]))]
@@ -132,7 +133,12 @@ def crlb(
         # Real and imaginary parts as twice as many samples.
         columns, others = ([jnp.concatenate([x.real, x.imag], axis=-1) for x in each] for each in (columns, others))
     found = _unexplained(columns, others) * jnp.asarray(noise, columns[0].dtype) ** 2
-    return found if values is None else found / as_real("values", values) ** 2
+    if values is None:
+        return found
+    values = as_real("values", values)
+    if values.shape[-1:] != found.shape[-1:]:
+        raise usage_error("values", values, f"shape (..., {found.shape[-1]}), one for each parameter")
+    return found / values**2
 
 
 def _unexplained(columns: list[Array], others: list[Array]) -> Array:
@@ -202,6 +208,12 @@ def tissue_bounds(
     Returns:
         `(..., targets)` variances, in squared units of the parameters, [1] where relative.
     """
+    for what, names in (("targets", targets), ("nuisance", nuisance)):
+        check_kind(what, names, Several, "names")
+    if not targets:
+        raise usage_error("targets", "none", "at least one")
+    check_number("noise", noise)
+    check_kind("tissue", tissue, Tissue, "a Tissue")
     for name in (*targets, *nuisance):
         check_choice("targets" if name in targets else "nuisance", name, PARAMETERS)
         if name in targets and name in nuisance and name != "m0":
@@ -244,6 +256,7 @@ def relative_bounds(
     density does not matter: a standard deviation of each part of a sample, in units of M0. Other arguments are those of
     `tissue_bounds`.
     """
+    check_kind("tissue", tissue, Tissue, "a Tissue")
     unit = dataclasses.replace(tissue, m0=jnp.ones((), tissue.t1.dtype))
     return tissue_bounds(sequence, unit, targets, noise=noise, relative=True).sum(axis=-1)
 
@@ -263,6 +276,7 @@ def reduce_bounds(
         A number, in the units of `bounds`.
     """
     check_choice("reduce", reduce, ("mean", "max"))
+    bounds, weights = as_real("bounds", bounds), None if weights is None else as_real("weights", weights)
     if weights is not None and weights.shape != bounds.shape:
         raise usage_error("weights", weights, f"the shape of bounds, {tuple(bounds.shape)}")
     if reduce == "mean":

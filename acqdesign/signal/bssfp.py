@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import usage_error
+from acqdesign.base.checks import check_kind, usage_error
 from acqdesign.base.types import Array, Inexact, PRNGKey
 from acqdesign.optim import held
 from acqdesign.scene.tissue import Tissue
@@ -50,6 +50,7 @@ class BSSFP(GradientEchoes):
     steady: bool = eqx.field(static=True, default=False)
 
     def __post_init__(self) -> None:
+        check_kind("steady", self.steady, bool, "True or False")
         if self.steady and not (self.phases is None and self.inversion_time is None):
             expected, remedy = "no phases or inversion with it", "Give phase_increment, or leave steady out."
             raise usage_error("steady", True, expected, remedy)

@@ -21,7 +21,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Inexact
 
-from acqdesign.base.checks import check_count, usage_error
+from acqdesign.base.checks import as_real, check_count, check_kind, usage_error
 from acqdesign.scene.tissue import Tissue
 from acqdesign.signal._arguments import (
     check_flips,
@@ -359,16 +359,18 @@ def epg(
     Raises:
         UsageError: for times that are negative or NaN, T2 > 2 T1, or lengths that differ.
     """
-    if isinstance(intervals, Interval):
-        intervals = [intervals]
+    check_kind("tissue", tissue, Tissue, "a Tissue")
+    intervals = [intervals] if isinstance(intervals, Interval) else intervals
+    check_kind("intervals", intervals, Sequence, "an Interval, or a list of them")
     for each in intervals:
+        check_kind("intervals", each, Interval, "an Interval, or a list of them")
         if each.orders != int(each.orders):
             raise usage_error("orders", each.orders, "whole orders of dephasing in an interval")
-    if not 0 <= read <= len(intervals):
-        raise usage_error("read", read, f"a number of intervals, at most the {len(intervals)} that there are")
+    check_count("read", read, minimum=0, maximum=len(intervals))
     if n_states is not None:
         check_count("n_states", n_states)
     durations = {f"duration{i}": each.duration for i, each in enumerate(intervals)}
+    flips, z0 = as_real("flips", flips), as_real("z0", z0)
     values = in_one_precision(
         flips=flips, phases=phases, z0=z0, order_moment=order_moment, **tissue.effects(), **durations
     )

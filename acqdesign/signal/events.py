@@ -19,10 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from acqdesign.base.checks import as_real, usage_error
+from acqdesign.base.checks import as_real, check_kind, check_number, usage_error
 from acqdesign.base.types import Array, Inexact
 from acqdesign.scene.tissue import Tissue
-from acqdesign.signal._arguments import check_number, check_times, in_one_precision, unit_phase
+from acqdesign.signal._arguments import check_times, in_one_precision, unit_phase
 from acqdesign.signal.engine import Spins, State, in_frame, map_tissues, precession, rotate, shift, spun
 from acqdesign.signal.profile import SelectivePulse, across_slice, products
 
@@ -149,6 +149,8 @@ def play(events: Several[Event], tissue: Tissue) -> Inexact[Array, "... readouts
     Raises:
         UsageError: no readout, a wrong event, a time that is negative, or a tissue whose effects are not simulated.
     """
+    check_kind("events", events, Several, "a list of events")
+    check_kind("tissue", tissue, Tissue, "a Tissue")
     pulses = list({id(pulse): pulse for event in events if (pulse := getattr(event, "selective", None))}.values())
     return across_slice(partial(_played, events), tissue, {f"pulse {n}": pulse for n, pulse in enumerate(pulses)})
 

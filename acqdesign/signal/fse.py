@@ -26,12 +26,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import check_choice, check_count, is_concrete, usage_error
+from acqdesign.base.checks import check_choice, check_count, check_number, is_concrete, usage_error
 from acqdesign.base.types import Array, Inexact, PRNGKey
 from acqdesign.base.units import ms_from_s, rad_from_deg
 from acqdesign.optim import Limits, held, resolve
 from acqdesign.scene.tissue import Tissue
-from acqdesign.signal._arguments import check_number, check_repetition, check_times, decay, unit_phase
+from acqdesign.signal._arguments import check_repetition, check_times, decay, unit_phase
 from acqdesign.signal._fse import Pulses, Rotations, Train, damped_echoes, echoes, make_pulses, spoiled_echoes
 from acqdesign.signal._isochromats import phase_count, steady_echoes
 from acqdesign.signal.engine import Spins, map_tissues
@@ -106,7 +106,9 @@ class FSE(PulseTrain):
         check_choice("spoiling", self.spoiling, SPOILING)
         if self.n_states is not None:
             check_count("n_states", self.n_states)
-        self.te = None if self.te is None else float(self.te)
+        if self.te is not None:
+            check_number("te", self.te, positive=True)
+            self.te = float(self.te)
         super().__post_init__()
 
     def values(self, tissue: Tissue | None = None) -> dict[str, Array]:

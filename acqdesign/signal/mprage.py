@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from acqdesign.base.checks import check_kind, check_number
 from acqdesign.base.types import Array, Inexact, PRNGKey
 from acqdesign.base.units import rad_from_deg
 from acqdesign.optim import Limits, held, resolve
 from acqdesign.scene.tissue import Tissue
-from acqdesign.signal._arguments import check_echo_time, check_number, check_repetition, decay, echo_factor
+from acqdesign.signal._arguments import check_echo_time, check_repetition, decay, echo_factor
 from acqdesign.signal.starts import start_flips
 from acqdesign.signal.trains import PulseTrain, by_pulse
 
@@ -50,6 +51,7 @@ class MPRAGE(PulseTrain):
     steady: bool = eqx.field(static=True, default=True)
 
     def values(self, tissue: Tissue | None = None) -> dict[str, Array]:
+        check_kind("steady", self.steady, bool, "True or False")
         values = super().values(tissue)
         for name in ("esp", "tr", "inversion_time", "te"):
             check_number(name, values[name], positive=name != "te")

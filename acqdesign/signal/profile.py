@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from acqdesign.base.checks import check_count, check_finite, check_positive, is_concrete, usage_error
+from acqdesign.base.checks import as_array, check_count, check_finite, check_number, is_concrete, usage_error
 from acqdesign.base.types import Array, Float
 from acqdesign.scene.tissue import Tissue
 from acqdesign.signal._arguments import in_one_precision, unit_phase
@@ -59,8 +59,8 @@ class SelectivePulse(eqx.Module):
     ):
         check_count("positions", positions)
         for name, value in (("extent", extent), ("time_bandwidth", time_bandwidth), ("thickness", thickness)):
-            check_positive(name, value)
-        envelope = jnp.asarray(envelope)
+            check_number(name, value, positive=True)
+        envelope = as_array("envelope", envelope)
         if envelope.ndim != 1 or not envelope.size:
             raise usage_error("envelope", envelope, "a vector of samples")
         check_finite("envelope", envelope)
@@ -144,7 +144,7 @@ def sinc_pulse(samples: int, time_bandwidth: float) -> Float[Array, " samples"]:
         Envelope `(samples,)` [1].
     """
     check_count("samples", samples, minimum=2)
-    check_positive("time_bandwidth", time_bandwidth)
+    check_number("time_bandwidth", time_bandwidth, positive=True)
     t = (np.arange(samples) + 0.5) / samples - 0.5
     return jnp.asarray(np.sinc(time_bandwidth * t) * (0.54 + 0.46 * np.cos(2.0 * np.pi * t)))
 

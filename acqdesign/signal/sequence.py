@@ -8,7 +8,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import usage_error
+from acqdesign.base.checks import check_kind, usage_error
 from acqdesign.base.trees import leaf_names
 from acqdesign.base.types import Array, Inexact, PRNGKey
 from acqdesign.optim import Limits, Part, resolve
@@ -73,6 +73,8 @@ class Sequence(Part):
 
 def simulate(sequence: Sequence, tissue: Tissue) -> Inexact[Array, "... readouts"]:
     """The signal of a sequence in a tissue, `(..., readouts)`, once it is seen to have the tissue's batch shape."""
+    check_kind("sequence", sequence, Sequence, "a Sequence")
+    check_kind("tissue", tissue, Tissue, "a Tissue")
     found, name = sequence.signal(tissue), f"{type(sequence).__name__}.signal"
     shape, dtype = getattr(found, "shape", None), getattr(found, "dtype", None)
     if shape is None or dtype is None or not jnp.issubdtype(dtype, jnp.inexact):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from acqdesign.base.checks import check_choice, is_concrete, usage_error
+from acqdesign.base.checks import check_choice, check_finite, check_number, is_concrete, usage_error
 from acqdesign.base.types import Array, Inexact
 from acqdesign.base.units import deg_from_rad, rad_from_deg
 from acqdesign.scene.tissue import Tissue
@@ -75,6 +75,8 @@ class SPGR(SSFPFID):
     def __post_init__(self) -> None:
         if not is_concrete(self.rf_increment):
             raise usage_error("rf_increment", "a traced number", "one that is known before compilation")
+        check_number("rf_increment", self.rf_increment)
+        check_finite("rf_increment", self.rf_increment)
         degrees = deg_from_rad(float(self.rf_increment))
         half = round(2 * degrees) / 2  # as which a half degree in single precision counts
         near = abs(half - degrees) < 4 * np.finfo(np.float32).eps * abs(degrees)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import check_choice, check_count
+from acqdesign.base.checks import check_choice, check_count, check_key, check_number
 from acqdesign.base.types import Array, PRNGKey
 from acqdesign.base.units import rad_from_deg
 from acqdesign.optim import spline_basis
@@ -48,6 +48,9 @@ def start_flips(
     """
     check_choice("start", name, STARTS if train else STARTS[:4])
     check_count("echoes", pulses)
+    check_key("key", key)
+    for what, value in (("upper", upper), ("level", upper if level is None else level)):
+        check_number(what, value)
     level = upper if level is None else min(level, upper)
     if name == "constant":
         return np.full(pulses, level)

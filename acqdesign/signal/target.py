@@ -6,7 +6,15 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from acqdesign.base.checks import as_real, check_count, check_finite, check_positive, is_concrete, usage_error
+from acqdesign.base.checks import (
+    as_real,
+    check_count,
+    check_finite,
+    check_number,
+    check_positive,
+    is_concrete,
+    usage_error,
+)  # fmt: skip
 from acqdesign.base.types import Array, Float
 from acqdesign.scene.tissue import check_relaxation
 from acqdesign.signal._arguments import decay, in_one_precision
@@ -52,7 +60,8 @@ def exponential_decay(
 
     Mugler, J Magn Reson Imaging 39:745, 2014.
     """
-    check_positive("esp", esp)
+    check_number("esp", esp, positive=True)
+    check_number("time", time)
     check_positive("time", time, allow_inf=True)
     values = in_one_precision(esp=esp, time=time, level=_level(level))
     count = jnp.arange(1, check_count("echoes", echoes) + 1, dtype=values["esp"].dtype)
@@ -92,14 +101,13 @@ def flips_for_echoes(
     Hennig & Scheffler, Magn Reson Med 49:527, 2003; Busse et al., Magn Reson Med 55:1030, 2006.
     """
     check_relaxation(t1, t2)
-    check_positive("esp", esp)
+    for name, value in {"esp": esp, "t1": t1, "t2": t2, "excitation": excitation, "upper": upper}.items():
+        check_number(name, value, positive=name == "esp")
+    target = as_real("target", target)
     values = in_one_precision(target=target, esp=esp, t1=t1, t2=t2, excitation=excitation, upper=upper)
     wanted = values["target"]
     if wanted.ndim != 1 or not wanted.size:
         raise usage_error("target", wanted, "a vector of at least one echo amplitude")
-    for name in ("esp", "t1", "t2", "excitation", "upper"):
-        if values[name].ndim:
-            raise usage_error(name, values[name], "one value", "Use vmap for several tissues or timings.")
     check_finite("target", wanted)
     if is_concrete(wanted) and bool((np.asarray(wanted) < 0).any()):
         raise usage_error("target", f"{np.asarray(wanted).min():g}", "amplitudes >= 0")

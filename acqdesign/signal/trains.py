@@ -9,20 +9,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import as_real, usage_error
+from acqdesign.base.checks import as_real, check_number, usage_error
 from acqdesign.base.types import Array, Inexact
 from acqdesign.base.units import rad_from_deg
 from acqdesign.optim import Constraint, Limits, held, resolve
 from acqdesign.optim.parts import is_parametrised
 from acqdesign.scene.tissue import Tissue
-from acqdesign.signal._arguments import (
-    check_echo_time,
-    check_flips,
-    check_number,
-    check_phases,
-    decay,
-    in_one_precision,
-)  # fmt: skip
+from acqdesign.signal._arguments import check_echo_time, check_flips, check_phases, decay, in_one_precision  # fmt: skip
 from acqdesign.signal.profile import SelectivePulse, across_slice, rotation
 from acqdesign.signal.sequence import Sequence
 
@@ -75,6 +68,9 @@ class PulseTrain(Sequence):
         """Checked numbers of the sequence, and what acts of a tissue, in one precision; what is None is left out."""
         if self.flips is None:
             raise usage_error("flips", None, "a vector of at least one flip angle [rad]")
+        for field in dataclasses.fields(self):
+            if field.default is not None and getattr(self, field.name, None) is None:
+                raise usage_error(field.name, None, "a number, or one for each pulse")
         this, effects = resolve(self), {} if tissue is None else tissue.effects()
         values = in_one_precision(**{name: getattr(this, name) for name in self._variables()}, **effects)
         n = check_flips(values["flips"])
