@@ -80,6 +80,8 @@ def wrap(points: Array) -> Array:
 
 def _blocks(n_points: int, others: int) -> tuple[int, int]:
     """How many points go together, of which each makes so many entries, and how many such blocks there are."""
+    if not isinstance(n_points * others, int):  # of `jax.export`, known when it is called
+        return n_points, 1
     limit = _CPU_BLOCK if jax.default_backend() == "cpu" else _DEVICE_BLOCK
     size = max(1, min(n_points, limit // others))
     return size, -(-n_points // size)
@@ -144,6 +146,9 @@ def _finufft(
 
     finufft sorts points into bins and writes out of bounds for NaN.
     """
+    sizes = (*source.shape, *points.shape)
+    if not all(isinstance(n, int) for n in sizes):
+        raise usage_error("points", f"symbolic sizes {sizes}", "known ones with finufft", "backend='dft' takes these.")
     wrong = ~jnp.all(jnp.isfinite(points), axis=-1)
     sound = jnp.where(wrong[..., None], 0, points)
     angles = [2 * math.pi * wrap(sound[..., axis]) for axis in range(points.shape[-1])]

@@ -84,7 +84,7 @@ class Tissue(eqx.Module):
         for name in EFFECTS:
             value = getattr(self, name)
             try:
-                shape = np.broadcast_shapes(shape, () if value is None else value.shape)
+                shape = jnp.broadcast_shapes(shape, () if value is None else value.shape)
             except ValueError:
                 raise usage_error(name, value, f"a shape that broadcasts with the others', {shape}") from None
         if self.names and len(self.names) != (shape[-1] if shape else 1):

@@ -56,8 +56,8 @@ def in_one_precision(**values: Any) -> dict[str, Array]:
 
 def check_flips(flips: Array) -> int:
     """The number of pulses of a vector of flip angles."""
-    if flips.ndim != 1 or flips.shape[0] < 1:
-        raise usage_error("flips", flips, "a vector of at least one flip angle [rad]")
+    if flips.ndim != 1 or not isinstance(flips.shape[0], int) or flips.shape[0] < 1:
+        raise usage_error("flips", flips, "a vector of at least one flip angle [rad], of known length")
     check_finite("flips", flips)
     return flips.shape[0]
 

@@ -251,7 +251,7 @@ def train(
         return period
 
     def block(spins: Spins) -> Array:
-        tissues = max(value.size for value in spins.values())
+        tissues = math.prod(jnp.broadcast_shapes(*(value.shape for value in spins.values())))
         none = jnp.zeros((1, tissues), dtype)
         state = State(none, none, none + spins["z0"])
         parts, first = [], 0
@@ -300,9 +300,11 @@ def map_tissues(
     shared = {name: value for name, value in spins.items() if not value.ndim}
     own = {name: jnp.broadcast_to(v, shape).reshape(-1) for name, v in spins.items() if v.ndim}
     tissues = math.prod(shape)
-    if not tissues:
+    if isinstance(tissues, int) and not tissues:
         one = jax.eval_shape(block, shared | {name: jax.ShapeDtypeStruct((1,), v.dtype) for name, v in own.items()})
         return jnp.zeros((*shape, one.shape[-1]), one.dtype)
+    if not isinstance(tissues, int):  # symbolic, of `jax.export`
+        return block(shared | own).reshape(*shape, -1)
     if jax.default_backend() == "cpu":
         fit, most = at_once or max(64, CACHE_BYTES // bytes_each), STORED_BYTES
     else:

@@ -211,7 +211,7 @@ def _play(patterns: tuple, orders: int, numbers: list, spins: Spins, pulses: lis
         return state, state.plus[0] if turn is None else turn.conj() * state.plus[0]
 
     def block(spins: Spins) -> Array:
-        tissues = max(value.size for value in spins.values())
+        tissues = math.prod(jnp.broadcast_shapes(*(value.shape for value in spins.values())))
         none = jnp.zeros((orders, tissues), dtype)
         state, seen = State(none, none, none.at[0].set(1)), []
         for (kinds, times), xs in zip(patterns, numbers, strict=True):

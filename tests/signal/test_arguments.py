@@ -79,3 +79,25 @@ def test_points_are_arrays_of_single_or_double_precision(points):
     ):
         with pytest.raises(UsageError, match="points: got"):
             call()
+
+
+def test_programs_are_exported_for_any_number_of_tissues_and_points():
+    """As `jax.export` does; pulses, and points of finufft, must be counted."""
+    tissues, points = jax.export.symbolic_shape("tissues, points")
+    times, places = jax.ShapeDtypeStruct((tissues,), FLIPS.dtype), jax.ShapeDtypeStruct((points, 2), FLIPS.dtype)
+
+    def exported(function, *shapes):
+        return jax.export.export(jax.jit(function))(*shapes)
+
+    for make in SEQUENCES.values():
+        made = exported(lambda t1, make=make: make(FLIPS).signal(Tissue(t1, 0.1)), times)
+        t1 = np.array([0.5, 1.0, 2.0], FLIPS.dtype)
+        np.testing.assert_allclose(made.call(t1), make(FLIPS).signal(Tissue(t1, 0.1)), rtol=1e-5, atol=1e-6)
+    image = np.ones((4, 6), np.complex64)
+    made = exported(lambda points: nufft_forward(image, points, backend="dft"), places)
+    where = np.linspace(-0.4, 0.4, 14, dtype=np.float32).reshape(7, 2)
+    np.testing.assert_allclose(made.call(where), nufft_forward(image, where, backend="dft"), rtol=1e-5)
+    with pytest.raises(UsageError, match=r"points: got symbolic sizes .* expected known ones with finufft"):
+        exported(lambda points: nufft_forward(image, points, backend="finufft"), places)
+    with pytest.raises(UsageError, match=r"flips: got .* of known length"):
+        exported(lambda flips: FSE(flips).signal(Tissue(1.0, 0.1)), times)
