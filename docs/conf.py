@@ -11,6 +11,7 @@ release = metadata.version("acqdesign")
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 extensions = [
+    "helps",
     "links",
     "measured",
     "myst_parser",

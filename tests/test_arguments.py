@@ -42,8 +42,6 @@ CALLS = {
         "jacobian": JACOBIAN, "noise": 0.1, "weights": np.ones(3, F), "signal": np.ones(3, F),
         "nuisance": np.ones((3, 1), F), "values": np.ones(2, F),
     },
-    "signal.crlb_from_fisher": {"fisher": np.eye(2, dtype=F)},
-    "signal.fisher_information": {"jacobian": JACOBIAN, "noise": 0.1, "weights": np.ones(3, F)},
     "signal.reduce_bounds": {"bounds": np.ones(3, F), "reduce": "mean", "weights": np.ones(3, F)},
     "signal.relative_bounds": {"sequence": echoes, "tissue": TISSUE, "targets": ("t2",), "noise": 0.1},
     "signal.tissue_bounds": {
@@ -51,11 +49,7 @@ CALLS = {
         "weights": np.ones(4, F),
     },
     "signal.simulate": {"sequence": echoes, "tissue": TISSUE},
-    "signal.epg": {
-        "flips": FLIPS, "intervals": lambda: signal.Interval(0.01, 1), "tissue": TISSUE, "read": 0, "phases": FLIPS,
-        "z0": 1.0, "order_moment": 1e4, "n_states": 3,
-    },
-    "signal.play": {"events": lambda: [signal.Pulse(1.0), signal.Readout(1e-3)], "tissue": TISSUE},
+    "signal.play": {"events": lambda: [signal.Pulse(1.0), signal.Readout(1e-3)], "tissue": TISSUE, "order_moment": 1e4},
     "signal.sinc_pulse": {"samples": 16, "time_bandwidth": 4.0},
     "signal.SelectivePulse": {
         "envelope": np.ones(8, F), "time_bandwidth": 2.0, "thickness": 1.0, "extent": 3.0, "positions": 4,
@@ -110,7 +104,7 @@ CALLS = {
     "recon.spectral_prior": {"plane": SHAPE, "exponent": 1.5},
     "recon.signal_basis": {"signals": JACOBIAN, "rank": 1},
 }  # fmt: skip
-# Events and intervals, which `play` and `epg` check; seams; recipes, whose numbers their `__call__` uses.
+# Events, which `play` checks; seams; recipes, whose numbers their `__call__` uses.
 OTHERS = {
     "Interval",
     "Pulse",
@@ -127,7 +121,7 @@ OTHERS = {
 OTHERS |= {"available_backends", "CG", "DensityAdjoint", "Prior", "Subspace", "Reconstruction"}
 
 # Made when called: what JAX would make at import.
-MADE = ("sequence", "intervals", "events", "encoding", "gram")
+MADE = ("sequence", "events", "encoding", "gram")
 # How errors name arguments that commands know by other names.
 SAID = {"readout": ("samples_per_line",), "name": ("start", "density", "init", "ordering"), "pulses": ("echoes",)}
 

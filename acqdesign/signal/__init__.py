@@ -1,14 +1,10 @@
 """How the spins answer: sequences, extended phase graphs and Cramér–Rao bounds."""
 
 from acqdesign.signal.bounds import crlb as crlb
-from acqdesign.signal.bounds import crlb_from_fisher as crlb_from_fisher
-from acqdesign.signal.bounds import fisher_information as fisher_information
 from acqdesign.signal.bounds import reduce_bounds as reduce_bounds
 from acqdesign.signal.bounds import relative_bounds as relative_bounds
 from acqdesign.signal.bounds import tissue_bounds as tissue_bounds
 from acqdesign.signal.bssfp import BSSFP as BSSFP
-from acqdesign.signal.engine import Interval as Interval
-from acqdesign.signal.engine import epg as epg
 from acqdesign.signal.events import Pulse as Pulse
 from acqdesign.signal.events import Readout as Readout
 from acqdesign.signal.events import Spoil as Spoil

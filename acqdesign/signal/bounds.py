@@ -27,19 +27,6 @@ PARAMETERS = ("t1", "t2", "m0", "b1", "b0", "t2_prime", "diffusivity")
 """What `tissue_bounds` can bound."""
 
 
-def fisher_information(
-    jacobian: ArrayLike, *, noise: ArrayLike = 1.0, weights: ArrayLike | None = None
-) -> Float[Array, "... params params"]:
-    """Fisher information matrix `Re(Jᴴ W J) / σ²`, `(..., params, params)`, in inverse units of the bounds.
-
-    Arguments and errors are those of `crlb`.
-    """
-    jacobian, weights = _checked(jacobian, noise, weights)
-    weighted = jacobian if weights is None else jacobian * weights[..., None]
-    gram = jnp.einsum("...np,...nq->...pq", jnp.conj(jacobian), weighted, precision="highest")
-    return jnp.real(gram) / jnp.asarray(noise, gram.real.dtype) ** 2
-
-
 def _checked(jacobian: Any, noise: ArrayLike, weights: Any) -> tuple[Array, Array | None]:
     check_positive("noise", noise)
     jacobian, weights = as_array("jacobian", jacobian), None if weights is None else as_real("weights", weights)
@@ -50,41 +37,6 @@ def _checked(jacobian: Any, noise: ArrayLike, weights: Any) -> tuple[Array, Arra
     if weights is not None and weights.shape[-1:] != jacobian.shape[-2:-1]:
         raise usage_error("weights", weights, f"shape (..., {jacobian.shape[-2]}), one for each sample")
     return jacobian, weights
-
-
-def crlb_from_fisher(fisher: Float[Array, "... params params"]) -> Float[Array, "... params"]:
-    """Diagonal of the inverse Fisher matrix: infinite, not NaN, for what cannot be told from the rest.
-
-    Args:
-        fisher: `(..., params, params)`, symmetric and positive semi-definite, in inverse units of the variances.
-
-    Returns:
-        `(..., params)` variances, in inverse units of `fisher`; gradients are finite wherever the variance is.
-    """
-    fisher = as_real("fisher", fisher)
-    if fisher.ndim < 2 or fisher.shape[-1] != fisher.shape[-2] or not fisher.size:
-        raise usage_error("fisher", fisher, "shape (..., params, params)")
-    size = fisher.shape[-1]
-    least = 16 * size * jnp.finfo(fisher.dtype).eps
-    diagonal = jnp.diagonal(fisher, axis1=-2, axis2=-1)
-    # Below this the slope of the inverse root, its power -3/2, would overflow.
-    known = diagonal > jnp.finfo(fisher.dtype).tiny ** 0.6
-    scale = jnp.where(known, 1 / jnp.sqrt(jnp.where(known, diagonal, 1)), 0)
-    unit = fisher * scale[..., :, None] * scale[..., None, :]
-    found = []
-    for k in range(size):
-        order = jnp.array([i for i in range(size) if i != k] + [k])
-        rest = unit[..., order, :][..., order]
-        for _ in range(size - 1):
-            # Eliminate one parameter; one that the eliminated ones explain has nothing to add.
-            pivot, row = rest[..., 0, 0], rest[..., 0, 1:]
-            used = pivot > least
-            share = row * jnp.where(used, 1 / jnp.where(used, pivot, 1), 0)[..., None]
-            rest = rest[..., 1:, 1:] - share[..., :, None] * row[..., None, :]
-        left = rest[..., 0, 0]
-        told = known[..., k] & (left > least)
-        found.append(jnp.where(told, scale[..., k] ** 2 / jnp.where(told, left, 1), jnp.inf))
-    return jnp.stack(found, axis=-1)
 
 
 def crlb(

@@ -18,21 +18,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import ArrayLike
-from jaxtyping import Array, Inexact
+from jaxtyping import Array
 
-from acqdesign.base.checks import as_real, check_count, check_kind, usage_error
-from acqdesign.scene.tissue import Tissue
-from acqdesign.signal._arguments import (
-    check_flips,
-    check_phases,
-    check_times,
-    decay,
-    echo_factor,
-    in_one_precision,
-    precession_phase,
-    unit_phase,
-)  # fmt: skip
+from acqdesign.signal._arguments import decay, echo_factor, precession_phase, unit_phase  # fmt: skip
 from acqdesign.signal.profile import SelectivePulse, products
 
 WINDOWS = 8
@@ -206,7 +194,7 @@ def train(
     n_states: int | None = None,
     pulse: SelectivePulse | None = None,
 ) -> Array:
-    """Echoes `(..., N)` from checked arrays of one precision: what `epg` and the sequences share.
+    """Echoes `(..., N)` from checked arrays of one precision: what the sequences share.
 
     Args:
         flips: flip angles `(N,)`.
@@ -329,64 +317,21 @@ def turns_of(phases: Array) -> Array:
     return unit_phase(-jnp.diff(phases, prepend=phases[:1]))
 
 
-def epg(
-    flips: ArrayLike,
-    intervals: Sequence[Interval] | Interval,
-    tissue: Tissue,
-    *,
-    read: int = 0,
-    phases: ArrayLike | None = None,
-    z0: ArrayLike = 1.0,
-    order_moment: ArrayLike | None = None,
-    n_states: int | None = None,
-) -> Inexact[Array, "... pulses"]:
-    """Echoes of a train of pulses, each followed by the same intervals, by extended phase graphs.
-
-    The receiver follows the pulses: an echo is given in the frame in which the pulse before it has its axis
-    along y, so that a 90° pulse on equilibrium gives `+m0` whatever its phase.
-
-    Args:
-        flips: flip angles `(N,)` [rad].
-        intervals: what follows each pulse, in order.
-        tissue: of any batch shape; its diffusivity acts where there is an `order_moment`, its T2' not at all.
-        read: the echo is read after so many intervals.
-        phases: phases of the pulses `(N,)` [rad], of which only differences matter. Left out, all are equal.
-        z0: longitudinal magnetisation before the first pulse, relative to `m0`; broadcasts to the batch shape.
-        order_moment: the dephasing that is one order [rad/m].
-        n_states: orders kept; left out, all that reach an echo, which is exact.
-
-    Returns:
-        Echoes `(..., N)`; real where there are no `phases`, the tissue has no `b0` and a real `m0`.
-
-    Raises:
-        UsageError: for times that are negative or NaN, T2 > 2 T1, or lengths that differ.
-    """
-    check_kind("tissue", tissue, Tissue, "a Tissue")
-    intervals = [intervals] if isinstance(intervals, Interval) else intervals
-    check_kind("intervals", intervals, Sequence, "an Interval, or a list of them")
-    for each in intervals:
-        check_kind("intervals", each, Interval, "an Interval, or a list of them")
-        if each.orders != int(each.orders):
-            raise usage_error("orders", each.orders, "whole orders of dephasing in an interval")
-    check_count("read", read, minimum=0, maximum=len(intervals))
-    if n_states is not None:
-        check_count("n_states", n_states)
-    durations = {f"duration{i}": each.duration for i, each in enumerate(intervals)}
-    flips, z0 = as_real("flips", flips), as_real("z0", z0)
-    values = in_one_precision(
-        flips=flips, phases=phases, z0=z0, order_moment=order_moment, **tissue.effects(), **durations
-    )
-    n = check_flips(values["flips"])
-    for name in durations:
-        check_times(name.replace("duration", "duration of interval "), values[name], n)
-    if phases is not None:
-        check_phases(values["phases"], n)
-    return play_epg(values, tuple(int(each.orders) for each in intervals), read, n_states)
-
-
 @partial(jax.jit, static_argnums=(1, 2, 3))
 def play_epg(values: dict[str, Any], orders: tuple[int, ...], read: int, n_states: int | None) -> Array:
-    """Echoes from checked arguments; compiled once for equal shapes, outside of `jit` too."""
+    """Echoes `(..., N)` of pulses, each followed by the same intervals; compiled once for equal shapes.
+
+    The receiver follows the pulses: an echo is given in the frame in which the pulse before it has its axis along y, so
+    that a 90° pulse on equilibrium gives `+m0` whatever its phase.
+
+    Args:
+        values: checked numbers of one precision: `flips`, and `phases` unless all are equal; `duration0` and so on of
+            the intervals; `z0` before the first pulse; what acts of the tissue, with `order_moment` for its
+            diffusivity; and `pulse` and `place` where pulses are selective.
+        orders: dephasing in each interval.
+        read: the echo is read after so many intervals.
+        n_states: orders kept, or None for all that reach an echo.
+    """
     spins: Spins = {name: values[name] for name in ("t1", "t2", "m0", "z0", "b1", "b0", "place") if name in values}
     diffuses = "diffusivity" in values and "order_moment" in values
     if diffuses:

@@ -136,12 +136,13 @@ def _orders(kinds: Several[_Kind]) -> int:
     return highest
 
 
-def play(events: Several[Event], tissue: Tissue) -> Inexact[Array, "... readouts"]:
+def play(events: Several[Event], tissue: Tissue, *, order_moment: Any = None) -> Inexact[Array, "... readouts"]:
     """The signal of a list of events in a tissue.
 
     Args:
         events: in the order of playing; their numbers may be traced, their kinds and orders not.
-        tissue: of any batch shape; neither T2' nor diffusion is simulated here.
+        tissue: of any batch shape; T2' is not simulated here.
+        order_moment: the dephasing that is one order [rad/m], where diffusion is to act.
 
     Returns:
         `(..., readouts)`; real where no event has a phase, the tissue no `b0` and a real `m0`.
@@ -152,20 +153,22 @@ def play(events: Several[Event], tissue: Tissue) -> Inexact[Array, "... readouts
     check_kind("events", events, Several, "a list of events")
     check_kind("tissue", tissue, Tissue, "a Tissue")
     pulses = list({id(pulse): pulse for event in events if (pulse := getattr(event, "selective", None))}.values())
-    return across_slice(partial(_played, events), tissue, {f"pulse {n}": pulse for n, pulse in enumerate(pulses)})
+    selective = {f"pulse {n}": pulse for n, pulse in enumerate(pulses)}
+    return across_slice(partial(_played, events, order_moment), tissue, selective)
 
 
-def _played(events: Several[Event], tissue: Tissue, selective: dict[str, Any]) -> Array:
+def _played(events: Several[Event], order_moment: Any, tissue: Tissue, selective: dict[str, Any]) -> Array:
     pulses = [pulse for name, pulse in selective.items() if name != "place"]
     kinds = [_kind(n, event, pulses) for n, event in enumerate(events)]
     if not any(kind.event is Readout for kind in kinds):
         raise usage_error("events", f"{len(kinds)} events without a readout", "at least one Readout")
-    for name in ("t2_prime", "diffusivity"):
-        if getattr(tissue, name) is not None:
-            raise usage_error(f"tissue: {name}", "a value", "None", "Sequences of events do not simulate it.")
+    if tissue.t2_prime is not None:
+        raise usage_error("tissue: t2_prime", "a value", "None", "Sequences of events do not simulate it.")
+    if order_moment is None and tissue.diffusivity is not None:
+        raise usage_error("order_moment", None, "the dephasing of an order [rad/m], for the tissue's diffusivity")
     numbers = [_values(n, event) for n, event in enumerate(events)]
     flat = {f"{n}.{name}": value for n, given in enumerate(numbers) for name, value in given.items()}
-    values = in_one_precision(**flat, **tissue.effects())
+    values = in_one_precision(**flat, **tissue.effects(), order_moment=order_moment)
     parts = []
     for first, length, times in _repeats(kinds):
         stacked = tuple(
@@ -176,7 +179,9 @@ def _played(events: Several[Event], tissue: Tissue, selective: dict[str, Any]) -
             for slot in range(length)
         )
         parts.append(((tuple(kinds[first : first + length]), times), stacked))
-    spins = {name: values[name] for name in tissue.effects() if name != "m0"}
+    spins: Spins = {name: values[name] for name in ("t1", "t2", "b1", "b0") if name in values}
+    if "diffusivity" in values:
+        spins["damping"] = values["diffusivity"] * values["order_moment"] ** 2
     spins |= {name: place for name, place in selective.items() if name == "place"}
     patterns, stacks = tuple(pattern for pattern, _ in parts), [stacked for _, stacked in parts]
     found = _play(patterns, _orders(kinds) + 1, stacks, spins, pulses)

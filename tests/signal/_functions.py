@@ -2,12 +2,20 @@
 
 from acqdesign.scene.tissue import Tissue
 from acqdesign.signal import BSSFP, FSE, MPRAGE, SPGR, SSFPFID
-from acqdesign.signal import epg as engine_epg
+from acqdesign.signal._arguments import in_one_precision
+from acqdesign.signal.engine import play_epg
 
 
-def epg(flips, intervals, t1, t2, *, m0=1.0, b1=1.0, b0=None, diffusivity=None, **train):
+def epg(
+    flips, intervals, t1, t2, *, read=0, phases=None, z0=1.0, order_moment=None, n_states=None,
+    m0=1.0, b1=1.0, b0=None, diffusivity=None,
+):  # fmt: skip
+    """The engine's train of pulses, each followed by the same intervals."""
     tissue = Tissue(t1, t2, m0=m0, b1=b1, b0=b0, diffusivity=diffusivity)
-    return engine_epg(flips, intervals, tissue, **train)
+    durations = {f"duration{i}": each.duration for i, each in enumerate(intervals)}
+    numbers = {"flips": flips, "phases": phases, "z0": z0, "order_moment": order_moment}
+    values = in_one_precision(**numbers, **tissue.effects(), **durations)
+    return play_epg(values, tuple(each.orders for each in intervals), read, n_states)
 
 
 def fse(flips, esp, t1, t2, *, b1=1.0, m0=1.0, diffusivity=None, **design):

@@ -8,7 +8,7 @@ import pytest
 from acqdesign.base.checks import UsageError
 from acqdesign.encoding import nufft_adjoint, nufft_forward, pipe_density
 from acqdesign.scene import Tissue
-from acqdesign.signal import BSSFP, FSE, MPRAGE, SPGR, SSFPFID, Interval, crlb, epg
+from acqdesign.signal import BSSFP, FSE, MPRAGE, SPGR, SSFPFID, crlb
 
 SEQUENCES = {
     "fse": FSE,
@@ -58,12 +58,7 @@ def test_increments_of_single_precision_and_traced_ones():
         jax.jit(steady)(2.0)
 
 
-def test_intervals_and_derivatives_as_lists():
-    tissue = Tissue(1.0, 0.1)
-    wanted = epg(FLIPS, [Interval(0.01, 1)], tissue)
-    np.testing.assert_array_equal(epg(FLIPS, Interval(0.01, 1.0), tissue), wanted)
-    with pytest.raises(UsageError, match=r"orders: got 1\.5"):
-        epg(FLIPS, Interval(0.01, 1.5), tissue)
+def test_derivatives_as_lists():
     rows = [[1.0, 2.0], [3.0, 4.0], [5.0, 7.0]]
     np.testing.assert_array_equal(crlb(rows, values=[1, 2]), crlb(jnp.array(rows), values=jnp.array([1.0, 2.0])))
     with pytest.raises(UsageError, match="jacobian: got None"):

@@ -170,25 +170,3 @@ def test_gradient_memory_grows_as_the_root_of_pulses():
         return memory.temp_size_in_bytes - 3 * 8 * n * t2.size
 
     assert needed(1600) <= 2.6 * needed(400)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"t1": -1.0}, "t1.*> 0"),
-        ({"t2": np.nan}, "t2.*> 0"),
-        ({"t1": 0.1, "t2": 0.3}, "T2 <= 2 T1"),
-        ({"flips": np.ones((2, 2))}, "flips.*vector"),
-        ({"flips": np.array([1.0, np.nan])}, "flips.*finite"),
-        ({"phases": np.ones(3)}, "phases.*each of the 2"),
-        ({"intervals": [Interval(-0.01, 1)]}, "interval 0.*>= 0"),
-        ({"intervals": [Interval(np.ones(3), 1)]}, "interval 0.*each of the 2"),
-        ({"read": 2}, "read.*at most the 1"),
-        ({"n_states": 0}, "n_states.*>= 1"),
-    ],
-)
-def test_bad_input_is_refused(change, words):
-    """Every error names the argument and says what is wrong with it."""
-    good = {"flips": np.ones(2), "intervals": [Interval(0.01, 1)], "t1": 1.0, "t2": 0.1}
-    with pytest.raises(ValueError, match=words):
-        epg(**(good | change))

@@ -244,8 +244,21 @@ def test_parts_of_orders_are_refused(unchecked_types):
         play([*GOOD, Wait(0.01, orders=0.5)], Tissue(1.0, 0.1))
 
 
-@pytest.mark.parametrize("name", ["t2_prime", "diffusivity"])
-def test_effects_that_are_not_simulated_are_refused(name):
+@pytest.mark.parametrize(
+    ("name", "message"), [("t2_prime", "tissue: t2_prime: .*do not"), ("diffusivity", "order_moment")]
+)
+def test_effects_that_are_not_simulated_are_refused(name, message):
     """Rather than left out."""
-    with pytest.raises(UsageError, match=rf"tissue: {name}: .*do not simulate"):
+    with pytest.raises(UsageError, match=message):
         play(list(GOOD), Tissue(1.0, 0.1, **{name: 1e-3}))
+
+
+def test_diffusion_damps_every_pathway_as_in_the_textbook(rng):
+    """Of unequal gradients, one of them backwards."""
+    flips, steps = rng.uniform(0.2, 3.0, 12), [(4e-3, 2), (6e-3, -1)]
+    events = []
+    for flip in flips:
+        events += [Pulse(flip), *(Wait(*step) for step in steps), Readout()]
+    found = play(events, Tissue(0.8, 0.09, diffusivity=2e-9), order_moment=2e4)
+    wanted = _bloch.epg(flips, 0 * flips, steps, 0.8, 0.09, read=2, diffusion=2e-9 * 2e4**2)
+    assert abs(found - wanted).max() <= 1e-13
