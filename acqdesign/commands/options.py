@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import logging
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -258,8 +259,7 @@ class TrajectoryOptions:
 def with_file(scene: Any, lines: Any) -> tuple[Any, Any, dict[str, np.ndarray]]:
     """The design in the file of `--init`, empty without one, and the options with its shape, field of view and samples.
 
-    What was understood of the file is printed; one that does not say its matrix has that of `--shape`. A flag that
-    says another than the file is refused.
+    A file that does not say its matrix has that of `--shape`. A flag that says another than the file is refused.
     """
     held, known = dict[str, np.ndarray](), dict[str, Any]()
     if lines.from_file:
@@ -267,12 +267,15 @@ def with_file(scene: Any, lines: Any) -> tuple[Any, Any, dict[str, np.ndarray]]:
         if lines.trajectory != "lines":
             raise usage_error("--init", f"{path} with --trajectory {lines.trajectory}", "lines")
         kind: Any = type(format_of(design_file(path), FORMATS, reads))
+        told, settable = list[str](), scene.shape is not None and takes(kind, "shape")
         try:
-            held = read_positions(path, tell=print)
+            held = read_positions(path, tell=told.append)
         except UsageError:
-            if not (scene.shape and takes(kind, "shape")):
+            if not settable:
                 raise
-            held = read_positions(path, kind(shape=scene.shape), tell=print)
+        if settable and (not held or held["shape"][0] == 1):  # no word on the matrix, or a mask without its nx
+            held = read_positions(path, kind(shape=scene.shape), tell=told.append)
+        logging.getLogger("acqdesign").info(told[-1])
     units = {"shape": ("shape", 1.0), "fov_mm": ("fov_m", 1 / m_from_mm(1.0)), "samples": ("samples_per_line", 1.0)}
     for name, (key, unit) in units.items():
         given = getattr(lines if name == "samples" else scene, name)

@@ -21,7 +21,7 @@ from acqdesign.commands.devices import DeviceOptions, explain, leave_others
 from acqdesign.commands.flags import flag, read_flags
 from acqdesign.commands.options import OWN, RunOptions
 from acqdesign.commands.own import by_flags, is_own
-from acqdesign.commands.streams import forgiving_streams
+from acqdesign.commands.streams import forgiving_streams, telling
 from acqdesign.design import Found, Problem
 from acqdesign.design import run as run_problem
 from acqdesign.design.driver import report
@@ -134,9 +134,10 @@ def learner(name: str, kind: type, build: Callable[[Any], dict[str, Any]]) -> Ca
     def learn(argv: Sequence[str] | None) -> int:
         options: Any = parse_options(kind, argv, prog=prog)
         configure(options.run, prog)
-        with by_flags({"noise": "--noise"}):
-            asked = build(options)
-        return run_and_report(name, options, **asked)
+        with telling() as files:
+            with by_flags({"noise": "--noise"}):
+                asked = build(options)
+            return run_and_report(name, options, files=files, **asked)
 
     return partial(run_command, learn, prog=name)
 

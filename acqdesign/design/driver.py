@@ -231,6 +231,7 @@ def run(
     progress: bool = True,
     mesh: Mesh | None = None,
     config: Mapping[str, Any] | None = None,
+    files: Sequence[str] = (),
     callbacks: Sequence[optim.Callback] = (),
 ) -> Found:
     """Learns a problem, judges what was found on what was learned on and on what was not, and writes and draws it.
@@ -257,6 +258,7 @@ def run(
         progress: draw a progress bar and say what is learned, on standard error.
         mesh: as of `learn`.
         config: what `config.json` says of where the problem is from.
+        files: what was understood of each file that was read, for `summary.json`.
         callbacks: further ones.
 
     Returns:
@@ -318,7 +320,7 @@ def run(
             return found
         found = _judged(found, held, judged_by, judge_key, name if beside is not None else None)
         if place_of is not None:
-            _write(found)
+            _write(found, files)
             if figures:
                 for file, figure in draw(found).items():
                     write_figure(place_of / file, figure)
@@ -440,7 +442,7 @@ def _of_sequence(found: Found) -> dict[str, Any]:
     return numbers
 
 
-def _write(found: Found) -> None:
+def _write(found: Found, files: Sequence[str]) -> None:
     out, scene, problem, result = found.out, found.problem.scene, found.problem, found.result
     assert out is not None
     write_history(out / "history.csv", found.history)
@@ -452,7 +454,7 @@ def _write(found: Found) -> None:
             entries |= {"train": at // echoes, "echo": at % echoes}
     write_design(out / "design.npz", entries)
     names = "initial_loss final_loss seconds_per_step compile_seconds steps stopped verdict"
-    summary = {name: getattr(result, name) for name in names.split()}
+    summary = {name: getattr(result, name) for name in names.split()} | ({"files": list(files)} if files else {})
     if result.start_losses is not None:
         summary |= {"start": result.start, "start_losses": result.start_losses}
     if "compare" in found.numbers:

@@ -38,7 +38,7 @@ def read_design(path: Path | str, by: Format | None = None, tell: Tell | None = 
         path: of the folder or the file; the file's ending says the format, unless `by` does.
         by: the format, with its settings.
         tell: is given one line of what was understood: format and version, matrix, field of view, lines, readout,
-            trains, and what was ignored; the logger `acqdesign` has it at level INFO unless given.
+            trains, units, and what was ignored; the logger `acqdesign` has it at level INFO unless given.
 
     Returns:
         Arrays by the names and in the dtypes of `design.npz`; every line counts as learned where the file doesn't say.

@@ -12,7 +12,7 @@ from acqdesign.base.files import atomic_write
 from acqdesign.base.untrusted import check_memory, read_text
 from acqdesign.export.formats import Format
 from acqdesign.export.mask import lines_of
-from acqdesign.export.straight import MAX_BYTES, MAX_MATRIX, need, straight_lines, trajectory
+from acqdesign.export.straight import MAX_BYTES, MAX_MATRIX, SAID, need, straight_lines, trajectory
 
 _DIMS = 16
 _OURS = "# acqdesign"
@@ -112,4 +112,5 @@ class Bart(Format):
         if fov is not None and (len(fov) != 3 or not all(0 < f < math.inf for f in fov)):
             raise usage_error("cfl", f"{hdr}: fov_m {fov}", "three positive lengths")
         lengths = None if fov is None else np.array(fov)
-        return straight_lines("cfl", str(cfl), data.real.astype(float) / matrix, matrix, lengths)
+        design = straight_lines("cfl", str(cfl), data.real.astype(float) / matrix, matrix, lengths)
+        return design | {SAID: f"positions in cycles per field of view; {design[SAID]}"}

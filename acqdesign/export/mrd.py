@@ -344,9 +344,9 @@ def _design(raw: _Raw, header: Any, heads: np.ndarray, references: np.ndarray, i
     chosen = heads[wanted]
     if (chosen["trajectory_dimensions"] == 0).all():
         check_memory("mrd", raw.path, 100.0 * len(wanted) * int(lengths[0]))
-        lines, how = _from_steps(raw, encoding, chosen), "lines from encoding steps"
+        lines, how = _from_steps(raw, encoding, chosen), "positions from encoding steps"
     else:
-        lines, how = _read_lines(raw, heads, references, wanted), "trajectories in cycles/voxel"
+        lines, how = _read_lines(raw, heads, references, wanted), "positions in cycles/voxel"
     design = straight_lines("mrd", str(raw.path), lines, shape, fov)
     left = [f"{(~imaging).sum()} noise or calibration scans left out"] if (~imaging).any() else []
     others = int((imaging & (spaces != space)).sum())

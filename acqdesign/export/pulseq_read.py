@@ -41,7 +41,7 @@ def read_pulseq(
             if name != SAID and not np.isfinite(values).all():
                 raise wrong(path, f"{name} beyond all numbers")
         ignored = ["ignored: " + ", ".join(tables.ignored)] if tables.ignored else []
-        design[SAID] = "; ".join([f"version 1.{tables.version}", design[SAID], *said, *ignored])
+        design[SAID] = "; ".join([f"version 1.{tables.version}; positions in 1/m", design[SAID], *said, *ignored])
         return design
 
 

@@ -27,10 +27,12 @@ class Volume(NamedTuple):
         data: an image `(nx, ny, nz)`, float32 or complex64 with a largest magnitude of one; or tissue fractions
             `(3, nx, ny, nz)`, float32.
         voxel_size: along each axis [m], or None where the file doesn't say.
+        said: what else was understood of the file.
     """
 
     data: np.ndarray
     voxel_size: tuple[float, ...] | None
+    said: str = ""
 
 
 def _wrong(path: Path, reason: str, expected: str) -> ValueError:

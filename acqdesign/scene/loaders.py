@@ -1,12 +1,13 @@
 """Images and tissue maps from a name or a file: what `--phantom` takes."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import check_choice, usage_error
+from acqdesign.base.checks import check_choice, printable, usage_error
 from acqdesign.base.types import Image
 from acqdesign.scene.files import Volume, read_nifti, read_npy, read_npz, to_scanner_axes
 from acqdesign.scene.phantom import CONTRASTS, FOV, load_brain, weighted_image
@@ -63,10 +64,23 @@ def _volume(spec: str) -> Volume:
     if not path.is_file():
         raise usage_error("phantom", f"{spec}, which is no file", _KINDS)
     try:
-        return reader(path)
+        found = reader(path)
     except OSError as error:
         reason = f"{spec}, which cannot be read ({error.strerror or error})"
         raise usage_error("phantom", reason, "a readable file") from error
+    logging.getLogger("acqdesign").info(f"{printable(spec)}: {_understood(found)}")
+    return found
+
+
+def _understood(volume: Volume) -> str:
+    """What a file was taken for, in one line."""
+    what = "tissue maps gm, wm, csf" if volume.data.ndim == 4 else f"an image of {volume.data.dtype}"
+    size = "fills the field of view, as it has no voxel size"
+    if volume.voxel_size is not None:
+        fov = (1e3 * v * n for v, n in zip(volume.voxel_size, volume.data.shape[-3:], strict=True))
+        size = "field of view " + " x ".join(f"{length:.5g}" for length in fov) + " mm, x to the head"
+    matrix = " x ".join(map(str, volume.data.shape[-3:]))
+    return "; ".join([what, f"matrix {matrix}", size, *filter(None, [volume.said])])
 
 
 def load_image(
@@ -107,7 +121,7 @@ def load_image(
     check_choice("field", field, TABLE)
     if spec == "brain":
         return load_brain(shape=shape, voxel_size=voxel_size, contrast=contrast, field=field)
-    data, voxel = _volume(spec)
+    data, voxel, _ = _volume(spec)
     is_maps = data.ndim == 4
     if contrast == "maps" and not is_maps:
         raise usage_error("phantom", f"{spec}, which holds one image", "tissue maps named gm, wm and csf")
@@ -128,5 +142,5 @@ def image_fov(spec: str) -> tuple[float, ...] | None:
     """The field of view `(x, y, z)` [m] of a phantom as `load_image` takes it, or None for a file that doesn't say."""
     if spec == "brain":
         return FOV
-    data, voxel = _volume(spec)
+    data, voxel, _ = _volume(spec)
     return None if voxel is None else tuple(v * n for v, n in zip(voxel, data.shape[-3:], strict=True))

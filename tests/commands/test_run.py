@@ -492,3 +492,19 @@ def test_help_is_printed_on_every_terminal(tmp_path, variables):
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert "--echoes" in done.stdout
+
+
+def test_what_was_understood_of_each_file_is_printed_and_kept(tmp_path, monkeypatch, capsys):
+    """A line each, in `summary.json` too: of the start's file, and of phantoms."""
+    monkeypatch.chdir(tmp_path)
+    np.save("mask.npy", np.ones((6, 4)))
+    np.save("head.npy", np.arange(1.0, 97).reshape(4, 6, 4))
+    small = ["--phantom", "head.npy", "--steps", 1, "--samples", 4, "--no-figures", "--out", "run"]
+    assert main("learn_traj", "--init", "mask.npy", "--shape", 4, 6, 4, *small) == 0
+    files = json.loads(Path("run/summary.json").read_text())["files"]
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if ": " in line][:2] == files
+    assert files == [
+        "mask.npy: Mask: mask of 24 of 24 cells, centre at n//2; matrix 4 x 6 x 4; 24 lines of 4 samples",
+        "head.npy: an image of float32; matrix 4 x 6 x 4; fills the field of view, as it has no voxel size",
+    ]

@@ -188,7 +188,7 @@ def test_lines_of_cartesian_raw_data_are_those_of_its_encoding_steps(tmp_path):
     }.items():
         said = []
         assert_lines(read_design(raw_data(tmp_path / f"{name}.h5", **how), tell=said.append))
-        assert "lines from encoding steps" in said[0]
+        assert "positions from encoding steps" in said[0]
     assert "2 noise or calibration scans left out; 1 acquisitions of other encodings left out" in said[0]
 
 
@@ -372,7 +372,7 @@ def test_files_of_matlab_7_3_are_read(how, tmp_path):
     np.testing.assert_allclose(found["points"], LINES, atol=1e-7)
     np.testing.assert_array_equal(found["flips_rad"], np.ones(4))
     np.testing.assert_allclose(found["fov_m"], FOV, rtol=1e-6)
-    assert "version 7.3; ignored: échos" in said[0]
+    assert "version 7.3; SI units and cycles/voxel; ignored: échos" in said[0]
     with pytest.raises(UsageError, match="real numbers"):
         read_design(version_7_3(tmp_path / "b.mat", {"points": [b"text"]}))
 
@@ -476,8 +476,8 @@ def test_what_was_understood_is_told_in_one_line(tmp_path, caplog):
         said
         == [record.getMessage() for record in caplog.records]
         == [
-            f"{tmp_path / 'design.npz'}: Npz; matrix 16 x 20 x 15; field of view 192 x 220 x 180 mm; "
-            "12 lines of 32 samples; 3 trains of 4 echoes"
+            f"{tmp_path / 'design.npz'}: Npz: SI units and cycles/voxel; matrix 16 x 20 x 15; "
+            "field of view 192 x 220 x 180 mm; 12 lines of 32 samples; 3 trains of 4 echoes"
         ]
     )
 

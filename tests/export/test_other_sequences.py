@@ -47,7 +47,7 @@ def test_positions_are_those_that_pypulseq_plays(tmp_path, kind, axes, sign):
     found, said = understood(path)
     assert_as_pypulseq_plays(found, played, axes)
     assert ("train" in found) == (kind in ("tse", "haste"))
-    assert f"version 1.5; readout along {axes[0]}" in said
+    assert f"version 1.5; positions in 1/m; readout along {axes[0]}" in said
     assert ("from + to -" in said) == (sign < 0)
     written(sequence, tmp_path / "b.seq", v141_compat=True)
     written(made.KINDS[kind](axes=axes, sign=sign, uses=False), tmp_path / "c.seq")
