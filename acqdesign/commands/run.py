@@ -109,6 +109,7 @@ def run_and_report(command: str, options: Any, problem: Problem, **more: Any) ->
     if not any(np.any(mask) for mask in jax.tree.leaves(problem.masks())):
         raise usage_error("problem", "nothing to learn", "an array, or an entry of one, that is not held")
     same = ("checkpoint_every", "checkpoint_minutes", "max_minutes", "overwrite")
+    flat = flat_options(options)
     with figure_style(run.style):
         found: Found = run_problem(
             problem,
@@ -116,7 +117,8 @@ def run_and_report(command: str, options: Any, problem: Problem, **more: Any) ->
             out=run.resume or run.out or _fresh(command),
             resume=run.resume is not None,
             figures=not run.no_figures,
-            config={"command": command, "options": flat_options(options), "seed": run.seed},
+            config={"command": command, "options": flat, "seed": run.seed},
+            identity={"command": command, **{k: v for k, v in flat.items() if k not in _NEW_ON_RESUME}},
             **{name: getattr(run, name) for name in same},
             **more,
         )

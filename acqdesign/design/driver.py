@@ -231,6 +231,7 @@ def run(
     progress: bool = True,
     mesh: Mesh | None = None,
     config: Mapping[str, Any] | None = None,
+    identity: Mapping[str, Any] | None = None,
     files: Sequence[str] = (),
     callbacks: Sequence[optim.Callback] = (),
 ) -> Found:
@@ -258,6 +259,7 @@ def run(
         progress: draw a progress bar and say what is learned, on standard error.
         mesh: as of `learn`.
         config: what `config.json` says of where the problem is from.
+        identity: what a resumed run must have in common with its checkpoints, by name.
         files: what was understood of each file that was read, for `summary.json`.
         callbacks: further ones.
 
@@ -287,7 +289,8 @@ def run(
             found += [] if max_minutes is None else [optim.TimeLimit(max_minutes)]
             found += [] if shots is None else [shots]
             if place_of is not None:
-                policy: dict[str, Any] = {"minutes": checkpoint_minutes, "config": config, "resume": resume}
+                own = {**(identity or {}), "folder": where}
+                policy: dict[str, Any] = {"minutes": checkpoint_minutes, "config": own, "resume": resume}
                 found.append(optim.Checkpoints(place_of / where, checkpoint_every, **policy))
             return found + [optim.Progress()] * progress
 

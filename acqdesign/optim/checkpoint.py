@@ -24,7 +24,7 @@ from acqdesign.base.types import PyTree
 from acqdesign.base.untrusted import parsing, read_npz, read_text
 
 FORMAT = "acqdesign-checkpoint"
-VERSION = 1
+VERSION = 2
 _MAX_RECORD = 2**24
 
 

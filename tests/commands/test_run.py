@@ -2,9 +2,12 @@
 
 import csv
 import dataclasses
+import hashlib
 import inspect
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -508,3 +511,67 @@ def test_what_was_understood_of_each_file_is_printed_and_kept(tmp_path, monkeypa
         "mask.npy: Mask: mask of 24 of 24 cells, centre at n//2; matrix 4 x 6 x 4; 24 lines of 4 samples",
         "head.npy: an image of float32; matrix 4 x 6 x 4; fills the field of view, as it has no voxel size",
     ]
+
+
+def forged(folder, step, change):
+    """The checkpoint of a step with its record changed, under a checksum that fits."""
+    path = folder / "checkpoint" / f"step-{step:08d}.json"
+    record = json.loads(path.read_text())
+    body = change({name: record[name] for name in ("step", "sha256", "meta")})
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps(record | body | {"body_sha256": digest}))
+    return path
+
+
+def edited(folder, **options):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"options": config["options"] | options}))
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("another run's checkpoint", "step-00000004.json: key: got .* expected that of the run to resume"),
+        ("lr", r"step-00000004.json: lr: got None, expected that of the run to resume, 0.5"),
+        ("optimizer", "step-00000004.json: optimizer: got adam, expected that of the run to resume, sgd"),
+        ("noise", "step-00000004.json: noise: got 0.0, expected that of the run to resume, 0.25"),
+        ("no key", "step-00000004.json: key: got None"),
+        ("no config", r"step-00000004.json \(KeyError: 'config'\)"),
+        ("no history", "history: got another log, expected step and loss of each of 4 logged steps"),
+        ("a huge step", "step-99999999.json: got step 99999999, expected at most the run's 12"),
+        ("a later step", "history: got another log, expected step and loss of each of 9 logged steps"),
+        ("an older format", "format version 1, this program reads 2"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused_by_what_differs(fault, message, tmp_path, capsys):
+    """One that was put in, and one whose config.json was edited since; with checksums that fit."""
+    run, stem = tmp_path / "run", tmp_path / "run" / "checkpoint" / "step-00000004"
+    command("--out", run, "--steps", 4)
+    if fault == "another run's checkpoint":
+        command("--out", tmp_path / "other", "--steps", 4, "--seed", 9)
+        shutil.rmtree(run / "checkpoint")
+        shutil.copytree(tmp_path / "other" / "checkpoint", run / "checkpoint")
+    elif fault in ("lr", "optimizer", "noise"):
+        edited(run, **{fault: {"lr": 0.5, "optimizer": "sgd", "noise": 0.25}[fault]})
+    elif fault in ("no key", "no config"):
+        forged(run, 4, lambda body: body | {"meta": {k: v for k, v in body["meta"].items() if k != fault[3:]}})
+    elif fault == "no history":
+        with np.load(f"{stem}.npz") as held:
+            np.savez(f"{stem}.npz", **{k: v for k, v in held.items() if not k.startswith("history")})
+        digest = hashlib.sha256(Path(f"{stem}.npz").read_bytes()).hexdigest()
+        forged(run, 4, lambda body: body | {"sha256": digest})
+    elif fault == "an older format":
+        record = json.loads(Path(f"{stem}.json").read_text())
+        Path(f"{stem}.json").write_text(json.dumps(record | {"version": 1}))
+    else:
+        step = 9 if fault == "a later step" else 99999999
+        path = forged(run, 4, lambda body: body | {"step": step})
+        path.rename(path.with_name(f"step-{step:08d}.json"))
+        Path(f"{stem}.npz").rename(path.with_name(f"step-{step:08d}.npz"))
+    edited(run, steps=12)
+    capsys.readouterr()
+    assert command("--resume", run) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert re.search(message, error)

@@ -83,7 +83,7 @@ def test_a_newer_format_is_named(tmp_path):
     record = save(tmp_path, 1)
     content = json.loads(record.read_text())
     record.write_text(json.dumps(content | {"version": 99}))
-    with pytest.raises(ValueError, match="format version 99, this program reads 1"):
+    with pytest.raises(ValueError, match="format version 99, this program reads 2"):
         load_checkpoint(tmp_path)
 
 
