@@ -82,7 +82,7 @@ def _build(kind: type[Any], default: Any, flat: Mapping[str, Any], path: Path | 
         elif field.name in flat:
             try:
                 changes[field.name] = _coerce(hint, flat[field.name])
-            except TypeError:
+            except (TypeError, OverflowError):
                 expected = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
                 raise usage_error(f"config {path}: {field.name}", repr(flat[field.name]), expected) from None
     return dataclasses.replace(default, **changes)

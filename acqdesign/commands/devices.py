@@ -4,12 +4,13 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import jax
 
-from acqdesign.base.checks import check_count, usage_error
+from acqdesign.base.checks import usage_error
 from acqdesign.base.sharding import mesh_sizes
-from acqdesign.commands.flags import flag
+from acqdesign.commands.flags import flag, within
 
 # Seconds without a sign of life after which a process counts as lost; the others then end.
 _HEARTBEAT_S = 30
@@ -27,9 +28,9 @@ class DeviceOptions:
     One device unless given. Also under srun, each process of which brings its devices."""
     coordinator: str | None = None
     """HOST:PORT of the first of several processes; all of them get the same options but for --process-id."""
-    num_processes: int | None = None
+    num_processes: Annotated[int | None, within(1, 2**16)] = None
     """Number of those processes."""
-    process_id: int | None = None
+    process_id: Annotated[int | None, within(0, 2**16 - 1)] = None
     """Number of this process, from 0, which alone writes."""
     cache_dir: Path | None = None
     """Folder that keeps compiled programs between runs (JAX's compilation cache)."""
@@ -44,10 +45,9 @@ class DeviceOptions:
         if self.mesh is not None:
             mesh_sizes(self.mesh)
         if self.coordinator is not None and self.num_processes is not None and self.process_id is not None:
-            if not self.coordinator.rpartition(":")[2].isdecimal() or self.coordinator.startswith(":"):
-                raise usage_error("--coordinator", self.coordinator, "HOST:PORT, such as node1:9000")
-            check_count("--num-processes", self.num_processes)
-            check_count("--process-id", self.process_id, minimum=0)
+            host, _, port = self.coordinator.rpartition(":")
+            if not host or not port.isdecimal() or not 1 <= int(port[:6]) < 2**16:
+                raise usage_error("--coordinator", self.coordinator, "HOST:PORT, such as node1:9000, ports to 65535")
             if self.process_id >= self.num_processes:
                 raise usage_error("--process-id", self.process_id, f"0 to {self.num_processes - 1}")
 
@@ -82,6 +82,17 @@ class DeviceOptions:
             "--cache-dir: where XLA says that +prefer-no-gather or +prefer-no-scatter is not supported, nothing is "
             "wrong: those are preferences of its compiler, and programs come only from processors like this one."
         )
+
+
+def check_memory(need: int, of: str, less: str) -> None:
+    """Raises where a run `need`s more bytes, at the very least, than its devices have; before any are taken.
+
+    A device that does not say how much it has takes of this machine's; `of` is what is needed, `less` how to need less.
+    """
+    limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in jax.devices()]
+    have = sum(limits) or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if need > have:
+        raise usage_error("memory", f"{of}: over {need / 2**30:.4g} GiB", f"{have / 2**30:.3g} GiB at most", less)
 
 
 def explain(error: BaseException) -> str | None:

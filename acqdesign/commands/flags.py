@@ -1,14 +1,16 @@
 """Options from the command line, with tyro; a mistake is one line rather than a box of usage."""
 
 import contextlib
+import dataclasses
 import inspect
 import io
 import os
 import re
 import shutil
 import textwrap
+import typing
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
@@ -21,6 +23,58 @@ Options = TypeVar("Options")
 
 _UNITS = {"ms": s_from_ms, "us": s_from_us, "mm": m_from_mm, "deg": rad_from_deg, "ut": t_from_ut}
 _NARROWEST = 40
+
+
+@dataclasses.dataclass(frozen=True)
+class _Range:
+    """The least and largest that a number may be."""
+
+    low: int | float
+    high: int | float
+
+    def __str__(self) -> str:
+        return f"{self.low:.10g} to {self.high:.10g}"
+
+    def __call__(self, default: str) -> str:
+        """What stands behind a flag's help."""
+        return f"({self}; default: {default})"
+
+
+def within(low: int | float, high: int | float) -> Any:
+    """What stands beside a number's type, or that of some, in `Annotated`: its range, which its help says too."""
+    return tyro.conf.arg(help_behavior_hint=_Range(low, high))
+
+
+Milliseconds = Annotated[float | None, within(0.01, 1e5)]
+Span = Annotated[tuple[float, float] | None, within(0.01, 1e5)]
+Each = Annotated[tuple[float, ...], within(0.01, 1e5)]
+Degrees = Annotated[float | None, within(0.01, 180.0)]
+Count = Annotated[int | None, within(1, 2**16)]
+Rate = Annotated[float | None, within(1e-12, 1e3)]
+
+
+def range_of(hint: Any) -> _Range | None:
+    """The range beside a type."""
+    found = (getattr(mark, "help_behavior_hint", None) for mark in getattr(hint, "__metadata__", ()))
+    return next((mark for mark in found if isinstance(mark, _Range)), None)
+
+
+def check_ranges(options: Any) -> None:
+    """Raises where a number of some options, or of options in them, is not in its range."""
+    for name, hint in typing.get_type_hints(type(options), include_extras=True).items():
+        held, allowed = getattr(options, name), range_of(hint)
+        if dataclasses.is_dataclass(held):
+            check_ranges(held)
+        elif allowed is not None:
+            wrong = [value for value in _numbers(held) if not allowed.low <= value <= allowed.high]
+            if wrong:
+                raise usage_error(flag(name), repr(wrong[0]), str(allowed))
+
+
+def _numbers(held: Any) -> list[Any]:
+    if isinstance(held, tuple):
+        return [number for part in held for number in _numbers(part)]
+    return [] if held is None else [held]
 
 
 def si(options: Any, name: str) -> Any:

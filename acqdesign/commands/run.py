@@ -18,7 +18,7 @@ import numpy as np
 from acqdesign.base.checks import UsageError, printable, usage_error
 from acqdesign.commands.config import flat_options, read_config
 from acqdesign.commands.devices import DeviceOptions, explain, leave_others
-from acqdesign.commands.flags import flag, read_flags
+from acqdesign.commands.flags import check_ranges, flag, read_flags
 from acqdesign.commands.options import OWN, RunOptions
 from acqdesign.commands.own import by_flags, is_own
 from acqdesign.commands.streams import forgiving_streams, telling
@@ -65,6 +65,7 @@ def parse_options(kind: type[Options], argv: Sequence[str] | None, *, prog: str)
         for name in before if run.resume else ():
             if name not in _NEW_ON_RESUME and now[name] != before[name]:
                 raise usage_error(flag(name), f"{now[name]} with --resume", f"that of the run, {before[name]}")
+    check_ranges(options)
     for field in fields(options):
         # After parsing, so that a mistake is one line rather than a box of usage.
         getattr(getattr(options, field.name), "check", lambda: None)()

@@ -149,7 +149,7 @@ def test_the_power_of_b1_is_that_over_the_time_between_pulses(flags, spacing, mo
         (["--t1-ms", "nan", "--t2-ms", "100"], "--t1-ms: got nan"),
         (["--rms-flip-deg", "20", "--min-flip-deg", "30"], "--rms-flip-deg: got 20, expected at least 30"),
         (["--min-flip-deg", "90", "--max-flip-deg", "60"], "--min-flip-deg: got 90.0, expected at most"),
-        (["--max-flip-deg", "200"], "--max-flip-deg: got 200.0, expected at most 180 degrees"),
+        (["--max-flip-deg", "200"], "--max-flip-deg: got 200.0, expected 0.01 to 180"),
         (["--max-step-deg", "0"], "--max-step-deg: got 0.0"),
         (["--spline", "40"], "--spline: got 40, expected 2 to 32 control points"),
         (
