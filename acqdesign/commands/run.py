@@ -31,7 +31,7 @@ from acqdesign.plot import figure_style
 Options = TypeVar("Options")
 
 EXIT_USAGE, EXIT_NUMERICAL, EXIT_FILES = 2, 3, 4
-_EXIT_SIGNALS = {"SIGINT": 130, "SIGTERM": 143}
+_EXIT_SIGNALS = {name: 128 + getattr(signal, name) for name in ("SIGINT", "SIGTERM")}
 # Where a run is made says nothing of what it is.
 _NOT_READ_BACK = ("out", "overwrite", "config", "resume", *(f.name for f in fields(DeviceOptions)))
 # Options that may change on `--resume`.
@@ -58,7 +58,8 @@ def parse_options(kind: type[Options], argv: Sequence[str] | None, *, prog: str)
             if getattr(run, other):
                 remedy = "A resumed run stays in its folder, with its options."
                 raise usage_error("--resume", f"{run.resume} with --{other}", "one of the two", remedy)
-        stored = read_config(kind, source, ignored=_NOT_READ_BACK, whole=run.resume is not None)
+        command = prog.rpartition(".")[2]
+        stored = read_config(kind, source, ignored=_NOT_READ_BACK, whole=run.resume is not None, command=command)
         options = read_flags(kind, args, prog, default=stored)
         _refuse_code(options, args, source)
         before, now = flat_options(stored), flat_options(options)
@@ -153,17 +154,21 @@ def run_command(main: Callable[[Sequence[str] | None], int], argv: Sequence[str]
         `main`'s own code; 2 for wrong use or input, 3 for a numerical failure, a device out of memory or a lost
         process, 4 for a failing file system, 130 and 143 for SIGINT and SIGTERM.
     """
+    received = list[int]()
 
-    def terminate(*_: Any) -> None:
-        raise SystemExit(_EXIT_SIGNALS["SIGTERM"])
+    def end(number: int, _: Any) -> None:
+        received.append(128 + number)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: print(
                 f"{prog}: warning: {printable(str(message))}", file=sys.stderr
             )
-            return main(argv)
+            code = main(argv)
+            # Python drops what is raised while it collects garbage, as JAX does in the middle of anything.
+            return _fail(prog, "interrupted, at the end", received[0]) if received else code
     except KeyboardInterrupt:
         return _fail(prog, "interrupted", _EXIT_SIGNALS["SIGINT"])
     except (NonFiniteError, FloatingPointError, np.linalg.LinAlgError) as error:
@@ -181,7 +186,8 @@ def run_command(main: Callable[[Sequence[str] | None], int], argv: Sequence[str]
         leave_others(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1)
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _fail(prog: str, message: str, code: int) -> int:

@@ -17,7 +17,7 @@ from acqdesign.scene.tissue import TISSUES
 MAX_VOXELS = 512**3
 """Largest volume that is read: 0.5 GiB in float32."""
 
-_MAX_NIFTI_OFFSET = 2**24
+_MAX_NIFTI_OFFSET, _MAX_TRAILER = 2**24, 2**20
 
 
 class Volume(NamedTuple):
@@ -188,6 +188,7 @@ def read_nifti(path: Path) -> Volume:
         file.seek(offset)
         want = math.prod(shape) * dtype.itemsize
         content = file.read(want)
+        file.read(_MAX_TRAILER)  # up to the checksum, where it is packed
     if len(content) < want:
         raise _wrong(path, f"which is cut off after {len(content)} of {want} bytes of data", "the whole file")
     data = np.frombuffer(content, dtype).reshape(shape, order="F")

@@ -575,3 +575,61 @@ def test_a_checkpoint_of_another_run_is_refused_by_what_differs(fault, message, 
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert re.search(message, error)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_that_python_drops_still_ends_with_its_code(number, code, capsys):
+    """While it collects garbage, say, as figures are drawn."""
+
+    class Garbage:
+        def __del__(self):
+            os.kill(os.getpid(), number)
+            for _ in range(10):
+                pass
+
+    def main(argv):
+        Garbage()
+        return 0
+
+    assert run_command(main, [], prog="learn") == code
+    assert capsys.readouterr().err.splitlines()[-1].startswith("learn: interrupted")
+
+
+def test_an_interrupt_while_figures_are_drawn_ends_with_130(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("acqdesign.design.driver.draw", lambda found: os.kill(os.getpid(), signal.SIGINT))
+    assert run_command(learn, ["--out", str(tmp_path), "--steps", "1"], prog="learn") == 130
+    assert capsys.readouterr().err.endswith("learn: interrupted\n")
+    assert (tmp_path / "summary.json").exists()
+
+
+def test_options_of_another_command_are_refused(tmp_path, capsys):
+    """Also where all of them happen to be known."""
+    (tmp_path / "config.json").write_text(json.dumps({"command": "learn_flips", "options": {"steps": 3}}))
+    assert main("learn_traj", "--config", tmp_path / "config.json") == 2
+    assert "got that of a run of learn_flips, expected one of learn_traj" in capsys.readouterr().err
+
+
+def test_errors_of_the_file_system_end_with_the_file(tmp_path, capsys):
+    """And not with "-> None"."""
+    (tmp_path / "history.csv").mkdir()
+    assert command("--out", tmp_path, "--overwrite") in (2, 4)
+    error = capsys.readouterr().err
+    assert error.endswith("/history.csv'\n")
+    assert "None" not in error
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("MPLBACKEND", "nowhere", "warning: ignored MPLBACKEND: ValueError"),
+        ("TQDM_MININTERVAL", "soon", "warning: ignored TQDM_MININTERVAL: ValueError"),
+        ("TQDM_BAR_FORMAT", "{nothing}", "warning: ignored TQDM_BAR_FORMAT: KeyError"),
+    ],
+)
+def test_settings_of_other_packages_that_are_none_stop_nothing(name, value, said, tmp_path):
+    call = [sys.executable, "-m", "acqdesign.learn_traj", *TINY.replace("--no-figures", "").split()]
+    done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {name: value})
+    assert done.returncode == 0, done.stderr
+    assert said in done.stderr
+    assert list((tmp_path / "run").glob("*.png"))

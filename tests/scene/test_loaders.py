@@ -298,3 +298,12 @@ def test_phantoms_of_different_fields_of_view_are_shown_in_one(tmp_path):
     np.testing.assert_allclose(scene.fov, (0.256, 0.3072, 0.256), rtol=1e-6)
     widths = [np.count_nonzero(np.abs(image) > 0.5 * np.abs(image).max()) for image in np.asarray(scene.maps[0])]
     assert widths[1] / widths[0] == pytest.approx(1.6**3, rel=0.25)
+
+
+def test_a_packed_volume_with_a_wrong_checksum_is_refused(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(np.ones((4, 5, 6), np.float32), np.eye(4)), tmp_path / "a.nii.gz")
+    content = bytearray((tmp_path / "a.nii.gz").read_bytes())
+    content[-6] ^= 1
+    (tmp_path / "a.nii.gz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.nii\.gz \(BadGzipFile: CRC check failed"):
+        load_image(str(tmp_path / "a.nii.gz"))
