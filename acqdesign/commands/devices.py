@@ -154,8 +154,8 @@ def check_memory(need: int, of: str, less: str) -> None:
 
     A device that does not say how much it has takes of this machine's; `of` is what is needed, `less` how to need less.
     """
-    limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in jax.devices()]
-    have = sum(limits) or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in jax.local_devices()]
+    have = jax.process_count() * (sum(limits) or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     if need > have:
         raise usage_error("memory", f"{of}: over {need / 2**30:.4g} GiB", f"{have / 2**30:.3g} GiB at most", less)
 

@@ -58,9 +58,13 @@ class SceneOptions:
     usual_shape: ClassVar[tuple[int, int, int]] = (23, 28, 23)
 
     phantom: tuple[str, ...] = ("brain",)
-    """Anatomies to learn on: brain, brainweb:SUBJECT, or a .nii, .nii.gz, .npy or .npz file; several may follow."""
+    """Anatomies to learn on: brain, brainweb:SUBJECT, or .nii, .nii.gz, .mgz, .npy, .npz files; several may follow."""
     holdout: tuple[str, ...] = ()
     """Anatomies to judge on and never learn on, likewise; random poses of each phantom unless given."""
+    volume: Annotated[int | None, within(0, 2**16)] = None
+    """Which volume of a file that holds several, from 0."""
+    fill: Annotated[float | None, within(-1e9, 1e9)] = None
+    """What takes the place of a file's voxels that are NaN, in its unit."""
     augment: bool = False
     """Learn on a new random rotation, scale and mirroring of every anatomy at every step."""
     shape: Shape = None
@@ -88,6 +92,7 @@ class SceneOptions:
         """The scene to learn on or, `held` out, the one to judge on: what `holdout` names, or other poses."""
         fov = None if self.fov_mm is None else tuple(m_from_mm(length) for length in self.fov_mm)
         given = {"shape": self.grid, "fov": fov, "field": self.field, "coils": self.coils, "dtype": dtype} | more
+        given |= {"volume": self.volume, "fill": self.fill}
         if not held:
             return load_scene(*self.phantom, augment=self.augment, **given)
         if self.holdout:

@@ -139,7 +139,7 @@ def learner(name: str, kind: type, build: Callable[[Any], dict[str, Any]]) -> Ca
         options: Any = parse_options(kind, argv, prog=prog)
         configure(options.run, prog)
         with telling() as files:
-            with by_flags({"noise": "--noise"}):
+            with by_flags({"noise": "--noise", "volume": "--volume"}):
                 asked = build(options)
             return run_and_report(name, options, files=files, **asked)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from acqdesign.base.checks import printable, usage_error
+from acqdesign.base.untrusted import check_regular
 from acqdesign.export.bart import Bart as Bart
 from acqdesign.export.formats import Format as Format
 from acqdesign.export.formats import Tell, by_endings, design_file, format_of, reads, writes
@@ -50,8 +51,7 @@ def read_design(path: Path | str, by: Format | None = None, tell: Tell | None = 
     file = design_file(path)
     form = by or format_of(file, FORMATS, reads)
     where = f"{type(form).__name__}.read of {file}"
-    if file.exists() and not file.is_file():
-        raise usage_error(where, "a device, pipe or folder", "a regular file")
+    check_regular(where, file)
     found = form.read(file)
     if not isinstance(found, Mapping) or not found:
         raise usage_error(where, found, "a mapping from names of design.npz to arrays")
