@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import difflib
 import inspect
 import io
 import os
@@ -9,7 +10,7 @@ import re
 import shutil
 import textwrap
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, TypeVar
 
 import tyro
@@ -88,6 +89,12 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def _flags(kind: type) -> Iterator[str]:
+    """The flags of a class of options."""
+    for name, hint in typing.get_type_hints(kind).items():
+        yield from _flags(hint) if dataclasses.is_dataclass(hint) and isinstance(hint, type) else [flag(name)]
+
+
 def description(kind: type) -> str:
     """The docstring of a class of options for a terminal: words whole, examples further in, a line each."""
     width = min(80, shutil.get_terminal_size().columns)
@@ -128,7 +135,13 @@ def read_flags(kind: type[Options], args: Sequence[str], prog: str, default: Opt
         text = parts["╭" not in box and len(parts) > 1].strip()
         for arg in args if text.startswith("Unrecognized") else ():
             name = arg.split("=")[0]
-            key = name.removeprefix("--").replace("-", "_")
+            key, known = name.removeprefix("--").replace("-", "_"), list(_flags(kind))
             if name in text and key in RENAMED:
                 raise usage_error(name, "a flag of an earlier version", RENAMED[key]) from None
+            if name in text and name.startswith("--"):
+                near = [one for one in known if one.startswith(f"{name}-")] or difflib.get_close_matches(
+                    name, known, n=1
+                )
+                remedy = f"Did you mean {' or '.join(near)}?" if near else "See --help."
+                raise usage_error(name, "an unknown flag", "one of this command", remedy) from None
         raise UsageError(text.split(" Got errors:")[0]) from None

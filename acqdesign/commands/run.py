@@ -25,6 +25,7 @@ from acqdesign.commands.streams import forgiving_streams, telling
 from acqdesign.design import Found, Problem
 from acqdesign.design import run as run_problem
 from acqdesign.design.driver import report
+from acqdesign.design.folder import refuse_folder
 from acqdesign.optim import NonFiniteError
 from acqdesign.plot import figure_style
 
@@ -67,6 +68,8 @@ def parse_options(kind: type[Options], argv: Sequence[str] | None, *, prog: str)
             if name not in _NEW_ON_RESUME and now[name] != before[name]:
                 raise usage_error(flag(name), f"{now[name]} with --resume", f"that of the run, {before[name]}")
     check_ranges(options)
+    if options.run.out is not None:
+        refuse_folder(options.run.out, held=options.run.overwrite)
     for field in fields(options):
         # After parsing, so that a mistake is one line rather than a box of usage.
         getattr(getattr(options, field.name), "check", lambda: None)()

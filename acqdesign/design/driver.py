@@ -26,7 +26,7 @@ from acqdesign.base.types import Array, Image, PRNGKey, Scalar
 from acqdesign.base.units import deg_from_rad, ms_from_s
 from acqdesign.design import terms as of
 from acqdesign.design.exchange import exchange_step
-from acqdesign.design.figures import animation, draw
+from acqdesign.design.figures import animation, deviation_of, draw
 from acqdesign.design.folder import environment, run_folder
 from acqdesign.design.problem import Design, Problem, bounds_of, by_tissue, names_of, stacked
 from acqdesign.design.scan import name_of
@@ -478,8 +478,10 @@ def report(found: Found) -> None:
             if name in numbers:
                 print(f"NRMSE, {label}: {numbers['initial_' + name]:.4f} -> {numbers[name]:.4f}")
     for name, bound in numbers.get("bounds", {}).items():
-        ratio = bound["start"] / bound["learned"]
-        print(f"{name}: relative bound {bound['start']:.4g} -> {bound['learned']:.4g}, {ratio:.2f} times lower")
+        ratio, noise = bound["start"] / bound["learned"], float(found.problem.noise) if found.problem.noisy else 1.0
+        before, after = (math.sqrt(bound[which]) / noise for which in ("start", "learned"))
+        change = f"{deviation_of(found.problem.terms.bound_targets())} {before:.3g} -> {after:.3g} %"
+        print(f"{name}: {change} for noise of 1 % of M0 (÷ {ratio:.2f} in variance)")
     if "rms_flip_deg" in numbers:
         change = f"{numbers['initial_rms_flip_deg']:.2f} -> {numbers['rms_flip_deg']:.2f} deg"
         print(f"RMS flip {change}, largest step {numbers['largest_step_deg']:.2f} deg")

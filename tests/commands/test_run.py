@@ -633,3 +633,44 @@ def test_settings_of_other_packages_that_are_none_stop_nothing(name, value, said
     assert done.returncode == 0, done.stderr
     assert said in done.stderr
     assert list((tmp_path / "run").glob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "meant"),
+    [
+        ("learn_flips", "--max-flip", "--max-flip-deg"),
+        ("learn_joint", "--te", "--te-ms or --te-eff-ms"),
+        ("learn_traj", "--stepz=3", "--steps"),
+        ("learn_traj", "--accelration", "--acceleration"),
+    ],
+)
+def test_an_unknown_flag_names_those_that_may_be_meant(name, given, meant, capsys):
+    assert main(name, given, 3) == 2
+    error = capsys.readouterr().err
+    flag_of = given.partition("=")[0]
+    assert error == f"{name}: {flag_of}: got an unknown flag, expected one of this command. Did you mean {meant}?\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "message"),
+    [
+        ("learn_traj", ["--acceleration", 4, "--init", "a.npz"], "--init: got a.npz with --acceleration"),
+        ("learn_joint", ["--acceleration", 4, "--init", "a.seq"], "--init: got a.seq with --acceleration"),
+        ("learn_traj", ["--out", "held"], "--out: got held, which holds a run"),
+        ("learn_joint", ["--out", "held"], "--out: got held, which holds a run"),
+        ("learn_traj", ["--out", "held/config.json"], "which is a file, expected a folder"),
+        ("learn_traj", ["--starts", 3, "--init", "caipi"], "--starts: got 3 with --init caipi"),
+        ("learn_traj", ["--optimizer", "lbfgs", "--augment"], "--optimizer: got lbfgs with --augment"),
+        ("learn_traj", ["--init", "absent.seq"], "absent.seq"),
+    ],
+)
+def test_what_flags_alone_say_is_wrong_is_refused_before_any_work(name, args, message, tmp_path, monkeypatch, capsys):
+    """Before a phantom is read: `--acceleration 4 --init FILE` once took 40 s to be refused."""
+    monkeypatch.chdir(tmp_path)
+    Path("held").mkdir()
+    Path("held/config.json").write_text("{}")
+    monkeypatch.setattr("acqdesign.commands.options.load_scene", lambda *_, **__: pytest.fail("work was done"))
+    assert main(name, *args) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
