@@ -139,7 +139,8 @@ def read_flags(kind: type[Options], args: Sequence[str], prog: str, default: Opt
             if name in text and key in RENAMED:
                 raise usage_error(name, "a flag of an earlier version", RENAMED[key]) from None
             if name in text and name.startswith("--"):
-                near = [one for one in known if one.startswith(f"{name}-")] or difflib.get_close_matches(
+                near = [one for one in known if one.startswith(f"{name}-")]
+                near = near or difflib.get_close_matches(name, known, n=1)
                     name, known, n=1
                 )
                 remedy = f"Did you mean {' or '.join(near)}?" if near else "See --help."
