@@ -141,8 +141,6 @@ def read_flags(kind: type[Options], args: Sequence[str], prog: str, default: Opt
             if name in text and name.startswith("--"):
                 near = [one for one in known if one.startswith(f"{name}-")]
                 near = near or difflib.get_close_matches(name, known, n=1)
-                    name, known, n=1
-                )
                 remedy = f"Did you mean {' or '.join(near)}?" if near else "See --help."
                 raise usage_error(name, "an unknown flag", "one of this command", remedy) from None
         raise UsageError(text.split(" Got errors:")[0]) from None
