@@ -24,7 +24,8 @@ _MAX_XML = 2**20
 _OTHER_SCANS = ["NOISE_MEASUREMENT", "SURFACECOILCORRECTIONSCAN_DATA"]
 _OTHER_SCANS += [f"{what}_DATA" for what in ("NAVIGATION", "PHASECORR", "HPFEEDBACK", "RTFEEDBACK", "DUMMYSCAN")]
 _MM = 1e3  # in a metre
-_LOOPS = ("ENCODE_STEP1", "ENCODE_STEP2", "SLICE", "REPETITION")
+# Not ENCODE_STEP2 and AVERAGE: mrpro 0.26 takes their flags for phase stabilisation and drops the lines that have them.
+_LOOPS = ("ENCODE_STEP1", "SLICE", "REPETITION")
 _FIRST = [f"FIRST_IN_{loop}" for loop in _LOOPS]
 _LAST = [f"LAST_IN_{loop}" for loop in (*_LOOPS, "MEASUREMENT")]
 _SCHEDULES = {"TR": "tr_s", "TE": "te_s", "echo_spacing": "esp_s"}

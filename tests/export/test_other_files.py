@@ -253,6 +253,7 @@ def test_written_raw_data_is_oriented_flagged_and_limited(tmp_path):
         np.testing.assert_array_equal(directions, np.eye(3))
         np.testing.assert_array_equal(list(one.position), np.zeros(3))
         assert one.center_sample == 16
+        assert not one.flags & 0b111100  # of FIRST and LAST in ENCODE_STEP2 and AVERAGE: mrpro drops such lines
     for flag, last in (("FIRST_IN_SLICE", False), ("LAST_IN_SLICE", True), ("LAST_IN_MEASUREMENT", True)):
         held = [one.isFlagSet(getattr(ismrmrd, f"ACQ_{flag}")) for one in every]
         assert held == [n == (len(every) - 1 if last else 0) for n in range(len(every))]
