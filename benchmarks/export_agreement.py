@@ -36,14 +36,6 @@ ESP_S, TR_S, ECHOES, TRAINS = 6e-3, 8.0, 16, 8
 # What the project asks for.
 LIMITS = {"echo_amplitude": 0.02, "image_nrmse": 0.05, "mrinufft": 1e-4, "mrpro": 1e-6, "bart": 1e-3}
 LIMITS |= {"seconds": 60, "bytes": 20e6}
-    "echo_amplitude": 0.02,
-    "image_nrmse": 0.05,
-    "mrinufft": 1e-4,
-    "mrpro": 1e-6,
-    "bart": 1e-3,
-    "seconds": 60,
-    "bytes": 20e6,
-}
 
 
 def relative(a: np.ndarray, b: np.ndarray) -> float:

@@ -93,22 +93,6 @@ def several(folder: Path) -> Path:
     return folder / "several.nii.gz"
 
 
-def labelled(text: str) -> str:
-    """A Pulseq file without its matrix, whose readouts are counted by labels."""
-    head, blocks, tail = re.split(r"(\[BLOCKS\]\n(?:[#\s\d].*\n)*)", text, maxsplit=1)
-    head = re.sub(r"ImgSize.*\n", "", head)
-    last = max(int(row.split()[0]) for row in blocks.splitlines() if row[:1].isspace() or row[:1].isdigit())
-    rows, n = list[str](), 0
-    for row in blocks.splitlines():
-        words = row.split()
-        if len(words) == 8 and words[6] != "0" and words[7] == "0":
-            words[7], n = str(n % 3 + 1), n + 1
-        rows.append(" ".join(words))
-    assert n, last
-    more = "[EXTENSIONS]\n1 1 1 0\n2 1 2 0\n3 1 3 2\n\nextension LABELSET 1\n1 2 LIN\n2 5 PAR\n3 9 LIN\n\n"
-    return (head + "\n".join(rows) + "\n\n" + more + tail).rpartition("\n[SIGNATURE]")[0]
-
-
 def asc(folder: Path) -> Path:
     """A scanner's model of nerve stimulation, with made-up numbers."""
     lines = ['asCOMP[0].tName = "MADE_UP"', "asGPAParameters[0].sGCParameters.flGScaleFactorX = 0.325"]
@@ -199,7 +183,11 @@ def sound_files(folder: Path) -> dict[str, list[Path]]:
     cartesian(folder / "c.mrd")
     text = (folder / "b.seq").read_text()
     (folder / "c.seq").write_text(older(text))
-    (folder / "d.seq").write_text(labelled(text))
+    cells = np.stack(np.meshgrid((np.arange(4) - 2) / 4, (np.arange(3) - 1) / 3), -1).reshape(-1, 2)
+    write_design(folder / "d.seq", single | {"points": cells, "shape": np.array([8, 4, 3])})
+    # Without the matrix, which its labels count too.
+    text = re.sub(r"(ImgSize|Matrix).*\n", "", (folder / "d.seq").read_text())
+    (folder / "d.seq").write_text(text.rpartition("\n[SIGNATURE]")[0])
     image = rng.uniform(size=(5, 6, 4)).astype(np.float32)
     np.save(folder / "a.npy", image)
     np.save(folder / "b.npy", np.asfortranarray(image + 1j))
