@@ -102,7 +102,7 @@ class Bart(Format):
         held = _comment(lines, "shape") if self.shape is None else check_shape("shape", self.shape, dims=(3,))
         if held is None:
             extent = [max(1, round(2 * float(n))) for n in np.nan_to_num(np.abs(data.real).max((0, 1)), posinf=0.0)]
-            remedy = f"Say it: Bart(shape=(nx, ny, nz)); its samples fill about {tuple(extent)}."
+            remedy = f"Say it: --shape, or Bart(shape=(nx, ny, nz)); its samples fill about {tuple(extent)}."
             raise usage_error("cfl", f"{hdr}: no matrix", "a header with one, as we write it", remedy)
         matrix = np.array(held)
         if matrix.shape != (3,) or (matrix % 1 != 0).any() or matrix.min() < 1 or matrix.max() > MAX_MATRIX:

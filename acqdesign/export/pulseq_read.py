@@ -103,7 +103,7 @@ def _from_labels(path: Path, read: Readouts, fov: np.ndarray) -> np.ndarray:
             found = np.array(filled)
             found[[first, second]] = counts
             return found
-    remedy = f"Say it: Pulseq(shape=(nx, ny, nz)); its lines fill about {tuple(filled)}."
+    remedy = f"Say it: --shape, or Pulseq(shape=(nx, ny, nz)); its lines fill about {tuple(filled)}."
     raise wrong(path, f"no matrix in its definitions ({', '.join(_MATRICES)}, Nx Ny Nz) or labels", "one", remedy)
 
 
