@@ -32,7 +32,8 @@ class DeviceOptions:
     """Split the work over devices: AXIS=N[,AXIS=N...] of anatomies, coils and planes; of tissues in learn_flips.
     One device unless given. Also under srun, each process of which brings its devices."""
     coordinator: str | None = None
-    """HOST:PORT of the first of several processes; all of them get the same options but for --process-id."""
+    """HOST:PORT of the first of several processes; all of them start within 20 s, with the same options but for
+    --process-id."""
     num_processes: Annotated[int | None, within(1, 2**16)] = None
     """Number of those processes."""
     process_id: Annotated[int | None, within(0, 2**16 - 1)] = None
@@ -155,7 +156,8 @@ def check_memory(need: int, of: str, less: str) -> None:
     A device that does not say how much it has takes of this machine's; `of` is what is needed, `less` how to need less.
     """
     limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in jax.local_devices()]
-    have = jax.process_count() * (sum(limits) or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    size = getattr(os, "sysconf", lambda _: 2**31)  # where that is not POSIX, anything fits
+    have = jax.process_count() * (sum(limits) or size("SC_PAGE_SIZE") * size("SC_PHYS_PAGES"))
     if need > have:
         raise usage_error("memory", f"{of}: over {need / 2**30:.4g} GiB", f"{have / 2**30:.3g} GiB at most", less)
 

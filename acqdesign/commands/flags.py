@@ -91,8 +91,9 @@ def flag(name: str) -> str:
 
 def _flags(kind: type) -> Iterator[str]:
     """The flags of a class of options."""
-    for name, hint in typing.get_type_hints(kind).items():
-        yield from _flags(hint) if dataclasses.is_dataclass(hint) and isinstance(hint, type) else [flag(name)]
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        yield from _flags(hints[field.name]) if dataclasses.is_dataclass(hints[field.name]) else [flag(field.name)]
 
 
 def description(kind: type) -> str:
