@@ -185,7 +185,7 @@ def peers(session: nox.Session) -> None:
     exported designs.
     """
     session.install("-r", "benchmarks/requirements-peers.txt")
-    imports = "import finufft, sigpy, torch, torchsim, MRzeroCore"
+    imports = "import finufft, mrpro, sigpy, torch, torchsim, MRzeroCore"
     session.run("python", *(session.posargs or ["-c", imports]))
     if not session.posargs:
         session.notify("bench", ["export_agreement.py"])

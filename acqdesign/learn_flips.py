@@ -1,13 +1,24 @@
 """Learn flip angles that measure relaxation times well: `python -m acqdesign.learn_flips`."""
 
 import dataclasses
+import math
 import sys
 from typing import Any, Literal
 
 import jax
+import numpy as np
 
 from acqdesign.base.checks import usage_error
-from acqdesign.commands.options import LimitOptions, RunOptions, SequenceOptions, TermOptions, TissueOptions
+from acqdesign.commands.devices import check_memory
+from acqdesign.commands.options import (
+    LimitOptions,
+    RunOptions,
+    SequenceOptions,
+    Starts,
+    Steps,
+    TermOptions,
+    TissueOptions,
+)
 from acqdesign.commands.own import takes
 from acqdesign.commands.run import learner
 from acqdesign.design import Design, Problem, Term, bound
@@ -17,11 +28,11 @@ from acqdesign.design import Design, Problem, Term, bound
 class FlipRunOptions(RunOptions):
     """How the run is made and where its results go."""
 
-    steps: int = 150
+    steps: Steps = 150
     """Optimisation steps."""
     optimizer: str = "lbfgs"
     """Optimiser: adam, adamw, nadam, amsgrad, radam, adabelief, lion, rmsprop, sgd, momentum or lbfgs."""
-    starts: int = 4
+    starts: Starts = 4
     """Starting points learned side by side; the best is kept. Bounds have many local minima."""
 
 
@@ -72,7 +83,11 @@ def build(options: FlipOptions) -> dict[str, Any]:
     """The problem that the options stand for, and how it is run."""
     run, train = options.run, options.train
     scene = options.sample.scene(run.dtype)
-    kind = train.kind
+    assert scene.ensemble is not None
+    kind, spins, pulses = train.kind, math.prod(scene.ensemble.shape), train.echoes or 1
+    # Of every order, of which there are as many as pulses, the state and its derivatives by T1 and T2.
+    need = 3 * 6 * np.dtype(run.dtype).itemsize * spins * pulses * run.starts
+    check_memory(need, f"{pulses} pulses, {spins} tissues and B1, {run.starts} starts", "Fewer of one of them.")
     # Range and power of the starts; segments are checked once the number of pulses is known.
     plain = dataclasses.replace(options.limit, rising=(), falling=(), spline=None, symmetric=False)
     level = plain.make(kind.usual_limits(), 2**31, train.spacing_ms)

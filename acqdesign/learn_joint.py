@@ -4,25 +4,26 @@ import dataclasses
 import math
 import sys
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import check_count, check_positive, usage_error
+from acqdesign.base.checks import usage_error
 from acqdesign.base.units import ms_from_s, rad_from_deg
+from acqdesign.commands.flags import Count, Rate, within
 from acqdesign.commands.options import (
     LimitOptions,
     ReconstructionOptions,
     RunOptions,
     ScannerOptions,
+    Steps,
     TermOptions,
     TissueSceneOptions,
     TrainOptions,
     TrajectoryOptions,
-    check_given,
     with_file,
 )
 from acqdesign.commands.run import learner
@@ -41,11 +42,11 @@ HELD_OUT = {"t1": 0.9, "t2": 1.1, "noise": 1.25}
 class JointRunOptions(RunOptions):
     """How the run is made and where its results go."""
 
-    steps: int = 150
+    steps: Steps = 150
     """Optimisation steps."""
     schedule: str = "cosine"
     """Learning rate over the run: constant, cosine, exponential (to 1 %), linear or warmup-cosine."""
-    lr: float | None = None
+    lr: Rate = None
     """Learning rate of the lines [cycles/voxel]; 8e-3 unless given, found best by benchmarks/joint_compare.py."""
 
 
@@ -55,9 +56,9 @@ class JointTrajectoryOptions(TrajectoryOptions):
 
     usual_samples = None
 
-    lines: int | None = None
+    lines: Count = None
     """Number of readouts, a multiple of --echoes; 768 unless --acceleration or a file is given."""
-    samples: int | None = None
+    samples: Count = None
     """Samples of a readout; NX unless given, here or in a file of --init."""
 
 
@@ -69,18 +70,16 @@ class LearnOptions:
     """Both halves of the design, or one of them."""
     compare: bool = False
     """Learn the other two as well, from the same starts with one budget, and compare them with the start."""
-    lr_flips: float | None = None
+    lr_flips: Rate = None
     """Learning rate of the flips [rad]; --lr is that of the lines. 6e-2 unless given."""
-    exchange_every: int = 0
+    exchange_every: Annotated[int, within(0, 10**7)] = 0
     """Steps between exchanges of echoes among lines by linear assignment; 0 for none."""
 
     def check(self) -> None:
-        check_count("--exchange-every", self.exchange_every, minimum=0)
         if self.exchange_every and self.learn == "flips":
             raise usage_error("--exchange-every", f"{self.exchange_every} with --learn flips", "joint or lines")
         if self.lr_flips is not None and self.learn == "lines" and not self.compare:
             raise usage_error("--lr-flips", f"{self.lr_flips:g} with --learn lines", "joint or flips")
-        check_given(check_positive, self, "lr_flips")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +115,7 @@ def build(options: JointOptions) -> dict[str, Any]:
     options = dataclasses.replace(options, scene=scene_options, trajectory=lines)
     run, train, goal = options.run, options.train, options.goal
     run.refuse_lbfgs(scene_options)
+    run.refuse_size(scene_options, lines, LINES)
     start_key, held_key = jax.random.split(run.key)
     scene = scene_options.load(run.dtype)
     held = scene_options.load(run.dtype, held_key, held=True)

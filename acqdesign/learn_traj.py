@@ -12,6 +12,7 @@ from acqdesign.commands.options import (
     ImageOptions,
     ReconstructionOptions,
     RunOptions,
+    Steps,
     TermOptions,
     TrajectoryOptions,
     with_file,
@@ -25,7 +26,7 @@ from acqdesign.recon import CG
 class TrajRunOptions(RunOptions):
     """How the run is made and where its results go."""
 
-    steps: int = 40
+    steps: Steps = 40
     """Optimisation steps."""
 
 
@@ -65,6 +66,7 @@ def build(options: TrajOptions) -> dict[str, Any]:
     run, scene_options, reference = options.run, options.scene, options.goal.recipe == "reference"
     run.refuse_lbfgs(scene_options)
     scene_options, lines, file = with_file(scene_options, options.trajectory)
+    run.refuse_size(scene_options, lines, 253)
     if lines.init is None and lines.trajectory == "lines":
         lines = dataclasses.replace(lines, init="reference" if reference else "poisson")
     if run.starts > 1 and (lines.from_file or lines.init in ("caipi", "spiral", "full")):

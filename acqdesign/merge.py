@@ -33,7 +33,7 @@ def merge_runs(folder: Path | str) -> list[dict[str, Any]]:
     for path in sorted(Path(folder).rglob("config.json")):
         summary = path.with_name("summary.json")
         with parsing("run", path.parent, "files that a run wrote"):
-            options = json.loads(read_text("run", path, _MAX_BYTES))["options"]
+            options = {**json.loads(read_text("run", path, _MAX_BYTES))["options"]}
             numbers = json.loads(read_text("run", summary, _MAX_BYTES)) if summary.exists() else {}
         rows.append((str(path.parent.relative_to(folder)), options, dict(_numbers("", numbers))))
     if not rows:

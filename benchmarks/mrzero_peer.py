@@ -67,6 +67,18 @@ def read_seq(path):
     return {"points": points, "img_size": np.array(definitions["ImgSize"])}
 
 
+def read_mrd(path):
+    """What mrpro's loader reads of an ISMRM Raw Data file: every sample's position, line by line, and the matrix."""
+    from mrpro.data import KData
+    from mrpro.data.traj_calculators import KTrajectoryIsmrmrd
+
+    read = KData.from_file(path, KTrajectoryIsmrmrd())
+    kz, ky, kx = read.traj.as_tensor().numpy()
+    matrix = read.header.recon_matrix
+    points = np.stack([kx, ky, kz], -1)
+    return {"points": points.reshape(-1, points.shape[-2], 3), "shape": np.array([matrix.x, matrix.y, matrix.z])}
+
+
 def forward(points, image):
     """mri-nufft's forward operator, without its scale: `Σ f exp(-2πi k·r)`."""
     import mrinufft
@@ -76,4 +88,4 @@ def forward(points, image):
 
 
 if __name__ == "__main__":
-    serve({f.__name__: f for f in (simulate, read_bin, write_bin, read_seq, forward)})
+    serve({f.__name__: f for f in (simulate, read_bin, write_bin, read_seq, read_mrd, forward)})

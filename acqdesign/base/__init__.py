@@ -1,1 +1,3 @@
 """What the rooms share and what knows nothing of MRI: checks and errors, files, array types, units, sharding."""
+
+from acqdesign.base import settings as settings

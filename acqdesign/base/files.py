@@ -40,9 +40,9 @@ def atomic_write(path: Path | str) -> Iterator[IO[bytes]]:
             raise
         sync_folder(path.parent)
     except OSError as error:
-        if error.errno is not None:
-            error.filename, error.filename2 = str(path), None
-        raise
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_json(path: Path | str, value: Any) -> None:

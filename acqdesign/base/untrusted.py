@@ -34,6 +34,12 @@ def parsing(name: str, path: Path, expected: str) -> Iterator[None]:
         raise usage_error(name, f"{path} ({type(error).__name__}: {short})", expected) from error
 
 
+def check_regular(name: str, path: Path) -> None:
+    """Raises where a device, a pipe or a folder stands, which may block or have no end."""
+    if path.exists() and not path.is_file():
+        raise usage_error(name, f"{path}: a device, pipe or folder", "a regular file")
+
+
 def check_memory(name: str, path: Path, need: float | int) -> None:
     """Raises where reading a file `need`s more bytes than 4 times its size and 192 MiB: it unpacks to too much."""
     most = 4 * path.stat().st_size + _SLACK
@@ -83,6 +89,7 @@ def read_npz(name: str, path: Path, wanted: Callable[[str], bool] = bool) -> dic
     Raises:
         UsageError: the file cannot be read, is damaged, holds Python objects or unpacks to too much.
     """
+    check_regular(name, path)
     with parsing(name, path, f"a readable {name}.npz"), zipfile.ZipFile(path) as archive:
         headers = npz_headers(name, path, archive, wanted)
         check_memory(name, path, 3 * sum(math.prod(s) * d.itemsize for s, d in headers.values()))

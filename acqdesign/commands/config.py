@@ -41,11 +41,12 @@ def flat_options(options: Any) -> dict[str, Any]:
 
 
 def read_config(
-    kind: type[Options], path: Path | str, *, ignored: Collection[str] = (), whole: bool = False
+    kind: type[Options], path: Path | str, *, ignored: Collection[str] = (), whole: bool = False, command: str = ""
 ) -> Options:
     """Options of `kind`, of option dataclasses, from the `config.json` of a run or from a flat JSON object of them.
 
-    Keys in `ignored` are known but keep their default; `whole` asks for every option, as this version writes them.
+    Keys in `ignored` are known but keep their default; `whole` asks for every option, as this version writes them; a
+    file that says another `command` is refused.
 
     Raises:
         UsageError: the file is missing or not such JSON; a key is unknown (the nearest known one is named) or
@@ -57,6 +58,8 @@ def read_config(
     flat = content.get("options", content) if isinstance(content, dict) else None
     if not isinstance(flat, dict):
         raise usage_error("config", f"{path} without an object of options", "the config.json of a run")
+    if command and content.get("command", command) != command:
+        raise usage_error(f"config {path}", f"that of a run of {content['command']}", f"one of {command}")
     known = flat_options(kind())
     lacking = [key for key in known if key not in flat]
     if whole and lacking:
@@ -82,7 +85,7 @@ def _build(kind: type[Any], default: Any, flat: Mapping[str, Any], path: Path | 
         elif field.name in flat:
             try:
                 changes[field.name] = _coerce(hint, flat[field.name])
-            except TypeError:
+            except (TypeError, OverflowError):
                 expected = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
                 raise usage_error(f"config {path}: {field.name}", repr(flat[field.name]), expected) from None
     return dataclasses.replace(default, **changes)

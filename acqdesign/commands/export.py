@@ -9,9 +9,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from acqdesign.base.checks import check_count, check_positive, usage_error
-from acqdesign.commands.flags import flag, read_flags, si
-from acqdesign.commands.options import check_given
+from acqdesign.base.checks import usage_error
+from acqdesign.commands.flags import Count, Milliseconds, check_ranges, flag, read_flags, si, within
 from acqdesign.commands.own import accepted, load_part, no_use, takes
 from acqdesign.commands.run import run_command
 from acqdesign.export import FORMATS, Format, PulseqOptions, read_design, with_samples, write_design
@@ -43,40 +42,33 @@ class ExportOptions:
     """Folder of the run, or a design.npz."""
     to: str
     """Format: seq, bin, cfl, mrd, mat, npz, or your own: FILE.py:NAME."""
-    samples: int | None = None
+    samples: Count = None
     """Samples of a readout instead of the design's. Designs of one plane need it: they get as many voxels along x,
     each as thick as the plane."""
     system: str = "generic"
     """Scanner whose limits hold: generic, prisma, skyra, aera, connectom, mr750 or uhp."""
-    dwell_ms: float | None = None
+    dwell_ms: Annotated[float | None, within(1e-4, 1.0)] = None
     """seq: time between samples [ms]; chosen to suit the echo spacing unless given."""
-    tr_ms: float | None = None
+    tr_ms: Milliseconds = None
     """seq: repetition time [ms]; the design's, or 3000 for trains and the shortest for single echoes."""
-    te_ms: float | None = None
+    te_ms: Milliseconds = None
     """seq: echo time of single echoes [ms]; short unless given."""
-    flip_deg: float = 15.0
+    flip_deg: Annotated[float, within(0.01, 180.0)] = 15.0
     """seq: excitation of single echoes [°], where the design has none."""
-    refocusing_ms: float | None = None
+    refocusing_ms: Milliseconds = None
     """seq: duration of refocusing pulses [ms]; the shortest within B1 unless given."""
-    excitation_ms: float | None = None
+    excitation_ms: Milliseconds = None
     """seq: duration of excitation pulses [ms]; likewise."""
-    slab_mm: float | None = None
+    slab_mm: Annotated[float | None, within(0.1, 3e3)] = None
     """seq: thickness of a selective excitation [mm]; a hard pulse excites everything unless given."""
-    crusher: float = 1.0
+    crusher: Annotated[float, within(0.01, 100.0)] = 1.0
     """seq: dephasing along the readout beside each refocusing pulse [cycles/voxel]."""
-    dummies: int | None = None
+    dummies: Annotated[int | None, within(0, 10**5)] = None
     """seq: trains, or single echoes, played first without a readout; 1 and 64 unless given."""
     no_noise_scan: bool = False
     """seq: leave out the readout of noise at the start."""
     pns_asc: Path | None = None
     """seq: scanner's .asc file for the prediction of nerve stimulation, instead of a published example."""
-
-    def check(self) -> None:
-        check_given(check_count, self, "samples")
-        check_given(check_count, self, "dummies", minimum=0)
-        for field in dataclasses.fields(self):
-            if isinstance(value := getattr(self, field.name), float):
-                check_positive(flag(field.name), value)
 
     def pulseq(self) -> PulseqOptions:
         """What concerns Pulseq, in SI."""
@@ -95,7 +87,7 @@ class ExportOptions:
 def _main(argv: Sequence[str] | None) -> int:
     args = sys.argv[1:] if argv is None else argv
     options = read_flags(ExportOptions, args, "python -m acqdesign.export")
-    options.check()
+    check_ranges(options)
     kind = load_part("--to", options.to, {name: kind for name, kind in FORMATS.items() if writes(kind)}, Format)
     readers = {"system": ("system", "options"), "pns_asc": ("pns_hardware",)}
     for field in dataclasses.fields(options)[3:]:

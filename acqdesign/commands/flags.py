@@ -1,14 +1,17 @@
 """Options from the command line, with tyro; a mistake is one line rather than a box of usage."""
 
 import contextlib
+import dataclasses
+import difflib
 import inspect
 import io
 import os
 import re
 import shutil
 import textwrap
-from collections.abc import Sequence
-from typing import Any, TypeVar
+import typing
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
@@ -23,6 +26,58 @@ _UNITS = {"ms": s_from_ms, "us": s_from_us, "mm": m_from_mm, "deg": rad_from_deg
 _NARROWEST = 40
 
 
+@dataclasses.dataclass(frozen=True)
+class _Range:
+    """The least and largest that a number may be."""
+
+    low: int | float
+    high: int | float
+
+    def __str__(self) -> str:
+        return f"{self.low:.10g} to {self.high:.10g}"
+
+    def __call__(self, default: str) -> str:
+        """What stands behind a flag's help."""
+        return f"({self}; default: {default})"
+
+
+def within(low: int | float, high: int | float) -> Any:
+    """What stands beside a number's type, or that of some, in `Annotated`: its range, which its help says too."""
+    return tyro.conf.arg(help_behavior_hint=_Range(low, high))
+
+
+Milliseconds = Annotated[float | None, within(0.01, 1e5)]
+Span = Annotated[tuple[float, float] | None, within(0.01, 1e5)]
+Each = Annotated[tuple[float, ...], within(0.01, 1e5)]
+Degrees = Annotated[float | None, within(0.01, 180.0)]
+Count = Annotated[int | None, within(1, 2**16)]
+Rate = Annotated[float | None, within(1e-12, 1e3)]
+
+
+def range_of(hint: Any) -> _Range | None:
+    """The range beside a type."""
+    found = (getattr(mark, "help_behavior_hint", None) for mark in getattr(hint, "__metadata__", ()))
+    return next((mark for mark in found if isinstance(mark, _Range)), None)
+
+
+def check_ranges(options: Any) -> None:
+    """Raises where a number of some options, or of options in them, is not in its range."""
+    for name, hint in typing.get_type_hints(type(options), include_extras=True).items():
+        held, allowed = getattr(options, name), range_of(hint)
+        if dataclasses.is_dataclass(held):
+            check_ranges(held)
+        elif allowed is not None:
+            wrong = [value for value in _numbers(held) if not allowed.low <= value <= allowed.high]
+            if wrong:
+                raise usage_error(flag(name), repr(wrong[0]), str(allowed))
+
+
+def _numbers(held: Any) -> list[Any]:
+    if isinstance(held, tuple):
+        return [number for part in held for number in _numbers(part)]
+    return [] if held is None else [held]
+
+
 def si(options: Any, name: str) -> Any:
     """An option in SI, from the unit that its name ends with; None where it is not given."""
     value = getattr(options, name)
@@ -32,6 +87,13 @@ def si(options: Any, name: str) -> Any:
 def flag(name: str) -> str:
     """The flag of an option."""
     return "--" + name.replace("_", "-")
+
+
+def _flags(kind: type) -> Iterator[str]:
+    """The flags of a class of options."""
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        yield from _flags(hints[field.name]) if dataclasses.is_dataclass(hints[field.name]) else [flag(field.name)]
 
 
 def description(kind: type) -> str:
@@ -74,7 +136,12 @@ def read_flags(kind: type[Options], args: Sequence[str], prog: str, default: Opt
         text = parts["╭" not in box and len(parts) > 1].strip()
         for arg in args if text.startswith("Unrecognized") else ():
             name = arg.split("=")[0]
-            key = name.removeprefix("--").replace("-", "_")
+            key, known = name.removeprefix("--").replace("-", "_"), list(_flags(kind))
             if name in text and key in RENAMED:
                 raise usage_error(name, "a flag of an earlier version", RENAMED[key]) from None
+            if name in text and name.startswith("--"):
+                near = [one for one in known if one.startswith(f"{name}-")]
+                near = near or difflib.get_close_matches(name, known, n=1)
+                remedy = f"Did you mean {' or '.join(near)}?" if near else "See --help."
+                raise usage_error(name, "an unknown flag", "one of this command", remedy) from None
         raise UsageError(text.split(" Got errors:")[0]) from None

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import logging
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,12 +15,12 @@ import numpy as np
 import tyro
 from jax.sharding import Mesh
 
-from acqdesign.base.checks import UsageError, check_choice, check_count, check_positive, check_shape, usage_error
+from acqdesign.base.checks import UsageError, check_choice, usage_error
 from acqdesign.base.sharding import device_mesh
 from acqdesign.base.types import PRNGKey
 from acqdesign.base.units import GAMMA_HZ_PER_T, deg_from_rad, m_from_mm, ms_from_s, rad_from_deg, s_from_ms, ut_from_t
-from acqdesign.commands.devices import DeviceOptions
-from acqdesign.commands.flags import flag, si
+from acqdesign.commands.devices import DeviceOptions, check_memory
+from acqdesign.commands.flags import Count, Degrees, Each, Milliseconds, Rate, Span, flag, si, within
 from acqdesign.commands.own import accepted, by_flags, is_own, load_part, no_use, takes
 from acqdesign.design import TERMS, Problem, Term, term
 from acqdesign.encoding import INITIALISERS, ORDERINGS, TRAJECTORIES, Lines, Trajectory
@@ -31,6 +32,14 @@ from acqdesign.scene import SYSTEMS, Scene, Tissue, b1_map, load_scene, system_l
 from acqdesign.scene.scanner import EchoShape, max_phase_encode, min_echo_spacing
 from acqdesign.signal import FSE, SEQUENCES, SelectivePulse, Sequence, sinc_pulse
 from acqdesign.signal.trains import PulseTrain
+
+Shape = Annotated[tuple[int, int, int] | None, within(1, 4096)]
+Noise = Annotated[float, within(0.0, 1e3)]
+Echoes = Annotated[int | None, within(2, 2**14)]
+Pulses = Annotated[tuple[tuple[int, int], ...], within(1, 2**14)]
+Open = Annotated[float | None, within(1e-3, math.inf)]
+Steps = Annotated[int, within(1, 10**7)]
+Starts = Annotated[int, within(1, 1000)]
 
 OWN = ("trajectory", "sequence", "reconstruction", "term", "limit")
 """Options that may name a user's own file."""
@@ -50,29 +59,30 @@ class SceneOptions:
     usual_shape: ClassVar[tuple[int, int, int]] = (23, 28, 23)
 
     phantom: tuple[str, ...] = ("brain",)
-    """Anatomies to learn on: brain, brainweb:SUBJECT, or a .nii, .nii.gz, .npy or .npz file; several may follow."""
+    """Anatomies to learn on: brain, brainweb:SUBJECT, or .nii, .nii.gz, .mgz, .npy, .npz files; several may follow."""
     holdout: tuple[str, ...] = ()
     """Anatomies to judge on and never learn on, likewise; random poses of each phantom unless given."""
+    volume: Annotated[int | None, within(0, 2**16)] = None
+    """Which volume of a file that holds several, from 0."""
+    fill: Annotated[float | None, within(-1e9, 1e9)] = None
+    """What takes the place of a file's voxels that are NaN, in its unit."""
     augment: bool = False
     """Learn on a new random rotation, scale and mirroring of every anatomy at every step."""
-    shape: tuple[int, int, int] | None = None
+    shape: Shape = None
     """Voxels NX NY NZ, x along the readout; NX = 1 is one plane. 23 28 23 unless given, here or in a file of --init."""
-    fov_mm: tuple[float, float, float] | None = None
+    fov_mm: Annotated[tuple[float, float, float] | None, within(1.0, 3e3)] = None
     """Field of view along x, y and z [mm]; that of a file of --init, else the phantom's own, unless given."""
     field: Literal["1.5T", "3T"] = "3T"
     """Field strength, for the tissues' relaxation times."""
-    coils: int = 1
+    coils: Annotated[int, within(1, 1024)] = 1
     """Receive coils on a birdcage; 1 is a uniform one."""
-    noise: float = 0.0
+    noise: Noise = 0.0
     """Standard deviation of the real and of the imaginary part of each sample, for an image whose brightest tissue
     is one and a unitary transform."""
 
     def check(self) -> None:
-        check_shape("--shape", self.grid, dims=(3,))
-        check_count("--coils", self.coils)
         if not self.phantom:
             raise usage_error("--phantom", "nothing", "at least one image")
-        check_given(check_positive, self, "fov_mm")
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -83,6 +93,7 @@ class SceneOptions:
         """The scene to learn on or, `held` out, the one to judge on: what `holdout` names, or other poses."""
         fov = None if self.fov_mm is None else tuple(m_from_mm(length) for length in self.fov_mm)
         given = {"shape": self.grid, "fov": fov, "field": self.field, "coils": self.coils, "dtype": dtype} | more
+        given |= {"volume": self.volume, "fill": self.fill}
         if not held:
             return load_scene(*self.phantom, augment=self.augment, **given)
         if self.holdout:
@@ -104,22 +115,17 @@ class TissueSceneOptions(SceneOptions):
 
     usual_shape = (1, 48, 48)
 
-    shape: tuple[int, int, int] | None = None
+    shape: Shape = None
     """Voxels NX NY NZ, x along the readout; NX = 1 is one plane. 1 48 48 unless given, here or in a file of --init."""
-    noise: float = 0.042
+    noise: Noise = 0.042
     """Standard deviation of the real and of the imaginary part of each sample, of a unitary transform, for proton
     densities relative to water."""
     tissue: str = "gm,wm,csf"
     """Tissues of the phantom's maps, in their order, from the tissue table."""
-    b1_spread: float = 0.0
+    b1_spread: Annotated[float, within(0.0, 0.9)] = 0.0
     """Half the range of a smooth transmit field about one, 0.2 at 3 T; 0 is a perfect field."""
-    t2_spread: float = 0.0
+    t2_spread: Annotated[float, within(0.0, 2.0)] = 0.0
     """Standard deviation of ln T2 inside each tissue; 0 is one T2 a tissue."""
-
-    def check(self) -> None:
-        super().check()
-        if not 0 <= self.b1_spread < 1:
-            raise usage_error("--b1-spread", self.b1_spread, "0 or more and below 1")
 
     def load(self, dtype: Any, key: PRNGKey | None = None, *, held: bool = False, each: int = 1, **more: Any) -> Scene:
         """As `SceneOptions.load`, under the transmit field and the spread of T2 that were asked for."""
@@ -141,11 +147,11 @@ class TissueOptions:
     """Tissues from the table, with commas: wm,gm,csf; wm,gm unless --t1-ms is given."""
     field: Literal["1.5T", "3T"] = "3T"
     """Field strength, for the tissues' relaxation times."""
-    t1_ms: tuple[float, ...] = ()
+    t1_ms: Each = ()
     """T1 of each tissue [ms], instead of --tissue."""
-    t2_ms: tuple[float, ...] = ()
+    t2_ms: Each = ()
     """T2 of each tissue [ms]."""
-    b1: tuple[float, ...] = (1.0,)
+    b1: Annotated[tuple[float, ...], within(0.01, 10.0)] = (1.0,)
     """Transmit fields relative to nominal that every tissue is seen at."""
 
     def check(self) -> None:
@@ -156,7 +162,6 @@ class TissueOptions:
             raise usage_error("--t2-ms", f"{len(self.t2_ms)} values", wanted)
         if not self.b1:
             raise usage_error("--b1", "nothing", "at least one transmit field")
-        check_given(check_positive, self, "t1_ms", "t2_ms", "b1")
 
     def scene(self, dtype: Any) -> Scene:
         """The tissues, of unit M0, and the ensemble of them and of transmit fields that bounds run over."""
@@ -182,30 +187,25 @@ class TrajectoryOptions:
 
     trajectory: str = "lines"
     """lines, radial, free, or your own: FILE.py:NAME."""
-    lines: int | None = None
+    lines: Count = None
     """Number of readouts; 253 unless --acceleration or a file is given."""
-    acceleration: float | None = None
+    acceleration: Annotated[float | None, within(0.1, 1e4)] = None
     """Instead of --lines: phase encodes of the full grid over lines."""
-    samples: int | None = None
+    samples: Count = None
     """Samples of a readout; 128 unless given, here or in a file of --init."""
     init: str | None = None
     """Where lines start: reference, poisson, caipi, spiral, full, or a file of positions: the design.npz of a run,
     Pulseq .seq, SPARKLING .bin, BART .cfl, ISMRM Raw Data .mrd or .h5, or MATLAB .mat."""
-    calibration: int | None = None
+    calibration: Annotated[int | None, within(0, 1024)] = None
     """Side of the fully sampled block of lines in the centre, which stays as it is; 0 for none."""
     backend: Literal["auto", "finufft", "dft"] = "auto"
     """NUFFT of lines: finufft (fast), dft (exact; any device) or auto."""
-    eps: float | None = None
+    eps: Annotated[float | None, within(1e-14, 0.1)] = None
     """Relative accuracy of finufft; 1e-6 in single and 1e-12 in double precision unless given."""
 
     def check(self) -> None:
-        check_given(check_count, self, "lines", "samples")
-        check_given(check_count, self, "calibration", minimum=0)
-        check_given(check_positive, self, "acceleration")
         if self.lines is not None and self.acceleration is not None:
             raise usage_error("--acceleration", f"{self.acceleration} and --lines {self.lines}", "one of the two")
-        if self.eps is not None and not 0 < self.eps < 1:
-            raise usage_error("--eps", self.eps, "a relative accuracy between 0 and 1")
         if not self.from_file:
             files = (f"FILE{ending}" for ending in POSITION_FILES)
             check_given(check_choice, self, "init", choices=(*INITIALISERS, *files))
@@ -259,8 +259,7 @@ class TrajectoryOptions:
 def with_file(scene: Any, lines: Any) -> tuple[Any, Any, dict[str, np.ndarray]]:
     """The design in the file of `--init`, empty without one, and the options with its shape, field of view and samples.
 
-    What was understood of the file is printed; one that does not say its matrix has that of `--shape`. A flag that
-    says another than the file is refused.
+    A file that does not say its matrix has that of `--shape`. A flag that says another than the file is refused.
     """
     held, known = dict[str, np.ndarray](), dict[str, Any]()
     if lines.from_file:
@@ -268,12 +267,15 @@ def with_file(scene: Any, lines: Any) -> tuple[Any, Any, dict[str, np.ndarray]]:
         if lines.trajectory != "lines":
             raise usage_error("--init", f"{path} with --trajectory {lines.trajectory}", "lines")
         kind: Any = type(format_of(design_file(path), FORMATS, reads))
+        told, settable = list[str](), scene.shape is not None and takes(kind, "shape")
         try:
-            held = read_positions(path, tell=print)
+            held = read_positions(path, tell=told.append)
         except UsageError:
-            if not (scene.shape and takes(kind, "shape")):
+            if not settable:
                 raise
-            held = read_positions(path, kind(shape=scene.shape), tell=print)
+        if settable and (not held or held["shape"][0] == 1):  # no word on the matrix, or a mask without its nx
+            held = read_positions(path, kind(shape=scene.shape), tell=told.append)
+        logging.getLogger("acqdesign").info(told[-1])
     units = {"shape": ("shape", 1.0), "fov_mm": ("fov_m", 1 / m_from_mm(1.0)), "samples": ("samples_per_line", 1.0)}
     for name, (key, unit) in units.items():
         given = getattr(lines if name == "samples" else scene, name)
@@ -293,29 +295,29 @@ class SequenceOptions:
     sequence: str = "fse"
     """fse (echo trains), mrf (spoiled, with inversion), spgr (RF-spoiled), bssfp (balanced, with
     inversion), mprage, or your own: FILE.py:NAME."""
-    echoes: int | None = None
+    echoes: Echoes = None
     """Readouts of a train; 32 for fse, 128 for mprage, 400 for the others unless given."""
-    esp_ms: float | None = None
+    esp_ms: Milliseconds = None
     """Echo spacing of fse and mprage [ms]; 10 and 8 unless given."""
-    tr_ms: float | None = None
+    tr_ms: Milliseconds = None
     """Repetition time [ms]: from train to train for fse (1000) and mprage (2300), from pulse to pulse for the others
     (10, bssfp 5)."""
-    te_ms: float | None = None
+    te_ms: Milliseconds = None
     """Echo time of mrf, spgr (2) and mprage (3) [ms]; that of bssfp is half of TR."""
-    ti_ms: float | None = None
+    ti_ms: Milliseconds = None
     """From the inversion to the first pulse [ms]: 900 for mprage, 20 for others that have one."""
-    excitation_deg: float | None = None
+    excitation_deg: Degrees = None
     """Excitation flip of fse [deg]; 90 unless given."""
-    time_bandwidth: float | None = None
+    time_bandwidth: Annotated[float | None, within(1.0, 16.0)] = None
     """Time-bandwidth product of slice-selective pulses (Hamming-windowed sincs): signals are summed across the slice.
     Unless given, pulses turn all spins alike."""
-    excitation_time_bandwidth: float | None = None
+    excitation_time_bandwidth: Annotated[float | None, within(1.0, 16.0)] = None
     """That of fse's excitation; as --time-bandwidth unless given."""
-    refocusing_thickness: float | None = None
+    refocusing_thickness: Annotated[float | None, within(0.1, 10.0)] = None
     """Slice of fse's refocusing pulses over that of its excitation; 1 unless given."""
-    learn_tr_ms: tuple[float, float] | None = None
+    learn_tr_ms: Span = None
     """Shortest and longest TR [ms]: learn the TR of every pulse too, with --tr-ms as the largest mean (mrf, spgr)."""
-    learn_ti_ms: tuple[float, float] | None = None
+    learn_ti_ms: Span = None
     """Shortest and longest TI [ms]: learn the inversion delay too (mrf, spgr, bssfp)."""
     start: str | None = None
     """Flips to start from: constant (at the RMS), sinusoid, random (smooth) or comb (a strong pulse every few).
@@ -323,11 +325,6 @@ class SequenceOptions:
     Unless given, constant for fse and mprage, sinusoid for others. Further --starts are combs for fse, else random."""
 
     def check(self) -> None:
-        check_given(check_count, self, "echoes", minimum=2)
-        check_given(
-            check_positive, self, "esp_ms", "tr_ms", "te_ms", "ti_ms", "excitation_deg", "learn_tr_ms", "learn_ti_ms",
-            "time_bandwidth", "excitation_time_bandwidth", "refocusing_thickness",
-        )  # fmt: skip
         for name in ("excitation_time_bandwidth", "refocusing_thickness"):
             if getattr(self, name) is not None and (self.time_bandwidth is None or self.sequence != "fse"):
                 raise usage_error(flag(name), getattr(self, name), "fse with --time-bandwidth")
@@ -374,10 +371,19 @@ class SequenceOptions:
             return sequence
         if not isinstance(sequence, PulseTrain):
             raise usage_error("--time-bandwidth", f"it with {self.sequence}", f"one of {', '.join(SEQUENCES)}")
-        sequence = _changed(sequence, "pulse", _sinc(self.time_bandwidth, self.refocusing_thickness or 1.0))
+        excitation = self.excitation_time_bandwidth or self.time_bandwidth
+        positions = round(
+            12 * max(4.0, excitation, self.time_bandwidth)
+        )  # across edges of a share 1 / TBW of the slice
+
+        def selective(time_bandwidth: float, thickness: float) -> SelectivePulse:
+            envelope = sinc_pulse(128, time_bandwidth)
+            return SelectivePulse(envelope, time_bandwidth, thickness=thickness, positions=positions)
+
+        pulse = selective(self.time_bandwidth, self.refocusing_thickness or 1.0)
+        sequence = _changed(sequence, "pulse", pulse)
         if isinstance(sequence, FSE):
-            excitation = self.excitation_time_bandwidth or self.time_bandwidth
-            sequence = _changed(sequence, "excitation_pulse", _sinc(excitation, 1.0))
+            sequence = _changed(sequence, "excitation_pulse", selective(excitation, 1.0))
         return sequence
 
     def _with_learned_times(self, sequence: Any) -> Any:
@@ -417,21 +423,17 @@ def _changed(part: Any, field: str, value: Any) -> Any:
     return eqx.tree_at(lambda p: getattr(p, field), part, value, is_leaf=lambda x: x is None)
 
 
-def _sinc(time_bandwidth: float, thickness: float) -> SelectivePulse:
-    return SelectivePulse(sinc_pulse(128, time_bandwidth), time_bandwidth, thickness=thickness)
-
-
 @dataclasses.dataclass(frozen=True)
 class TrainOptions(SequenceOptions):
     """The echo trains; of fse excitation 90°, refocusing along its axis (CPMG), from equilibrium."""
 
-    echoes: int | None = 96
+    echoes: Echoes = 96
     """Readouts of a train."""
-    esp_ms: float | None = 5.0
+    esp_ms: Milliseconds = 5.0
     """Echo spacing [ms]."""
-    tr_ms: float | None = None
+    tr_ms: Milliseconds = None
     """Repetition time [ms] of the steady state that trains are in; None: they start from equilibrium."""
-    te_eff_ms: float = 80.0
+    te_eff_ms: Annotated[float, within(0.01, 1e5)] = 80.0
     """Effective echo time of fse [ms]: the contrast to reach."""
     ordering: str | None = None
     """Which line starts at which echo: linear, centre-out, radial-fan or random; random unless given, here or in a file
@@ -439,7 +441,6 @@ class TrainOptions(SequenceOptions):
 
     def check(self) -> None:
         super().check()
-        check_positive("--te-eff-ms", self.te_eff_ms)
         if self.te_eff_ms != type(self).te_eff_ms and self.sequence != "fse":
             raise usage_error("--te-eff-ms", f"{self.te_eff_ms:g} with --sequence {self.sequence}", "fse")
         check_given(check_choice, self, "ordering", choices=ORDERINGS)
@@ -466,44 +467,38 @@ def _deg(given: float | None, usual: Any) -> float:
 class LimitOptions:
     """What the flips must keep to."""
 
-    rms_flip_deg: float | None = None
+    rms_flip_deg: Open = None
     """Largest root mean square of the flips [deg], a limit on SAR; 60 for fse (45 in learn_joint), else inf (none),
     unless it or one of the next two is given."""
-    sar_fraction: float | None = None
+    sar_fraction: Annotated[float | None, within(1e-6, 1.0)] = None
     """Instead: largest power of the pulses, as a fraction of that of all-180° pulses."""
-    b1rms_ut: float | None = None
+    b1rms_ut: Annotated[float | None, within(1e-3, 1e3)] = None
     """Instead: largest root mean square of B1 over the train [µT], of rectangular pulses of --pulse-ms."""
-    pulse_ms: float = 0.6
+    pulse_ms: Annotated[float, within(0.01, 100.0)] = 0.6
     """Duration of a pulse [ms], for --b1rms-ut and --system."""
-    min_flip_deg: float = 0.0
+    min_flip_deg: Annotated[float, within(0.0, 180.0)] = 0.0
     """Smallest flip [deg]."""
-    max_flip_deg: float | None = None
+    max_flip_deg: Degrees = None
     """Largest flip [deg]; 180 for fse, 90 for mrf, spgr and bssfp, 30 for mprage unless given."""
-    max_step_deg: float | None = None
+    max_step_deg: Open = None
     """Largest change from one pulse to the next [deg]; inf (none) for fse and mprage, else 1 unless given."""
-    max_bend_deg: float | None = None
+    max_bend_deg: Annotated[float | None, within(1e-3, 720.0)] = None
     """Smoothness: largest root mean square of the flips' second difference [deg]."""
     symmetric: bool = False
     """Flips that read the same backwards."""
-    rising: tuple[tuple[int, int], ...] = ()
+    rising: Pulses = ()
     """First and last pulse, counted from 1, of each segment over which flips may not fall: 1 10 20 32."""
-    falling: tuple[tuple[int, int], ...] = ()
+    falling: Pulses = ()
     """First and last pulse of each segment over which flips may not rise."""
-    spline: int | None = None
+    spline: Echoes = None
     """Learn this many B-spline control points in place of free flips."""
     limit: tuple[str, ...] = ()
     """Constraints of your own, FILE.py:NAME each."""
 
     def check(self) -> None:
-        check_given(check_positive, self, "rms_flip_deg", "max_flip_deg", "max_step_deg", allow_inf=True)
-        check_given(check_positive, self, "sar_fraction", "b1rms_ut", "max_bend_deg", "pulse_ms")
         powers = [n for n in ("rms_flip_deg", "sar_fraction", "b1rms_ut") if getattr(self, n) is not None]
         if len(powers) > 1:
             raise usage_error("SAR", " and ".join(map(flag, powers)), "one of them")
-        if not 0 <= self.min_flip_deg <= 180:
-            raise usage_error("--min-flip-deg", self.min_flip_deg, "0 to 180 degrees")
-        if self.max_flip_deg is not None and self.max_flip_deg > 180:
-            raise usage_error("--max-flip-deg", self.max_flip_deg, "at most 180 degrees")
 
     def of(self, sequence: Any, limits: Limits) -> list[Constraint]:
         """The limits on a sequence's flips, where it has any, and the constraints of one's own."""
@@ -584,11 +579,10 @@ class ScannerOptions:
 
     system: str | None = None
     """Scanner whose gradients, slew and B1 bound the echo spacing, the lines and the flips; none unless given."""
-    dwell_us: float = 10.0
+    dwell_us: Annotated[float, within(0.1, 1e3)] = 10.0
     """Time between samples of a line [µs], for --system."""
 
     def check(self) -> None:
-        check_positive("--dwell-us", self.dwell_us)
         check_given(check_choice, self, "system", choices=SYSTEMS)
 
     def half_width(self, scene: Scene, samples: int, esp_ms: float, pulse_ms: float) -> float:
@@ -647,18 +641,18 @@ class ReconstructionOptions:
     reconstruction: str | None = None
     """cg (iterative SENSE), prior (with a power spectrum and the head's support), subspace (--rank images of the
     echoes), adjoint (density-compensated), or your own: FILE.py:NAME."""
-    ridge: float | None = None
+    ridge: Annotated[float | None, within(0.0, 1e6)] = None
     """Tikhonov weight of cg, relative to a fully sampled scan: 1e-3 unless given; of prior and subspace the noise over
     the head's mean power, that of the scene unless given."""
-    iterations: int | None = None
+    iterations: Annotated[int | None, within(1, 1000)] = None
     """Conjugate-gradient iterations; 10 for cg, 12 for prior and subspace unless given."""
-    prior: float | None = None
+    prior: Annotated[float | None, within(0.0, 10.0)] = None
     """Exponent of the power spectrum that prior and subspace expect of images, 0 being white; 1.5 unless given."""
-    rank: int | None = None
+    rank: Annotated[int | None, within(1, 64)] = None
     """Images of subspace; 2 unless given."""
     density: str | None = None
     """Density of adjoint: pipe, pipe-stopped (no gradient through it), least-squares or none; pipe unless given."""
-    density_iterations: int | None = None
+    density_iterations: Annotated[int | None, within(1, 1000)] = None
     """Iterations of that density; 10 unless given."""
 
     def make(self, usual: str) -> Any:
@@ -693,30 +687,30 @@ class RunOptions:
     """Folder for the results; runs/COMMAND-TIME unless given."""
     overwrite: bool = False
     """Replace the run that --out already holds."""
-    seed: int = 0
+    seed: Annotated[int, within(0, 2**32 - 1)] = 0
     """Seed of every random choice."""
-    steps: int = 100
+    steps: Steps = 100
     """Optimisation steps."""
     optimizer: str = "adam"
     """Optimiser: adam, adamw, nadam, amsgrad, radam, adabelief, lion, rmsprop, sgd, momentum or lbfgs."""
-    lr: float | None = None
+    lr: Rate = None
     """Learning rate in units of what is learned [cycles/voxel, rad]; 1e-2 unless given.
     For lbfgs the largest multiple of its own step, 1 unless given."""
     schedule: str = "constant"
     """Learning rate over the run: constant, cosine, exponential (to 1 %), linear or warmup-cosine."""
-    clip: float | None = None
+    clip: Annotated[float | None, within(1e-12, 1e12)] = None
     """Largest norm of the gradient; longer ones are scaled down to it."""
-    starts: int = 1
+    starts: Starts = 1
     """Starting points learned side by side; the best is kept."""
     config: Path | None = None
     """config.json of an earlier run, or options in JSON, to start from; flags given here come first."""
     resume: Path | None = None
     """Folder of an interrupted run to continue, with its options, from its newest checkpoint."""
-    checkpoint_every: int = 100
+    checkpoint_every: Steps = 100
     """Steps between checkpoints; one is also written at the end and on SIGINT and SIGTERM."""
-    checkpoint_minutes: float = 10.0
+    checkpoint_minutes: Annotated[float, within(1e-9, 1e6)] = 10.0
     """A step that ends this long after the last checkpoint writes one too [min]."""
-    max_minutes: float | None = None
+    max_minutes: Annotated[float | None, within(1e-9, 1e6)] = None
     """Stop learning, save and report after this many minutes."""
     no_figures: bool = False
     """Leave out the figures and the animation."""
@@ -732,9 +726,6 @@ class RunOptions:
 
     def check(self) -> None:
         self.device.check()
-        check_count("--seed", self.seed, minimum=0, maximum=2**32 - 1)
-        check_given(check_count, self, "starts", "checkpoint_every")
-        check_given(check_positive, self, "max_minutes", "checkpoint_minutes")
         # What the optimiser has no use for is refused here, before --overwrite removes anything.
         self.make_optimizer(self.lr)
 
@@ -775,6 +766,16 @@ class RunOptions:
             mixed = f"--samples {samples} mix the {planes} planes across a readout; --samples {planes} would not."
             raise usage_error("--mesh", text, "no planes", mixed)
         return device_mesh(text, lengths)
+
+    def refuse_size(self, scene: SceneOptions, lines: TrajectoryOptions, usual_lines: int) -> None:
+        """Raises where memory does not even hold the images and samples of every coil and start, three of each."""
+        voxels, count = math.prod(scene.grid), lines.lines or usual_lines
+        if lines.acceleration is not None or lines.init == "full":
+            count = math.ceil(math.prod(scene.grid[1:]) / (lines.acceleration or 1))
+        sizes = f"{' x '.join(map(str, scene.grid))} voxels, {count} lines, {scene.coils} coils, {self.starts} starts"
+        each = voxels + count * (lines.samples or lines.usual_samples or scene.grid[0])
+        need = 6 * np.dtype(self.dtype).itemsize * len(scene.phantom) * (voxels + scene.coils * self.starts * each)
+        check_memory(need, sizes, "Fewer of one of them.")
 
     def refuse_lbfgs(self, scene: SceneOptions) -> None:
         """Raises where a loss that changes from step to step is given to L-BFGS."""

@@ -18,20 +18,21 @@ import numpy as np
 from acqdesign.base.checks import UsageError, printable, usage_error
 from acqdesign.commands.config import flat_options, read_config
 from acqdesign.commands.devices import DeviceOptions, explain, leave_others
-from acqdesign.commands.flags import flag, read_flags
+from acqdesign.commands.flags import check_ranges, flag, read_flags
 from acqdesign.commands.options import OWN, RunOptions
 from acqdesign.commands.own import by_flags, is_own
-from acqdesign.commands.streams import forgiving_streams
+from acqdesign.commands.streams import forgiving_streams, telling
 from acqdesign.design import Found, Problem
 from acqdesign.design import run as run_problem
 from acqdesign.design.driver import report
+from acqdesign.design.folder import refuse_folder
 from acqdesign.optim import NonFiniteError
 from acqdesign.plot import figure_style
 
 Options = TypeVar("Options")
 
 EXIT_USAGE, EXIT_NUMERICAL, EXIT_FILES = 2, 3, 4
-_EXIT_SIGNALS = {"SIGINT": 130, "SIGTERM": 143}
+_EXIT_SIGNALS = {name: 128 + getattr(signal, name) for name in ("SIGINT", "SIGTERM")}
 # Where a run is made says nothing of what it is.
 _NOT_READ_BACK = ("out", "overwrite", "config", "resume", *(f.name for f in fields(DeviceOptions)))
 # Options that may change on `--resume`.
@@ -58,13 +59,17 @@ def parse_options(kind: type[Options], argv: Sequence[str] | None, *, prog: str)
             if getattr(run, other):
                 remedy = "A resumed run stays in its folder, with its options."
                 raise usage_error("--resume", f"{run.resume} with --{other}", "one of the two", remedy)
-        stored = read_config(kind, source, ignored=_NOT_READ_BACK, whole=run.resume is not None)
+        command = prog.rpartition(".")[2]
+        stored = read_config(kind, source, ignored=_NOT_READ_BACK, whole=run.resume is not None, command=command)
         options = read_flags(kind, args, prog, default=stored)
         _refuse_code(options, args, source)
         before, now = flat_options(stored), flat_options(options)
         for name in before if run.resume else ():
             if name not in _NEW_ON_RESUME and now[name] != before[name]:
                 raise usage_error(flag(name), f"{now[name]} with --resume", f"that of the run, {before[name]}")
+    check_ranges(options)
+    if options.run.out is not None:
+        refuse_folder(options.run.out, held=options.run.overwrite)
     for field in fields(options):
         # After parsing, so that a mistake is one line rather than a box of usage.
         getattr(getattr(options, field.name), "check", lambda: None)()
@@ -109,6 +114,7 @@ def run_and_report(command: str, options: Any, problem: Problem, **more: Any) ->
     if not any(np.any(mask) for mask in jax.tree.leaves(problem.masks())):
         raise usage_error("problem", "nothing to learn", "an array, or an entry of one, that is not held")
     same = ("checkpoint_every", "checkpoint_minutes", "max_minutes", "overwrite")
+    flat = flat_options(options)
     with figure_style(run.style):
         found: Found = run_problem(
             problem,
@@ -116,7 +122,8 @@ def run_and_report(command: str, options: Any, problem: Problem, **more: Any) ->
             out=run.resume or run.out or _fresh(command),
             resume=run.resume is not None,
             figures=not run.no_figures,
-            config={"command": command, "options": flat_options(options), "seed": run.seed},
+            config={"command": command, "options": flat, "seed": run.seed},
+            identity={"command": command, **{k: v for k, v in flat.items() if k not in _NEW_ON_RESUME}},
             **{name: getattr(run, name) for name in same},
             **more,
         )
@@ -134,9 +141,10 @@ def learner(name: str, kind: type, build: Callable[[Any], dict[str, Any]]) -> Ca
     def learn(argv: Sequence[str] | None) -> int:
         options: Any = parse_options(kind, argv, prog=prog)
         configure(options.run, prog)
-        with by_flags({"noise": "--noise"}):
-            asked = build(options)
-        return run_and_report(name, options, **asked)
+        with telling() as files:
+            with by_flags({"noise": "--noise", "volume": "--volume"}):
+                asked = build(options)
+            return run_and_report(name, options, files=files, **asked)
 
     return partial(run_command, learn, prog=name)
 
@@ -149,17 +157,21 @@ def run_command(main: Callable[[Sequence[str] | None], int], argv: Sequence[str]
         `main`'s own code; 2 for wrong use or input, 3 for a numerical failure, a device out of memory or a lost
         process, 4 for a failing file system, 130 and 143 for SIGINT and SIGTERM.
     """
+    received = list[int]()
 
-    def terminate(*_: Any) -> None:
-        raise SystemExit(_EXIT_SIGNALS["SIGTERM"])
+    def end(number: int, _: Any) -> None:
+        received.append(128 + number)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: print(
                 f"{prog}: warning: {printable(str(message))}", file=sys.stderr
             )
-            return main(argv)
+            code = main(argv)
+            # Python drops what is raised while it collects garbage, as JAX does in the middle of anything.
+            return _fail(prog, "interrupted, at the end", received[0]) if received else code
     except KeyboardInterrupt:
         return _fail(prog, "interrupted", _EXIT_SIGNALS["SIGINT"])
     except (NonFiniteError, FloatingPointError, np.linalg.LinAlgError) as error:
@@ -177,7 +189,8 @@ def run_command(main: Callable[[Sequence[str] | None], int], argv: Sequence[str]
         leave_others(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1)
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _fail(prog: str, message: str, code: int) -> int:

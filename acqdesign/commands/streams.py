@@ -1,6 +1,7 @@
-"""Standard output and error that may be closed, full, or without our letters: results are written all the same."""
+"""Standard output and error that may be closed, full, or without our letters; and what is said of files on them."""
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -50,3 +51,30 @@ def forgiving_streams() -> Iterator[None]:
             sys.stdout.flush()
             sys.stderr.flush()
             sys.stdout, sys.stderr = before
+
+
+class _Told(logging.Handler):
+    """Prints each line once, and keeps it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if (line := record.getMessage()) not in self.lines:
+            self.lines.append(line)
+            print(line)
+
+
+@contextlib.contextmanager
+def telling() -> Iterator[list[str]]:
+    """Within it, what was understood of each file that is read is printed, a line each, and put into the list."""
+    logger, told = logging.getLogger("acqdesign"), _Told()
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(told)
+    try:
+        yield told.lines
+    finally:
+        logger.removeHandler(told)
+        logger.setLevel(before)

@@ -26,7 +26,7 @@ from acqdesign.base.types import Array, Image, PRNGKey, Scalar
 from acqdesign.base.units import deg_from_rad, ms_from_s
 from acqdesign.design import terms as of
 from acqdesign.design.exchange import exchange_step
-from acqdesign.design.figures import animation, draw
+from acqdesign.design.figures import animation, deviation_of, draw
 from acqdesign.design.folder import environment, run_folder
 from acqdesign.design.problem import Design, Problem, bounds_of, by_tissue, names_of, stacked
 from acqdesign.design.scan import name_of
@@ -231,6 +231,8 @@ def run(
     progress: bool = True,
     mesh: Mesh | None = None,
     config: Mapping[str, Any] | None = None,
+    identity: Mapping[str, Any] | None = None,
+    files: Sequence[str] = (),
     callbacks: Sequence[optim.Callback] = (),
 ) -> Found:
     """Learns a problem, judges what was found on what was learned on and on what was not, and writes and draws it.
@@ -257,6 +259,8 @@ def run(
         progress: draw a progress bar and say what is learned, on standard error.
         mesh: as of `learn`.
         config: what `config.json` says of where the problem is from.
+        identity: what a resumed run must have in common with its checkpoints, by name.
+        files: what was understood of each file that was read, for `summary.json`.
         callbacks: further ones.
 
     Returns:
@@ -285,7 +289,8 @@ def run(
             found += [] if max_minutes is None else [optim.TimeLimit(max_minutes)]
             found += [] if shots is None else [shots]
             if place_of is not None:
-                policy: dict[str, Any] = {"minutes": checkpoint_minutes, "config": config, "resume": resume}
+                own = {**(identity or {}), "folder": where}
+                policy: dict[str, Any] = {"minutes": checkpoint_minutes, "config": own, "resume": resume}
                 found.append(optim.Checkpoints(place_of / where, checkpoint_every, **policy))
             return found + [optim.Progress()] * progress
 
@@ -318,7 +323,7 @@ def run(
             return found
         found = _judged(found, held, judged_by, judge_key, name if beside is not None else None)
         if place_of is not None:
-            _write(found)
+            _write(found, files)
             if figures:
                 for file, figure in draw(found).items():
                     write_figure(place_of / file, figure)
@@ -440,7 +445,7 @@ def _of_sequence(found: Found) -> dict[str, Any]:
     return numbers
 
 
-def _write(found: Found) -> None:
+def _write(found: Found, files: Sequence[str]) -> None:
     out, scene, problem, result = found.out, found.problem.scene, found.problem, found.result
     assert out is not None
     write_history(out / "history.csv", found.history)
@@ -452,7 +457,7 @@ def _write(found: Found) -> None:
             entries |= {"train": at // echoes, "echo": at % echoes}
     write_design(out / "design.npz", entries)
     names = "initial_loss final_loss seconds_per_step compile_seconds steps stopped verdict"
-    summary = {name: getattr(result, name) for name in names.split()}
+    summary = {name: getattr(result, name) for name in names.split()} | ({"files": list(files)} if files else {})
     if result.start_losses is not None:
         summary |= {"start": result.start, "start_losses": result.start_losses}
     if "compare" in found.numbers:
@@ -473,8 +478,10 @@ def report(found: Found) -> None:
             if name in numbers:
                 print(f"NRMSE, {label}: {numbers['initial_' + name]:.4f} -> {numbers[name]:.4f}")
     for name, bound in numbers.get("bounds", {}).items():
-        ratio = bound["start"] / bound["learned"]
-        print(f"{name}: relative bound {bound['start']:.4g} -> {bound['learned']:.4g}, {ratio:.2f} times lower")
+        ratio, noise = bound["start"] / bound["learned"], float(found.problem.noise) if found.problem.noisy else 1.0
+        before, after = (math.sqrt(bound[which]) / noise for which in ("start", "learned"))
+        change = f"{deviation_of(found.problem.terms.bound_targets())} {before:.3g} -> {after:.3g} %"
+        print(f"{name}: {change} for noise of 1 % of M0 (÷ {ratio:.2f} in variance)")
     if "rms_flip_deg" in numbers:
         change = f"{numbers['initial_rms_flip_deg']:.2f} -> {numbers['rms_flip_deg']:.2f} deg"
         print(f"RMS flip {change}, largest step {numbers['largest_step_deg']:.2f} deg")

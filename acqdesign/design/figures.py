@@ -117,14 +117,17 @@ def _signals(problem: Problem, design: Design, start: Design) -> Figure:
     return plot.plot_fingerprints(after[rows], **shown)
 
 
+def deviation_of(targets: tuple[str, ...]) -> str:
+    """What the root of a relative bound is: for noise of 1 % of M0, a standard deviation in percent."""
+    one = {"t2": "σ(T2) / T2", "t1": "σ(T1) / T1"}
+    return one.get("".join(targets), "root of sum of (σ/T)² over T1, T2")
+
+
 def _bounds(found: "Found", targets: tuple[str, ...]) -> dict[str, Figure]:
     problem, scene = found.problem, found.problem.scene
     ensemble = scene.ensemble
     assert ensemble is not None
-    # For noise of 1 % of M0 the root of the relative bound is a standard deviation in percent.
-    one = {"t2": "σ(T2) / T2", "t1": "σ(T1) / T1"}
-    quantity = one.get("".join(targets), "root of sum of (σ/T)² over T1, T2")
-    label = f"{quantity} [%]\nfor noise of 1 % of $M_0$"
+    label = f"{deviation_of(targets)} [%]\nfor noise of 1 % of $M_0$"
     unit = problem if not problem.noisy else eqx.tree_at(lambda p: p.noise, problem, jnp.ones_like(problem.noise))
     after, before = (by_tissue(bounds_of(unit, design, targets)) for design in (found.design, found.start))
     names = names_of(ensemble, len(after))

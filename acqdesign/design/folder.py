@@ -36,15 +36,10 @@ def run_folder(
     if not is_main_process():
         yield out
         return
-    if out.exists() and not out.is_dir():
-        raise usage_error("--out", f"{out}, which is a file", "a folder")
+    refuse_folder(out, held=overwrite or resume)
     out.mkdir(parents=True, exist_ok=True)
     with _claimed(out):
-        # Looked at under the lock: another run may have begun and ended here a moment ago.
-        held = [found.name for pattern in _RUN_FILES for found in out.glob(pattern)]
-        if held and not (overwrite or resume):
-            remedy = "--overwrite replaces that run."
-            raise usage_error("--out", f"{out}, which holds a run", "a new folder", remedy)
+        refuse_folder(out, held=overwrite or resume)  # another run may have begun and ended here a moment ago
         for link in (entry for entry in out.glob("checkpoint*") if entry.is_symlink()):
             got = f"{out}, whose {link.name} is a link to {os.readlink(link)}"
             raise usage_error("--out", got, "a folder that holds its own files", "Remove the link.")
@@ -53,6 +48,14 @@ def run_folder(
                 old.unlink()
         write_json(out / "config.json", config)
         yield out
+
+
+def refuse_folder(out: Path, *, held: bool) -> None:
+    """Raises where results cannot go to a folder; one that has a run may be `held`."""
+    if out.exists() and not out.is_dir():
+        raise usage_error("--out", f"{out}, which is a file", "a folder")
+    if not held and any(found for pattern in _RUN_FILES for found in out.glob(pattern)):
+        raise usage_error("--out", f"{out}, which holds a run", "a new folder", "--overwrite replaces that run.")
 
 
 def environment() -> dict[str, Any]:

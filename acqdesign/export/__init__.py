@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from acqdesign.base.checks import printable, usage_error
+from acqdesign.base.untrusted import check_regular
 from acqdesign.export.bart import Bart as Bart
 from acqdesign.export.formats import Format as Format
 from acqdesign.export.formats import Tell, by_endings, design_file, format_of, reads, writes
@@ -38,7 +39,7 @@ def read_design(path: Path | str, by: Format | None = None, tell: Tell | None = 
         path: of the folder or the file; the file's ending says the format, unless `by` does.
         by: the format, with its settings.
         tell: is given one line of what was understood: format and version, matrix, field of view, lines, readout,
-            trains, and what was ignored; the logger `acqdesign` has it at level INFO unless given.
+            trains, units, and what was ignored; the logger `acqdesign` has it at level INFO unless given.
 
     Returns:
         Arrays by the names and in the dtypes of `design.npz`; every line counts as learned where the file doesn't say.
@@ -50,8 +51,7 @@ def read_design(path: Path | str, by: Format | None = None, tell: Tell | None = 
     file = design_file(path)
     form = by or format_of(file, FORMATS, reads)
     where = f"{type(form).__name__}.read of {file}"
-    if file.exists() and not file.is_file():
-        raise usage_error(where, "a device, pipe or folder", "a regular file")
+    check_regular(where, file)
     found = form.read(file)
     if not isinstance(found, Mapping) or not found:
         raise usage_error(where, found, "a mapping from names of design.npz to arrays")

@@ -12,7 +12,7 @@ from acqdesign.base.files import atomic_write
 from acqdesign.base.untrusted import check_memory, read_text
 from acqdesign.export.formats import Format
 from acqdesign.export.mask import lines_of
-from acqdesign.export.straight import MAX_BYTES, MAX_MATRIX, need, straight_lines, trajectory
+from acqdesign.export.straight import MAX_BYTES, MAX_MATRIX, SAID, need, straight_lines, trajectory
 
 _DIMS = 16
 _OURS = "# acqdesign"
@@ -102,7 +102,7 @@ class Bart(Format):
         held = _comment(lines, "shape") if self.shape is None else check_shape("shape", self.shape, dims=(3,))
         if held is None:
             extent = [max(1, round(2 * float(n))) for n in np.nan_to_num(np.abs(data.real).max((0, 1)), posinf=0.0)]
-            remedy = f"Say it: Bart(shape=(nx, ny, nz)); its samples fill about {tuple(extent)}."
+            remedy = f"Say it: --shape, or Bart(shape=(nx, ny, nz)); its samples fill about {tuple(extent)}."
             raise usage_error("cfl", f"{hdr}: no matrix", "a header with one, as we write it", remedy)
         matrix = np.array(held)
         if matrix.shape != (3,) or (matrix % 1 != 0).any() or matrix.min() < 1 or matrix.max() > MAX_MATRIX:
@@ -112,4 +112,5 @@ class Bart(Format):
         if fov is not None and (len(fov) != 3 or not all(0 < f < math.inf for f in fov)):
             raise usage_error("cfl", f"{hdr}: fov_m {fov}", "three positive lengths")
         lengths = None if fov is None else np.array(fov)
-        return straight_lines("cfl", str(cfl), data.real.astype(float) / matrix, matrix, lengths)
+        design = straight_lines("cfl", str(cfl), data.real.astype(float) / matrix, matrix, lengths)
+        return design | {SAID: f"positions in cycles per field of view; {design[SAID]}"}

@@ -18,7 +18,7 @@ from acqdesign.base.untrusted import parsing, read_text
 from acqdesign.export.formats import Format
 from acqdesign.export.hdf5 import SIGNATURE, Hdf5
 from acqdesign.export.npz import PARTS, axes_of, is_key
-from acqdesign.export.straight import MAX_BYTES, SAID
+from acqdesign.export.straight import MAX_BYTES, OURS, SAID
 
 _HEADER, _MATRIX, _COMPRESSED, _COMPLEX = 128, 14, 15, 0x800
 _PARTS = 5  # flags, sizes, name, numbers, imaginary ones
@@ -129,7 +129,7 @@ class Mat(Format):
                     others.append(name)
         if not found:
             raise usage_error("mat", f"{path} without any of a design's arrays", "points, flips_rad or others")
-        said = f"version {'7.3' if newer else '5'}" + (f"; ignored: {', '.join(others[:9])}" if others else "")
+        said = f"version {'7.3' if newer else '5'}; {OURS}" + (f"; ignored: {', '.join(others[:9])}" if others else "")
         return found | {SAID: said}
 
 

@@ -24,7 +24,8 @@ _MAX_XML = 2**20
 _OTHER_SCANS = ["NOISE_MEASUREMENT", "SURFACECOILCORRECTIONSCAN_DATA"]
 _OTHER_SCANS += [f"{what}_DATA" for what in ("NAVIGATION", "PHASECORR", "HPFEEDBACK", "RTFEEDBACK", "DUMMYSCAN")]
 _MM = 1e3  # in a metre
-_LOOPS = ("ENCODE_STEP1", "ENCODE_STEP2", "SLICE", "REPETITION")
+# Not ENCODE_STEP2 and AVERAGE: mrpro 0.26 takes their flags for phase stabilisation and drops the lines that have them.
+_LOOPS = ("ENCODE_STEP1", "SLICE", "REPETITION")
 _FIRST = [f"FIRST_IN_{loop}" for loop in _LOOPS]
 _LAST = [f"LAST_IN_{loop}" for loop in (*_LOOPS, "MEASUREMENT")]
 _SCHEDULES = {"TR": "tr_s", "TE": "te_s", "echo_spacing": "esp_s"}
@@ -344,9 +345,9 @@ def _design(raw: _Raw, header: Any, heads: np.ndarray, references: np.ndarray, i
     chosen = heads[wanted]
     if (chosen["trajectory_dimensions"] == 0).all():
         check_memory("mrd", raw.path, 100.0 * len(wanted) * int(lengths[0]))
-        lines, how = _from_steps(raw, encoding, chosen), "lines from encoding steps"
+        lines, how = _from_steps(raw, encoding, chosen), "positions from encoding steps"
     else:
-        lines, how = _read_lines(raw, heads, references, wanted), "trajectories in cycles/voxel"
+        lines, how = _read_lines(raw, heads, references, wanted), "positions in cycles/voxel"
     design = straight_lines("mrd", str(raw.path), lines, shape, fov)
     left = [f"{(~imaging).sum()} noise or calibration scans left out"] if (~imaging).any() else []
     others = int((imaging & (spaces != space)).sum())

@@ -10,7 +10,7 @@ from acqdesign.base.checks import usage_error
 from acqdesign.base.files import write_npz
 from acqdesign.base.untrusted import read_npz
 from acqdesign.export.formats import Format
-from acqdesign.export.straight import MAX_LINE, MAX_MATRIX
+from acqdesign.export.straight import MAX_LINE, MAX_MATRIX, OURS, SAID
 
 # Name: dtype and number of axes of what a design may hold.
 DESIGN_KEYS: Mapping[str, tuple[type, int]] = {
@@ -114,4 +114,4 @@ class Npz(Format):
         if not {"points", "flips_rad", "coordinates"} & set(found) and not any(n.startswith(PARTS) for n in found):
             expected = "an array named points (lines, 2) or flips_rad (pulses,)"
             raise usage_error("design", f"{path} without a design", expected)
-        return found
+        return found | {SAID: OURS}

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from acqdesign.base.untrusted import check_memory
-from acqdesign.export.pulseq_text import Tables, wrong
+from acqdesign.export.pulseq_text import LABELS, Tables, wrong
 
 _MAX_WORK = 2**24  # samples of shapes that are evaluated
 ECHO_S = 40e-6  # that the centre of k-space may lie from the echo, or a dwell time
@@ -37,6 +37,7 @@ class Readouts(NamedTuple):
     start: np.ndarray  # (lines, 3) k-space at the start of the block [1/m]
     kind: np.ndarray  # (lines,)
     kinds: np.ndarray  # (kinds, 3, samples) what the block's gradients add [1/m]
+    counters: np.ndarray  # (lines, 2) labels LIN and PAR
 
 
 def play(tables: Tables, uses: str | None = None) -> tuple[Pulses, Readouts, list[str]]:
@@ -50,7 +51,7 @@ def play(tables: Tables, uses: str | None = None) -> tuple[Pulses, Readouts, lis
     starts = np.cumsum(tables.durations) - tables.durations
     pulses, centres, at = _pulses(tables, starts)
     lines = np.flatnonzero(tables.blocks[:, 4] >= 0)
-    lines = lines[~_is_noise(tables)[lines]]
+    lines = lines[_label(tables, "NOISE")[lines] == 0]
     if not lines.size:
         raise wrong(tables.path, "no readout", "at least one")
     held, said = tables.readouts[tables.blocks[lines, 4]], []
@@ -89,7 +90,8 @@ def play(tables: Tables, uses: str | None = None) -> tuple[Pulses, Readouts, lis
         moment[:, axis] = moments[lines]
         middle[:, axis] = moments[at] + _moments(tables, rows[at], centres)
     _check_straight(tables.path, kinds)
-    found = Readouts(when, float(dwell), moment, kind.reshape(-1), kinds)
+    counters = np.stack([_label(tables, name)[lines] for name in ("LIN", "PAR")], -1)
+    found = Readouts(when, float(dwell), moment, kind.reshape(-1), kinds, counters)
     use = _tell_uses(tables.path, pulses, middle, found, before, uses)
     said += _preparations(pulses, use, before)
     keep = (use == "e") | (use == "r")
@@ -238,17 +240,17 @@ def _name(use: np.ndarray, flips: np.ndarray) -> str:
     return {"i": "inversion", "s": "saturation", "p": "preparation"}.get(str(use[0]), other)
 
 
-def _is_noise(tables: Tables) -> np.ndarray:
-    """Whether the label NOISE is set in each block."""
-    noise, value, since = np.zeros(len(tables.blocks), bool), 0.0, np.intp(0)
+def _label(tables: Tables, name: str) -> np.ndarray:
+    """The value of a label in each block."""
+    does, found, value, since = tables.labels[LABELS.index(name)], np.zeros(len(tables.blocks)), 0.0, np.intp(0)
     acts = tables.blocks[:, 5] >= 0
-    acts[acts] = ~(np.isnan(tables.noise[:, 0]) & (tables.noise[:, 1] == 0))[tables.blocks[acts, 5]]
+    acts[acts] = ~(np.isnan(does[:, 0]) & (does[:, 1] == 0))[tables.blocks[acts, 5]]
     for block in np.flatnonzero(acts):
-        noise[since:block], since = value != 0, block
-        fixed, added = tables.noise[tables.blocks[block, 5]]
+        found[since:block], since = value, block
+        fixed, added = does[tables.blocks[block, 5]]
         value = (value if math.isnan(fixed) else fixed) + added
-    noise[since:] = value != 0
-    return noise
+    found[since:] = value
+    return found
 
 
 def _offsets(use: np.ndarray, moment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -41,7 +41,7 @@ def read_pulseq(
             if name != SAID and not np.isfinite(values).all():
                 raise wrong(path, f"{name} beyond all numbers")
         ignored = ["ignored: " + ", ".join(tables.ignored)] if tables.ignored else []
-        design[SAID] = "; ".join([f"version 1.{tables.version}", design[SAID], *said, *ignored])
+        design[SAID] = "; ".join([f"version 1.{tables.version}; positions in 1/m", design[SAID], *said, *ignored])
         return design
 
 
@@ -49,8 +49,9 @@ def _design(
     tables: Tables, pulses: Pulses, read: Readouts, shape: np.ndarray | None, fov: np.ndarray
 ) -> dict[str, Any]:
     path, samples = tables.path, read.kinds.shape[-1]
+    said = ""
     if shape is None:
-        raise _without_matrix(path, read, fov)
+        shape, said = _from_labels(path, read, fov), ", matrix from the labels LIN and PAR"
     missed = ~crosses(read.start, read)
     order, axes = axes_from(np.eye(3)[read_axis(read.kinds)])
     shape, fov, start, kinds = shape[order], fov[order], read.start[:, order], read.kinds[:, order]
@@ -84,19 +85,26 @@ def _design(
         "shape": shape.astype(int),
         "fov_m": fov,
         "dwell_s": np.array(read.dwell_s),
-        SAID: axes + falling(readout),
+        SAID: axes + falling(readout) + said,
     }
     return design | _trains(path, pulses, read.time + centre * read.dwell_s, max(ECHO_S, read.dwell_s))
 
 
-def _without_matrix(path: Path, read: Readouts, fov: np.ndarray) -> ValueError:
-    """The error of a file without a matrix, with the one that its lines would fill."""
+def _from_labels(path: Path, read: Readouts, fov: np.ndarray) -> np.ndarray:
+    """The matrix that the labels count, where the lines fill it, of a file that does not say; else an error."""
     axis, samples = read_axis(read.kinds), read.kinds.shape[-1]
     extent = 2 * np.abs(read.start + read.kinds.mean(-1)[read.kind]).max(0)
     extent[axis] = np.ptp(read.kinds[:, axis], axis=-1).max() * samples / max(samples - 1, 1)
-    filled = tuple(max(1, round(float(cells))) for cells in extent * fov)
-    remedy = f"Say it: Pulseq(shape=(nx, ny, nz)); its lines fill about {filled}."
-    return wrong(path, f"no matrix in its definitions ({', '.join(_MATRICES)}, Nx Ny Nz)", "one", remedy)
+    filled = [max(1, round(float(cells))) for cells in extent * fov]
+    counts, others = read.counters.max(0) + 1, [other for other in range(3) if other != axis]
+    for first, second in (others, others[::-1]):
+        # Odd matrices reach half a cell less.
+        if counts.max() > 1 and 0 <= counts[0] - filled[first] <= 1 and 0 <= counts[1] - filled[second] <= 1:
+            found = np.array(filled)
+            found[[first, second]] = counts
+            return found
+    remedy = f"Say it: --shape, or Pulseq(shape=(nx, ny, nz)); its lines fill about {tuple(filled)}."
+    raise wrong(path, f"no matrix in its definitions ({', '.join(_MATRICES)}, Nx Ny Nz) or labels", "one", remedy)
 
 
 _MATRICES = ("ImgSize", "MatrixSize", "Matrix", "matrix_size", "ReconMatrix", "EncodingMatrix")

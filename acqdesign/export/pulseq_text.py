@@ -21,6 +21,7 @@ _SIGNATURE = b"\n[SIGNATURE]"
 _RASTERS = {"BlockDurationRaster": 1e-5, "GradientRasterTime": 1e-5, "RadiofrequencyRasterTime": 1e-6}
 _SECTIONS = {"VERSION", "DEFINITIONS", "BLOCKS", "RF", "GRADIENTS", "TRAP", "ADC", "DELAYS", "EXTENSIONS", "SHAPES"}
 _EXTENSIONS = {"LABELSET", "LABELINC", "TRIGGERS", "DELAYS"}
+LABELS = ("NOISE", "LIN", "PAR")
 _TURNS = "ROTATIONS"  # the one extension that moves k-space
 _US, _NS = 1e-6, 1e-9
 # What a column is multiplied by, after the event's number; another for each version where they differ.
@@ -53,7 +54,7 @@ class Tables(NamedTuple):
     trapezoids: np.ndarray  # rows of the section TRAP, in SI
     shaped: np.ndarray  # rows of the section GRADIENTS, in SI; in `blocks` they follow the trapezoids
     readouts: np.ndarray  # rows of the section ADC, in SI
-    noise: np.ndarray  # (extensions, 2) what each sets the label NOISE to, NaN for nothing, and what it then adds
+    labels: np.ndarray  # (LABELS, extensions, 2) what each sets a label to, NaN for nothing, and what it then adds
     shapes: dict[int, np.ndarray]
     ignored: list[str]  # what else stands in the file
 
@@ -99,7 +100,7 @@ def read_tables(path: Path) -> Tables:
     gradients = np.concatenate([numbers["TRAP"], numbers["GRADIENTS"]])
     for column, known in enumerate((numbers["RF"], *[gradients] * 3, numbers["ADC"], numbers["EXTENSIONS"]), 2):
         blocks[:, column] = _rows(path, known, blocks[:, column])
-    noise, turns = _labels(path, numbers["EXTENSIONS"], tables["EXTENSIONS"], labels)
+    counters, turns = _labels(path, numbers["EXTENSIONS"], tables["EXTENSIONS"], labels)
     if np.append(turns, False)[blocks[:, 7]].any():
         remedy = "Write it with its gradients rotated: in pypulseq by `rotate`."
         raise wrong(path, f"blocks with the extension {_TURNS}", "gradients along x, y and z as they are", remedy)
@@ -110,7 +111,7 @@ def read_tables(path: Path) -> Tables:
     else:
         durations = blocks[:, 1] * definitions["BlockDurationRaster"]
     events = (tables["RF"], uses, tables["TRAP"], tables["GRADIENTS"], tables["ADC"])
-    return Tables(path, version, definitions, durations, blocks[:, 2:], *events, noise, shapes, ignored)
+    return Tables(path, version, definitions, durations, blocks[:, 2:], *events, counters, shapes, ignored)
 
 
 def _sections(path: Path) -> tuple[int, dict[str, bytes], list[str]]:
@@ -220,29 +221,30 @@ def _rows(path: Path, known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 def _labels(
     path: Path, known: np.ndarray, table: np.ndarray, labels: Mapping[tuple[str, int], bytes]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What each extension, with those it goes on to, does to the label NOISE, and whether it rotates gradients."""
-    value = np.zeros(len(table))
+    """What each extension, with those it goes on to, does to each of `LABELS`, and whether it rotates gradients."""
+    value, which = np.zeros(len(table)), np.zeros(len(table), int)
     does = np.zeros(len(table), "U9")
     for (kind, number), body in labels.items():
         if kind.startswith("LABEL"):
             rows = [line.split() for line in body.splitlines() if line.strip() and not line.startswith(b"#")]
-            acts = {int(row[0]): float(row[1]) for row in rows if row[2:] == [b"NOISE"]}
-            mine = (table[:, 0] == number) & np.isin(table[:, 1], list(acts))
-            does[mine] = kind
-            value[mine] = [acts[int(n)] for n in table[mine, 1]]
+            for label, name in enumerate(LABELS):
+                acts = {int(row[0]): float(row[1]) for row in rows if row[2:] == [name.encode()]}
+                mine = (table[:, 0] == number) & np.isin(table[:, 1], list(acts))
+                does[mine], which[mine] = kind, label
+                value[mine] = [acts[int(n)] for n in table[mine, 1]]
         elif kind == _TURNS:
             does[table[:, 0] == number] = kind
     following = _rows(path, known, table[:, 2].astype(np.int64))
     here = np.arange(len(table))
-    found = np.stack([np.full(len(table), math.nan), np.zeros(len(table))], -1)
+    found = np.tile([math.nan, 0.0], (len(LABELS), len(table), 1))
     turns = np.zeros(len(table), bool)
     for _ in range(_MAX_CHAIN):
         live = np.flatnonzero(here >= 0)
         if not live.size:
             return found, turns
         sets, adds, rotates = (live[does[here[live]] == name] for name in ("LABELSET", "LABELINC", _TURNS))
-        found[sets, 0], found[sets, 1] = value[here[sets]], 0.0
-        found[adds, 1] += value[here[adds]]
+        found[which[here[sets]], sets] = np.stack([value[here[sets]], np.zeros(len(sets))], -1)
+        found[which[here[adds]], adds, 1] += value[here[adds]]
         turns[rotates] = True
         here[live] = following[here[live]]
     raise wrong(path, f"more than {_MAX_CHAIN} extensions in a row, perhaps in a circle", "fewer")

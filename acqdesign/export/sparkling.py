@@ -116,4 +116,4 @@ class Sparkling(Format):
         k = k[:, skips[0] : count + 1 - skips[1]]
         samples = np.stack([cycles_from_per_m(k[..., i], float(fov[i] / shape[i])) for i in range(3)], -1)
         design = straight_lines("bin", str(path), samples, shape.astype(int), fov)
-        return design | {SAID: f"version {version:.2g}; {design[SAID]}"}
+        return design | {SAID: f"version {version:.2g}; positions in 1/m; {design[SAID]}"}

@@ -13,6 +13,7 @@ MAX_BYTES = 2**30
 MAX_LINE, MAX_SAMPLES, MAX_MATRIX = 2**20, 2**27, 2**15  # of a line, of all lines, and voxels along an axis
 STRAIGHT = 1e-4  # cycles/voxel that samples of a line may leave it
 SAID = "said"  # the name under which a format's `read` may say, beside its arrays, what it understood
+OURS = "SI units and cycles/voxel"  # which `design.npz` is in
 _FILLED, _FEW, _MAX_FOV_M = 0.6, 16, 3.0  # of ±0.5, and lines whose extent says nothing yet
 
 

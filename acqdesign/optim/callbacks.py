@@ -1,5 +1,6 @@
 """What watches a fit: progress, snapshots, checkpoints, signals, a time limit, and changes between steps."""
 
+import json
 import signal
 import sys
 import threading
@@ -16,8 +17,10 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from acqdesign.base.checks import check_count, check_positive, usage_error
+from acqdesign.base.files import plain
 from acqdesign.base.sharding import first_says, is_main_process
 from acqdesign.base.types import PyTree
+from acqdesign.base.untrusted import parsing
 from acqdesign.optim.checkpoint import (
     arrays_from_tree,
     checkpoint_steps,
@@ -97,7 +100,7 @@ class Checkpoints(Callback):
         every: steps between them.
         minutes: a step that ends this long after the last checkpoint writes one too; None for never.
         keep: how many stay.
-        config: anything that JSON can hold, stored with each.
+        config: what JSON can hold, by name, stored with each: a run whose own differs is not resumed.
         resume: continue from the newest undamaged checkpoint, exactly as if never stopped; from the start, with a
             warning, where none was written yet.
     """
@@ -116,12 +119,12 @@ class Checkpoints(Callback):
         self.every, self.keep = check_count("every", every), check_count("keep", keep)
         if minutes is not None:
             check_positive("minutes", minutes)
-        self.minutes, self.config, self.resume = minutes, dict(config or {}), resume
+        self.minutes, self.config, self.resume = minutes, json.loads(json.dumps(plain(config or {}))), resume
 
     def begin(self, fit: Fit) -> None:
         """Makes the folder, so that one that cannot be written to costs no computing, and resumes."""
         data, impl = jax.random.key_data(fit.key), jax.random.key_impl(fit.key)
-        self._identity = {"key": np.asarray(data).tolist(), "impl": str(impl)}
+        self._key = {"key": np.asarray(data).tolist(), "impl": str(impl)}
         self._saved_at, self._written = -1, time.perf_counter()
         if is_main_process():
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -131,13 +134,20 @@ class Checkpoints(Callback):
             warnings.warn(f"{self.directory}: no checkpoint yet, starting anew", stacklevel=2)
             return
         found = load_checkpoint(self.directory)
-        if found.meta["key"] != self._identity:
-            raise usage_error("key", "another key than the checkpoint's", "the same one", "Resume with the same seed.")
-        fit.state = tree_from_arrays("state", fit.state, found.arrays)
-        fit.history.restore(found.arrays)
+        with parsing("checkpoint", found.path, "what this run would have written"):
+            held, own = ({"key": meta.get("key"), **meta["config"]} for meta in (found.meta, self._meta()))
+            for name in dict.fromkeys([*own, *held]):
+                if held.get(name) != own.get(name):
+                    remedy = "Another run's files were put into its folder, or its config.json was edited."
+                    where, got = f"checkpoint {found.path}: {name}", f"{held.get(name)}"
+                    raise usage_error(where, got, f"that of the run to resume, {own.get(name)}", remedy)
+            if found.step > fit.steps:
+                raise usage_error(f"checkpoint {found.path}", f"step {found.step}", f"at most the run's {fit.steps}")
+            fit.state = tree_from_arrays("state", fit.state, found.arrays)
+            fit.history.restore(found.arrays, np.arange(0, found.step, fit.log_every), fit.starts)
+            for callback in fit.callbacks:
+                callback.restore(fit, found.arrays)
         fit.done = self._saved_at = found.step
-        for callback in fit.callbacks:
-            callback.restore(fit, found.arrays)
 
     def after(self, fit: Fit) -> None:
         due = self.minutes is not None and time.perf_counter() - self._written > 60 * self.minutes
@@ -161,8 +171,10 @@ class Checkpoints(Callback):
         arrays = arrays_from_tree("state", fit.state) | fit.history.arrays()
         for callback in fit.callbacks:
             arrays |= callback.arrays()
-        meta = {"key": self._identity, "config": self.config}
-        return save_checkpoint(self.directory, fit.done, arrays, meta=meta, keep=self.keep)
+        return save_checkpoint(self.directory, fit.done, arrays, meta=self._meta(), keep=self.keep)
+
+    def _meta(self) -> dict[str, Any]:
+        return {"key": self._key, "config": self.config}
 
 
 class StopOnSignal(Callback):

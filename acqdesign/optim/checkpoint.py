@@ -21,10 +21,10 @@ from acqdesign.base.checks import check_count, printable, usage_error
 from acqdesign.base.files import plain, sync_folder, write_json, write_npz
 from acqdesign.base.trees import leaf_names
 from acqdesign.base.types import PyTree
-from acqdesign.base.untrusted import parsing, read_npz, read_text
+from acqdesign.base.untrusted import check_regular, parsing, read_npz, read_text
 
 FORMAT = "acqdesign-checkpoint"
-VERSION = 1
+VERSION = 2
 _MAX_RECORD = 2**24
 
 
@@ -139,6 +139,7 @@ def _read(stem: Path) -> Checkpoint:
         raise ValueError("metadata that are no object")
     if type(body["step"]) is not int or f"step-{body['step']:08d}" != stem.name:
         raise ValueError(f"step {body['step']!r} under another name")
+    check_regular("checkpoint", npz)
     with npz.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != body["sha256"]:
             raise ValueError("the npz does not match its checksum")

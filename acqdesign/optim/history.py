@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from acqdesign.base.checks import usage_error
 from acqdesign.optim.step import Record
 
 
@@ -28,6 +29,8 @@ class History:
 
     def add(self, step: int, record: Record) -> None:
         """Appends a row."""
+        if self.rows and self.rows.keys() != {"loss", *record.terms}:
+            raise usage_error("checkpoint", f"a log of {', '.join(self.rows)}", ", ".join(["loss", *record.terms]))
         self.steps.append(step)
         self.shape = np.shape(record.loss)
         for name, value in {"loss": record.loss, **record.terms}.items():
@@ -43,9 +46,14 @@ class History:
         """The log as a checkpoint stores it."""
         return {f"history.{name}": values for name, values in self.columns(None).items()}
 
-    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Takes the log of a checkpoint."""
+    def restore(self, arrays: Mapping[str, np.ndarray], steps: np.ndarray, starts: int | None) -> None:
+        """Takes the log of a checkpoint, which has a row for each of the `steps`."""
         found = {name[8:]: values for name, values in arrays.items() if name.startswith("history.")}
-        self.steps = array("q", found.pop("step").tolist())
+        if not np.array_equal(found.pop("step", np.full(1, -1)), steps) or "loss" not in found:
+            raise usage_error("history", "another log", f"step and loss of each of {len(steps)} logged steps")
+        for name, values in found.items():
+            if values.shape != (len(steps), *([starts] if starts else [])) or values.dtype != np.float64:
+                raise usage_error(f"history.{name}", values, f"numbers for {len(steps)} steps and {starts or 1} starts")
+        self.steps = array("q", steps.tolist())
         self.rows = {name: array("d", values.ravel().tolist()) for name, values in found.items()}
         self.shape = found["loss"].shape[1:]

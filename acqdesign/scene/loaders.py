@@ -1,19 +1,20 @@
 """Images and tissue maps from a name or a file: what `--phantom` takes."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import check_choice, usage_error
+from acqdesign.base.checks import check_choice, printable, usage_error
 from acqdesign.base.types import Image
 from acqdesign.scene.files import Volume, read_nifti, read_npy, read_npz, to_scanner_axes
 from acqdesign.scene.phantom import CONTRASTS, FOV, load_brain, weighted_image
 from acqdesign.scene.resample import box_resample, target_grid
 from acqdesign.scene.tissue import TABLE
 
-_READERS = {".nii": read_nifti, ".nii.gz": read_nifti, ".npy": read_npy, ".npz": read_npz}
+_READERS = dict.fromkeys((".nii", ".nii.gz", ".mgh", ".mgz"), read_nifti) | {".npy": read_npy, ".npz": read_npz}
 _KINDS = "brain, brainweb:SUBJECT, or a file that ends in " + ", ".join(_READERS)
 
 # BrainWeb's normal brain, and its twenty: C. A. Cocosco et al., NeuroImage 5:S425 (1997).
@@ -51,7 +52,7 @@ def _coarsened(mask: np.ndarray, voxel: tuple[float, ...]) -> tuple[np.ndarray, 
     return blocks.mean(axis=(1, 3, 5), dtype=np.float32), tuple(2 * v for v in voxel)
 
 
-def _volume(spec: str) -> Volume:
+def _volume(spec: str, volume: int | None, fill: float | None) -> Volume:
     """What a file or a downloadable phantom holds, on its own grid."""
     word, _, subject = spec.partition(":")
     if word == "brainweb":
@@ -63,10 +64,23 @@ def _volume(spec: str) -> Volume:
     if not path.is_file():
         raise usage_error("phantom", f"{spec}, which is no file", _KINDS)
     try:
-        return reader(path)
+        found = reader(path, volume, fill)
     except OSError as error:
         reason = f"{spec}, which cannot be read ({error.strerror or error})"
         raise usage_error("phantom", reason, "a readable file") from error
+    logging.getLogger("acqdesign").info(f"{printable(spec)}: {_understood(found)}")
+    return found
+
+
+def _understood(volume: Volume) -> str:
+    """What a file was taken for, in one line."""
+    what = "tissue maps gm, wm, csf" if volume.data.ndim == 4 else f"an image of {volume.data.dtype}"
+    size = "fills the field of view, as it has no voxel size"
+    if volume.voxel_size is not None:
+        fov = (1e3 * v * n for v, n in zip(volume.voxel_size, volume.data.shape[-3:], strict=True))
+        size = "field of view " + " x ".join(f"{length:.5g}" for length in fov) + " mm, x to the head"
+    matrix = " x ".join(map(str, volume.data.shape[-3:]))
+    return "; ".join([what, f"matrix {matrix}", size, *filter(None, [volume.said])])
 
 
 def load_image(
@@ -76,12 +90,15 @@ def load_image(
     voxel_size: float | Sequence[float] | None = None,
     contrast: str = "T1w",
     field: str = "3T",
+    volume: int | None = None,
+    fill: float | None = None,
 ) -> Image:
     """The image, or the tissue maps, that a phantom's name or file stands for.
 
         brain             the packaged brain (see `load_brain`)
         brainweb:SUBJECT  a BrainWeb subject (0, or 4 to 54), downloaded by brainweb-dl
         FILE.nii[.gz]     a volume, turned so that x runs to the head, y to the back and z to the left
+        FILE.mgz, .mgh    likewise, as FreeSurfer writes it
         FILE.npy          a volume `(nx, ny, nz)`, axes as they are
         FILE.npz          one volume, alone or named `image`; or fractions named `gm`, `wm` and `csf`
 
@@ -96,6 +113,8 @@ def load_image(
         voxel_size: one length, or one for each axis [m].
         contrast: `T1w`, `T2w` or `PDw` for an image, or `maps` for tissue maps.
         field: `1.5T` or `3T`.
+        volume: which of several along a file's fourth axis, from 0.
+        fill: what takes the place of voxels that are NaN, in the file's unit.
 
     Returns:
         float32 or complex64 image `(nx, ny, nz)`, or float32 maps `(3, nx, ny, nz)`.
@@ -107,7 +126,7 @@ def load_image(
     check_choice("field", field, TABLE)
     if spec == "brain":
         return load_brain(shape=shape, voxel_size=voxel_size, contrast=contrast, field=field)
-    data, voxel = _volume(spec)
+    data, voxel, _ = _volume(spec, volume, fill)
     is_maps = data.ndim == 4
     if contrast == "maps" and not is_maps:
         raise usage_error("phantom", f"{spec}, which holds one image", "tissue maps named gm, wm and csf")
@@ -124,9 +143,9 @@ def load_image(
     return weighted_image(jnp.asarray(data), contrast, field)
 
 
-def image_fov(spec: str) -> tuple[float, ...] | None:
+def image_fov(spec: str, volume: int | None = None, fill: float | None = None) -> tuple[float, ...] | None:
     """The field of view `(x, y, z)` [m] of a phantom as `load_image` takes it, or None for a file that doesn't say."""
     if spec == "brain":
         return FOV
-    data, voxel = _volume(spec)
+    data, voxel, _ = _volume(spec, volume, fill)
     return None if voxel is None else tuple(v * n for v, n in zip(voxel, data.shape[-3:], strict=True))

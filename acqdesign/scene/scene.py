@@ -316,6 +316,8 @@ def load_scene(
     augment: bool = False,
     key: PRNGKey | None = None,
     each: int = 1,
+    volume: int | None = None,
+    fill: float | None = None,
     dtype: Any = np.float32,
 ) -> Scene:
     """A scene from phantoms by name or file.
@@ -331,10 +333,13 @@ def load_scene(
         augment: whether `Scene.sample` turns the anatomies at random.
         key: where given, the anatomies in random poses.
         each: random poses of each phantom, where there is a `key`, and in `Scene.reposed`.
+        volume: which of several in a phantom's file, from 0.
+        fill: what takes the place of a file's voxels that are NaN, in its unit.
         dtype: float32 or float64.
     """
     asked, kind = None if fov is None else tuple(fov), contrast if tissue_names is None else "maps"
-    own = [image_fov(phantom) for phantom in phantoms]
+    of_file: dict[str, Any] = {"volume": volume, "fill": fill}
+    own = [image_fov(phantom, **of_file) for phantom in phantoms]
     known = [each for each in own if each is not None]
     if asked is None and len(known) == len(own) and np.ptp(known, axis=0).max() > 1e-6:
         asked = tuple(np.max(known, axis=0).tolist())
@@ -346,7 +351,8 @@ def load_scene(
 
     def load(grid: Sequence[int]) -> Array:
         sizes = None if asked is None else tuple(f / n for f, n in zip(asked, grid, strict=True))
-        images = [load_image(p, shape=grid, voxel_size=sizes, contrast=kind, field=field) for p in phantoms]
+        more: dict[str, Any] = {"voxel_size": sizes, "contrast": kind, "field": field, **of_file}
+        images = [load_image(phantom, shape=grid, **more) for phantom in phantoms]
         stacked = jnp.stack([image.astype(jnp.result_type(*images, dtype)) for image in images], axis=-4)
         return stacked[None] if tissue_names is None else stacked
 
@@ -367,7 +373,7 @@ def load_scene(
     smaps = birdcage_maps(coils, shape, dtype=cplx) if check_count("coils", coils) > 1 else None
     again = functools.partial(
         load_scene, *phantoms, shape=shape, tissue_names=tissue_names, contrast=contrast, field=field, fov=asked,
-        coils=coils, each=each, dtype=dtype,
+        coils=coils, each=each, dtype=dtype, **of_file,
     )  # fmt: skip
     return Scene(
         maps, tissue, contrast=weights, smaps=smaps, fov=fov, poses=poses if key is None else None,

@@ -96,7 +96,7 @@ def test_a_checkpoint_whose_checksums_were_forged(tmp_path):
         record.with_suffix(".npz").write_bytes(out.getvalue())
         body = {"step": 1, "sha256": hashlib.sha256(out.getvalue()).hexdigest(), "meta": {}}
         digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-        record.write_text(json.dumps({"format": "acqdesign-checkpoint", "version": 1, "body_sha256": digest, **body}))
+        record.write_text(json.dumps({"format": "acqdesign-checkpoint", "version": 2, "body_sha256": digest, **body}))
         with pytest.raises(ValueError, match="only damaged checkpoints"):
             load_checkpoint(tmp_path)
 

@@ -74,6 +74,25 @@ def nifti(folder: Path, name: str, version: int) -> Path:
     return folder / name
 
 
+def mgh(folder: Path, name: str) -> Path:
+    """Two volumes of FreeSurfer's."""
+    import nibabel
+
+    volumes = np.random.default_rng(1).integers(0, 900, (6, 7, 5, 2)).astype(np.int16)
+    nibabel.save(nibabel.MGHImage(volumes, np.diag([1.0, 2.0, 1.5, 1.0])), folder / name)
+    return folder / name
+
+
+def several(folder: Path) -> Path:
+    """Two volumes with voxels that are NaN."""
+    import nibabel
+
+    volumes = np.random.default_rng(1).uniform(size=(6, 7, 5, 2)).astype(np.float32)
+    volumes[2] = np.nan
+    nibabel.save(nibabel.Nifti1Image(volumes, np.diag([1.0, 2.0, 1.5, 1.0])), folder / "several.nii.gz")
+    return folder / "several.nii.gz"
+
+
 def asc(folder: Path) -> Path:
     """A scanner's model of nerve stimulation, with made-up numbers."""
     lines = ['asCOMP[0].tName = "MADE_UP"', "asGPAParameters[0].sGCParameters.flGScaleFactorX = 0.325"]
@@ -164,6 +183,11 @@ def sound_files(folder: Path) -> dict[str, list[Path]]:
     cartesian(folder / "c.mrd")
     text = (folder / "b.seq").read_text()
     (folder / "c.seq").write_text(older(text))
+    cells = np.stack(np.meshgrid((np.arange(4) - 2) / 4, (np.arange(3) - 1) / 3), -1).reshape(-1, 2)
+    write_design(folder / "d.seq", single | {"points": cells, "shape": np.array([8, 4, 3])})
+    # Without the matrix, which its labels count too.
+    text = re.sub(r"(ImgSize|Matrix).*\n", "", (folder / "d.seq").read_text())
+    (folder / "d.seq").write_text(text.rpartition("\n[SIGNATURE]")[0])
     image = rng.uniform(size=(5, 6, 4)).astype(np.float32)
     np.save(folder / "a.npy", image)
     np.save(folder / "b.npy", np.asfortranarray(image + 1j))
@@ -175,7 +199,7 @@ def sound_files(folder: Path) -> dict[str, list[Path]]:
     save_checkpoint(folder / "checkpoint", 3, state, meta={"key": {"key": [0, 7]}, "config": {"steps": 4}})
     return {
         "design npz": [folder / "a.npz", folder / "b.npz", folder / "own.npz"],
-        "seq": [folder / "a.seq", folder / "b.seq", folder / "c.seq"],
+        "seq": [folder / "a.seq", folder / "b.seq", folder / "c.seq", folder / "d.seq"],
         "bin": [folder / "a.bin"],
         "cfl": [folder / "a.cfl", folder / "mask.cfl"],
         "hdr": [folder / "a.hdr", folder / "mask.hdr"],
@@ -187,6 +211,9 @@ def sound_files(folder: Path) -> dict[str, list[Path]]:
         "phantom npz": [folder / "c.npz", folder / "d.npz"],
         "nii": [nifti(folder, "a.nii", 1), nifti(folder, "b.nii", 2)],
         "nii.gz": [nifti(folder, "c.nii.gz", 1)],
+        "volumes": [several(folder)],
+        "mgh": [mgh(folder, "a.mgh")],
+        "mgz": [mgh(folder, "a.mgz")],
         "config json": [folder / "a.json"],
         "checkpoint npz": sorted((folder / "checkpoint").glob("*.npz")),
         "checkpoint json": sorted((folder / "checkpoint").glob("*.json")),
@@ -338,6 +365,8 @@ MUTATIONS: dict[str, Mutate] = {
     "seq": signed_again,
     "mat": inside_mat,
     "nii.gz": inside_gzip,
+    "volumes": inside_gzip,
+    "mgz": inside_gzip,
     "hdr": text_mutated,
     "config json": text_mutated,
     "checkpoint json": text_mutated,
@@ -360,6 +389,9 @@ READERS: dict[str, Callable[[Path], object]] = {
     "phantom npz": read_npz,
     "nii": read_nifti,
     "nii.gz": read_nifti,
+    "volumes": lambda path: read_nifti(path, 1, 0.0),
+    "mgh": lambda path: read_nifti(path, 1),
+    "mgz": lambda path: read_nifti(path, 0),
     "config json": lambda path: read_config(JointOptions, path),
     "checkpoint npz": lambda path: load_checkpoint(path.parent),
     "checkpoint json": lambda path: load_checkpoint(path.parent),

@@ -57,6 +57,7 @@ def asked(monkeypatch, name, *argv, options=None):
     with monkeypatch.context() as patch:
         patch.setattr(commands_run, "run_problem", run)
         patch.setattr(jax.config, "update", update)
+        patch.setattr("acqdesign.commands.devices._meet", lambda *_: None)
         patch.setattr(jax.distributed, "initialize", lambda *given, **_: settings.update(processes=given))
         patch.setenv("XLA_FLAGS", "")
         if options is not None:

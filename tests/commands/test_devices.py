@@ -2,17 +2,21 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from acqdesign.base.checks import UsageError
+from acqdesign.commands import devices
 from acqdesign.commands.devices import DeviceOptions, explain
 from acqdesign.commands.run import run_command
 
@@ -147,6 +151,7 @@ def test_a_lost_process_ends_the_other_within_a_minute(tmp_path, lost, how):
         ({"coordinator": "a:1", "num_processes": 2, "process_id": 0}, "no --mesh beside it"),
         ({"coordinator": "a", "num_processes": 2, "process_id": 0, "mesh": "coils=2"}, "expected HOST:PORT"),
         ({"coordinator": "a:1", "num_processes": 2, "process_id": 2, "mesh": "coils=2"}, "expected 0 to 1"),
+        ({"coordinator": "a:99999", "num_processes": 2, "process_id": 0, "mesh": "coils=2"}, "got a:99999, .*65535"),
         ({"mesh": "coils"}, "expected AXIS=N"),
         ({"mesh": "lines=2"}, "--mesh: got 'lines', expected one of anatomies, tissues, coils, planes"),
     ],
@@ -186,3 +191,49 @@ def test_a_false_alarm_of_xla_is_named_where_it_may_come(tmp_path):
     assert options.note() is None
     (tmp_path / "jit_step-0123-cache").touch()
     assert ("prefer-no-gather" in (options.note() or "")) == (jax.default_backend() == "cpu")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "count", "said"),
+    [
+        ([0, 1, 2], 3, [None, None, None]),
+        ([0, 1, 1], 3, ["two processes 1"] * 3),
+        ([0, 1], 3, ["no process 2 came within 1 s"] * 2),
+        ([0], 2, ["no process 1 came"]),
+        ([1, 2], 3, ["Connection refused.*expected the process with --process-id 0 there within 1 s"] * 2),
+    ],
+)
+def test_processes_that_do_not_come_or_share_a_number_are_told_in_one_line(numbers, count, said, monkeypatch):
+    """JAX ends them by an abort, after two minutes."""
+    monkeypatch.setattr(devices, "_MEETING_S", 1)
+    address = f"localhost:{free_port()}"
+
+    def meet(number):
+        try:
+            return devices._meet(address, count, number)
+        except UsageError as error:
+            return str(error)
+
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(meet, numbers))
+    for text, wanted in zip(found, said, strict=True):
+        assert text is None if wanted is None else re.search(wanted, text), found
+
+
+def test_a_second_first_process_is_told_that_its_port_is_taken():
+    with socket.create_server(("localhost", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError, match=r"Address already in use.*Another process may have --process-id 0"):
+            devices._meet(f"localhost:{port}", 2, 0)
+
+
+def test_what_else_knocks_is_not_a_process(monkeypatch):
+    monkeypatch.setattr(devices, "_MEETING_S", 5)
+    port = free_port()
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(devices._meet, f"localhost:{port}", 2, 0)
+        time.sleep(0.3)
+        with socket.create_connection(("localhost", port)) as other:
+            other.sendall(b"GET / HTTP/1.1\r\n")
+        pool.submit(devices._meet, f"localhost:{port}", 2, 1).result()
+        assert first.result() is None

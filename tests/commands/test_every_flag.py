@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from acqdesign.base.checks import UsageError
@@ -13,11 +14,14 @@ SPGR = {"sequence": "spgr", "echoes": 4, "te_eff_ms": 80.0}
 SYSTEM = {"system": "generic", "fov_mm": (8.0, 8.0, 8.0), "samples": 8, "esp_ms": 4.3, "dwell_us": 200.0}
 PROCESSES = {"coordinator": "a:1", "num_processes": 2, "process_id": 0, "mesh": "coils=1"}
 TIMES = {"t1_ms": (1000.0,), "t2_ms": (100.0,)}
+HOLES = {"phantom": ("holes.npz",), "holdout": ("holes.npz",), "volume": 0, "fill": 0.0}
 # To what every flag is changed, by name, with the others that it needs.
 CHANGES = {
     # what is scanned
     "phantom": (("other.npz",), {}),
     "holdout": (("other.npz",), {}),
+    "volume": (1, HOLES),
+    "fill": (0.25, HOLES),
     "augment": (True, {}),
     "shape": ((1, 8, 10), {}),
     "fov_mm": ((100.0, 80.0, 80.0), {}),
@@ -119,7 +123,7 @@ BASE = {
     "learn_flips": {"echoes": 4, "starts": 1, "optimizer": "adam"},
 }
 # What only stands for something beside another flag, and says so in its help.
-SILENT_ALONE = ("pulse_ms", "dwell_us")
+SILENT_ALONE = ("pulse_ms", "dwell_us", "fill")
 OWN = """
 from acqdesign.optim import Box
 
@@ -139,6 +143,9 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("flags")
     for seed, name in enumerate(("one.npz", "other.npz")):
         phantom(path / name, seed)
+    maps = np.random.default_rng(0).uniform(0, 0.3, (3, 6, 7, 5, 2))
+    maps[:, 2] = np.nan
+    np.savez(path / "holes.npz", **dict(zip(("gm", "wm", "csf"), maps, strict=True)))
     (path / "own.py").write_text(OWN)
     return path
 
@@ -161,7 +168,7 @@ def asks(monkeypatch, name, given):
     except UsageError:
         return None
     # The options themselves are kept with the results, whatever they do.
-    return content({key: value for key, value in seen.items() if key != "config"})
+    return content({key: value for key, value in seen.items() if key not in ("config", "identity")})
 
 
 @pytest.mark.parametrize(("name", "flag"), [(n, flag) for n, (_, kind) in COMMANDS.items() for flag in flags(kind)])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from acqdesign.commands.options import LimitOptions, SequenceOptions
+from acqdesign.design import figures
 from acqdesign.export import read_design
 from acqdesign.learn_flips import main
 from acqdesign.scene import Tissue
@@ -149,7 +150,7 @@ def test_the_power_of_b1_is_that_over_the_time_between_pulses(flags, spacing, mo
         (["--t1-ms", "nan", "--t2-ms", "100"], "--t1-ms: got nan"),
         (["--rms-flip-deg", "20", "--min-flip-deg", "30"], "--rms-flip-deg: got 20, expected at least 30"),
         (["--min-flip-deg", "90", "--max-flip-deg", "60"], "--min-flip-deg: got 90.0, expected at most"),
-        (["--max-flip-deg", "200"], "--max-flip-deg: got 200.0, expected at most 180 degrees"),
+        (["--max-flip-deg", "200"], "--max-flip-deg: got 200.0, expected 0.01 to 180"),
         (["--max-step-deg", "0"], "--max-step-deg: got 0.0"),
         (["--spline", "40"], "--spline: got 40, expected 2 to 32 control points"),
         (
@@ -188,3 +189,19 @@ def test_wrong_input_ends_with_code_2_and_one_line(tmp_path, capsys, flags, mess
     assert error.count("\n") == 1
     assert message.replace("'", "") in error.replace("'", "")
     assert not out.exists()
+
+
+@pytest.mark.parametrize("objective", ["t2", "t1t2"])
+def test_bounds_are_told_in_the_unit_of_the_figure(objective, tmp_path, monkeypatch, capsys):
+    """Standard deviations in percent for noise of 1 % of M0: the terminal once told their squares."""
+    drawn = {}
+    plot_bounds = figures.plot.plot_bounds
+    keep = lambda after, **more: drawn.update(after=after, **more) or plot_bounds(after, **more)  # noqa: E731
+    monkeypatch.setattr(figures.plot, "plot_bounds", keep)
+    flags = ["--steps", "1", "--echoes", "6", "--starts", "1", "--objective", objective, "--out", str(tmp_path)]
+    assert main([*flags, *ADAM]) == 0
+    said = capsys.readouterr().out
+    for n, name in enumerate(drawn["names"]):
+        before, after = (f"{np.sqrt(float(drawn[which][n])):.3g}" for which in ("start", "after"))
+        quantity = drawn["label"].partition(" [%]")[0]
+        assert f"{name}: {quantity} {before} -> {after} % for noise of 1 % of M0" in said

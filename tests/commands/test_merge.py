@@ -79,3 +79,11 @@ def test_the_submit_script_runs_every_combination_once_and_resumes(tmp_path):
     (checkpoint / "step-00000100.json").touch()
     assert "--resume runs/sweep/seed-0-acceleration-2-rms-40" in submit(tmp_path, 0, "sweep.json").stdout
     assert len(set(said)) == 5
+
+
+@pytest.mark.parametrize("options", [None, [], "text"])
+def test_a_run_without_options_is_named(options, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text(json.dumps({"options": options}))
+    with pytest.raises(ValueError, match=r"run: got .*run \(TypeError: .*expected files that a run wrote"):
+        merge_runs(tmp_path)

@@ -2,9 +2,12 @@
 
 import csv
 import dataclasses
+import hashlib
 import inspect
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -492,3 +495,182 @@ def test_help_is_printed_on_every_terminal(tmp_path, variables):
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert "--echoes" in done.stdout
+
+
+def test_what_was_understood_of_each_file_is_printed_and_kept(tmp_path, monkeypatch, capsys):
+    """A line each, in `summary.json` too: of the start's file, and of phantoms."""
+    monkeypatch.chdir(tmp_path)
+    np.save("mask.npy", np.ones((6, 4)))
+    np.save("head.npy", np.arange(1.0, 97).reshape(4, 6, 4))
+    small = ["--phantom", "head.npy", "--steps", 1, "--samples", 4, "--no-figures", "--out", "run"]
+    assert main("learn_traj", "--init", "mask.npy", "--shape", 4, 6, 4, *small) == 0
+    files = json.loads(Path("run/summary.json").read_text())["files"]
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if ": " in line][:2] == files
+    assert files == [
+        "mask.npy: Mask: mask of 24 of 24 cells, centre at n//2; matrix 4 x 6 x 4; 24 lines of 4 samples",
+        "head.npy: an image of float32; matrix 4 x 6 x 4; fills the field of view, as it has no voxel size",
+    ]
+
+
+def forged(folder, step, change):
+    """The checkpoint of a step with its record changed, under a checksum that fits."""
+    path = folder / "checkpoint" / f"step-{step:08d}.json"
+    record = json.loads(path.read_text())
+    body = change({name: record[name] for name in ("step", "sha256", "meta")})
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps(record | body | {"body_sha256": digest}))
+    return path
+
+
+def edited(folder, **options):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"options": config["options"] | options}))
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("another run's checkpoint", "step-00000004.json: key: got .* expected that of the run to resume"),
+        ("lr", r"step-00000004.json: lr: got None, expected that of the run to resume, 0.5"),
+        ("optimizer", "step-00000004.json: optimizer: got adam, expected that of the run to resume, sgd"),
+        ("noise", "step-00000004.json: noise: got 0.0, expected that of the run to resume, 0.25"),
+        ("no key", "step-00000004.json: key: got None"),
+        ("no config", r"step-00000004.json \(KeyError: 'config'\)"),
+        ("no history", "history: got another log, expected step and loss of each of 4 logged steps"),
+        ("a huge step", "step-99999999.json: got step 99999999, expected at most the run's 12"),
+        ("a later step", "history: got another log, expected step and loss of each of 9 logged steps"),
+        ("an older format", "format version 1, this program reads 2"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused_by_what_differs(fault, message, tmp_path, capsys):
+    """One that was put in, and one whose config.json was edited since; with checksums that fit."""
+    run, stem = tmp_path / "run", tmp_path / "run" / "checkpoint" / "step-00000004"
+    command("--out", run, "--steps", 4)
+    if fault == "another run's checkpoint":
+        command("--out", tmp_path / "other", "--steps", 4, "--seed", 9)
+        shutil.rmtree(run / "checkpoint")
+        shutil.copytree(tmp_path / "other" / "checkpoint", run / "checkpoint")
+    elif fault in ("lr", "optimizer", "noise"):
+        edited(run, **{fault: {"lr": 0.5, "optimizer": "sgd", "noise": 0.25}[fault]})
+    elif fault in ("no key", "no config"):
+        forged(run, 4, lambda body: body | {"meta": {k: v for k, v in body["meta"].items() if k != fault[3:]}})
+    elif fault == "no history":
+        with np.load(f"{stem}.npz") as held:
+            np.savez(f"{stem}.npz", **{k: v for k, v in held.items() if not k.startswith("history")})
+        digest = hashlib.sha256(Path(f"{stem}.npz").read_bytes()).hexdigest()
+        forged(run, 4, lambda body: body | {"sha256": digest})
+    elif fault == "an older format":
+        record = json.loads(Path(f"{stem}.json").read_text())
+        Path(f"{stem}.json").write_text(json.dumps(record | {"version": 1}))
+    else:
+        step = 9 if fault == "a later step" else 99999999
+        path = forged(run, 4, lambda body: body | {"step": step})
+        path.rename(path.with_name(f"step-{step:08d}.json"))
+        Path(f"{stem}.npz").rename(path.with_name(f"step-{step:08d}.npz"))
+    edited(run, steps=12)
+    capsys.readouterr()
+    assert command("--resume", run) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert re.search(message, error)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_that_python_drops_still_ends_with_its_code(number, code, capsys):
+    """While it collects garbage, say, as figures are drawn."""
+
+    class Garbage:
+        def __del__(self):
+            os.kill(os.getpid(), number)
+            for _ in range(10):
+                pass
+
+    def main(argv):
+        Garbage()
+        return 0
+
+    assert run_command(main, [], prog="learn") == code
+    assert capsys.readouterr().err.splitlines()[-1].startswith("learn: interrupted")
+
+
+def test_an_interrupt_while_figures_are_drawn_ends_with_130(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("acqdesign.design.driver.draw", lambda found: os.kill(os.getpid(), signal.SIGINT))
+    assert run_command(learn, ["--out", str(tmp_path), "--steps", "1"], prog="learn") == 130
+    assert capsys.readouterr().err.endswith("learn: interrupted\n")
+    assert (tmp_path / "summary.json").exists()
+
+
+def test_options_of_another_command_are_refused(tmp_path, capsys):
+    """Also where all of them happen to be known."""
+    (tmp_path / "config.json").write_text(json.dumps({"command": "learn_flips", "options": {"steps": 3}}))
+    assert main("learn_traj", "--config", tmp_path / "config.json") == 2
+    assert "got that of a run of learn_flips, expected one of learn_traj" in capsys.readouterr().err
+
+
+def test_errors_of_the_file_system_end_with_the_file(tmp_path, capsys):
+    """And not with "-> None"."""
+    (tmp_path / "history.csv").mkdir()
+    assert command("--out", tmp_path, "--overwrite") in (2, 4)
+    error = capsys.readouterr().err
+    assert error.endswith("/history.csv'\n")
+    assert "None" not in error
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("MPLBACKEND", "nowhere", "warning: ignored MPLBACKEND: ValueError"),
+        ("TQDM_MININTERVAL", "soon", "warning: ignored TQDM_MININTERVAL: ValueError"),
+        ("TQDM_BAR_FORMAT", "{nothing}", "warning: ignored TQDM_BAR_FORMAT: KeyError"),
+    ],
+)
+def test_settings_of_other_packages_that_are_none_stop_nothing(name, value, said, tmp_path):
+    call = [sys.executable, "-m", "acqdesign.learn_traj", *TINY.replace("--no-figures", "").split()]
+    done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {name: value})
+    assert done.returncode == 0, done.stderr
+    assert said in done.stderr
+    assert list((tmp_path / "run").glob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "meant"),
+    [
+        ("learn_flips", "--max-flip", "--max-flip-deg"),
+        ("learn_joint", "--te", "--te-ms or --te-eff-ms"),
+        ("learn_traj", "--stepz=3", "--steps"),
+        ("learn_traj", "--accelration", "--acceleration"),
+    ],
+)
+def test_an_unknown_flag_names_those_that_may_be_meant(name, given, meant, capsys):
+    assert main(name, given, 3) == 2
+    error = capsys.readouterr().err
+    flag_of = given.partition("=")[0]
+    assert error == f"{name}: {flag_of}: got an unknown flag, expected one of this command. Did you mean {meant}?\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "message"),
+    [
+        ("learn_traj", ["--acceleration", 4, "--init", "a.npz"], "--init: got a.npz with --acceleration"),
+        ("learn_joint", ["--acceleration", 4, "--init", "a.seq"], "--init: got a.seq with --acceleration"),
+        ("learn_traj", ["--out", "held"], "--out: got held, which holds a run"),
+        ("learn_joint", ["--out", "held"], "--out: got held, which holds a run"),
+        ("learn_traj", ["--out", "held/config.json"], "which is a file, expected a folder"),
+        ("learn_traj", ["--starts", 3, "--init", "caipi"], "--starts: got 3 with --init caipi"),
+        ("learn_traj", ["--optimizer", "lbfgs", "--augment"], "--optimizer: got lbfgs with --augment"),
+        ("learn_traj", ["--init", "absent.seq"], "absent.seq"),
+    ],
+)
+def test_what_flags_alone_say_is_wrong_is_refused_before_any_work(name, args, message, tmp_path, monkeypatch, capsys):
+    """Before a phantom is read: `--acceleration 4 --init FILE` once took 40 s to be refused."""
+    monkeypatch.chdir(tmp_path)
+    Path("held").mkdir()
+    Path("held/config.json").write_text("{}")
+    monkeypatch.setattr("acqdesign.commands.options.load_scene", lambda *_, **__: pytest.fail("work was done"))
+    assert main(name, *args) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

@@ -188,7 +188,7 @@ def test_lines_of_cartesian_raw_data_are_those_of_its_encoding_steps(tmp_path):
     }.items():
         said = []
         assert_lines(read_design(raw_data(tmp_path / f"{name}.h5", **how), tell=said.append))
-        assert "lines from encoding steps" in said[0]
+        assert "positions from encoding steps" in said[0]
     assert "2 noise or calibration scans left out; 1 acquisitions of other encodings left out" in said[0]
 
 
@@ -253,6 +253,7 @@ def test_written_raw_data_is_oriented_flagged_and_limited(tmp_path):
         np.testing.assert_array_equal(directions, np.eye(3))
         np.testing.assert_array_equal(list(one.position), np.zeros(3))
         assert one.center_sample == 16
+        assert not one.flags & 0b111100  # of FIRST and LAST in ENCODE_STEP2 and AVERAGE: mrpro drops such lines
     for flag, last in (("FIRST_IN_SLICE", False), ("LAST_IN_SLICE", True), ("LAST_IN_MEASUREMENT", True)):
         held = [one.isFlagSet(getattr(ismrmrd, f"ACQ_{flag}")) for one in every]
         assert held == [n == (len(every) - 1 if last else 0) for n in range(len(every))]
@@ -372,7 +373,7 @@ def test_files_of_matlab_7_3_are_read(how, tmp_path):
     np.testing.assert_allclose(found["points"], LINES, atol=1e-7)
     np.testing.assert_array_equal(found["flips_rad"], np.ones(4))
     np.testing.assert_allclose(found["fov_m"], FOV, rtol=1e-6)
-    assert "version 7.3; ignored: échos" in said[0]
+    assert "version 7.3; SI units and cycles/voxel; ignored: échos" in said[0]
     with pytest.raises(UsageError, match="real numbers"):
         read_design(version_7_3(tmp_path / "b.mat", {"points": [b"text"]}))
 
@@ -476,8 +477,8 @@ def test_what_was_understood_is_told_in_one_line(tmp_path, caplog):
         said
         == [record.getMessage() for record in caplog.records]
         == [
-            f"{tmp_path / 'design.npz'}: Npz; matrix 16 x 20 x 15; field of view 192 x 220 x 180 mm; "
-            "12 lines of 32 samples; 3 trains of 4 echoes"
+            f"{tmp_path / 'design.npz'}: Npz: SI units and cycles/voxel; matrix 16 x 20 x 15; "
+            "field of view 192 x 220 x 180 mm; 12 lines of 32 samples; 3 trains of 4 echoes"
         ]
     )
 

@@ -47,7 +47,7 @@ def test_positions_are_those_that_pypulseq_plays(tmp_path, kind, axes, sign):
     found, said = understood(path)
     assert_as_pypulseq_plays(found, played, axes)
     assert ("train" in found) == (kind in ("tse", "haste"))
-    assert f"version 1.5; readout along {axes[0]}" in said
+    assert f"version 1.5; positions in 1/m; readout along {axes[0]}" in said
     assert ("from + to -" in said) == (sign < 0)
     written(sequence, tmp_path / "b.seq", v141_compat=True)
     written(made.KINDS[kind](axes=axes, sign=sign, uses=False), tmp_path / "c.seq")
@@ -230,7 +230,11 @@ def test_older_versions_play_the_same(tmp_path, minor):
         ({}, {"shape": (8, 6, 4)}, ""),
         ({"ImgSize": [64, 6, 4]}, {"shape": (8, 6, 4)}, ""),
         ({"ImgSize": [8, 6, 4], "FOV": [192, 150, 120]}, {"fov_m": (0.192, 0.15, 0.12)}, ""),
-        ({}, {}, r"no matrix in its definitions \(ImgSize, .*Pulseq\(shape=\(nx, ny, nz\)\); .* about \(8, 6, 4\)"),
+        (
+            {},
+            {},
+            r"no matrix in its definitions \(ImgSize, .*labels.*Pulseq\(shape=\(nx, ny, nz\)\); .* about \(8, 6, 4\)",
+        ),
         ({"ImgSize": [8, 6, 4], "FOV": [192, 150, 120]}, {}, r"looks like mm: \(0.192, 0.15, 0.12\).*Pulseq\(fov_m="),
         ({"ImgSize": [8, 6, 4], "FOV": [19.2, 15, 12]}, {}, r"looks like cm: \(0.192, 0.15, 0.12\)"),
         ({"ImgSize": [2, 2, 2]}, {}, "positions from .*, expected cycles/voxel"),
@@ -294,3 +298,26 @@ def test_many_readouts_over_one_long_gradient_take_no_longer_than_the_gradient(t
     with pytest.raises(UsageError, match=r"a\.seq"):
         read_design(tmp_path / "a.seq")
     assert time.perf_counter() - begun < 5
+
+
+@pytest.mark.parametrize("axes", ["xyz", "yxz", "zxy"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_matrix_that_labels_count_is_taken_where_lines_fill_it(axes, turned, tmp_path):
+    """Of a file whose definitions have none: LIN and PAR, along either axis; an odd one too."""
+    make = made.Maker(axes=axes, shape=np.array([8, 6, 5]))
+    names = ("PAR", "LIN") if turned else ("LIN", "PAR")
+    for encode in make.encodes():
+        cells = np.round(encode * make.fov[1:]).astype(int) + make.shape[1:] // 2
+        labels = [pp.make_label(label=name, type="SET", value=int(n)) for name, n in zip(names, cells, strict=True)]
+        make.pulse(12, "excitation")
+        make.lobes([make.back, *encode])
+        make.seq.add_block(make.gx, make.adc, pp.make_delay(2e-3), *labels)
+    seq = make.done()
+    wanted = seq.definitions.pop("ImgSize")
+    seq.write(str(tmp_path / "a.seq"), check_timing=False)
+    said = []
+    found = read_design(tmp_path / "a.seq", tell=said.append)
+    order = ["xyz".index(axis) for axis in axes]
+    order = [order[0], *sorted(order[1:])]
+    np.testing.assert_array_equal(found["shape"], np.array(wanted)[order])
+    assert "matrix from the labels LIN and PAR" in said[0]

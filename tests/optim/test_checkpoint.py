@@ -83,7 +83,7 @@ def test_a_newer_format_is_named(tmp_path):
     record = save(tmp_path, 1)
     content = json.loads(record.read_text())
     record.write_text(json.dumps(content | {"version": 99}))
-    with pytest.raises(ValueError, match="format version 99, this program reads 1"):
+    with pytest.raises(ValueError, match="format version 99, this program reads 2"):
         load_checkpoint(tmp_path)
 
 
@@ -169,3 +169,12 @@ def test_trees_come_back_as_they_were():
         tree_from_arrays("state", tree, {})
     with pytest.raises(ValueError, match=r"expected shape \(3,\) and dtype int32"):
         tree_from_arrays("state", tree, arrays | {"state.a": np.arange(3.0)})
+
+
+def test_a_pipe_is_no_checkpoint(tmp_path):
+    """It blocked."""
+    record = save(tmp_path, 1)
+    record.with_suffix(".npz").unlink()
+    os.mkfifo(record.with_suffix(".npz"))
+    with pytest.raises(ValueError, match=r"only damaged checkpoints .*a device, pipe or folder"):
+        load_checkpoint(tmp_path)

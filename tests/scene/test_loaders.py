@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import io
+import os
 import struct
 import sys
 import types
@@ -120,11 +121,12 @@ def test_nifti_scaling_and_trailing_axes(tmp_path, volume):
 
 BAD_ARRAYS = {
     "two axes": (np.ones((4, 4)), "2 axes"),
-    "four axes": (np.ones((1, 4, 4, 4)), "4 axes"),
+    "five axes": (np.ones((1, 4, 4, 4, 2)), "5 axes"),
+    "several volumes": (np.ones((1, 4, 4, 3)), r"holds 3 volumes \(1, 4, 4, 3\), expected one: --volume 0 to 2"),
     "empty": (np.ones((0, 4, 4)), "empty"),
     "zeros": (np.zeros((4, 4, 4)), "zeros"),
-    "nan": (np.full((4, 4, 4), np.nan), "64 values"),
-    "complex nan": (np.full((4, 4, 4), complex(1, np.nan)), "64 values"),
+    "nan": (np.full((4, 4, 4), np.nan), "64 NaN voxels"),
+    "complex nan": (np.full((4, 4, 4), complex(1, np.nan)), "64 NaN voxels"),
     "beyond float32": (np.full((4, 4, 4), 1e300), "beyond float32"),
     "text": (np.full((4, 4, 4), "a"), "dtype"),
     "dates": (np.zeros((4, 4, 4), "M8[s]"), "dtype"),
@@ -142,7 +144,7 @@ def test_bad_arrays_are_refused_with_file_and_reason(tmp_path, case, ending):
         load_image(str(path))
 
 
-@pytest.mark.parametrize("axes", [(4, 4), (4, 4, 4, 3)])
+@pytest.mark.parametrize("axes", [(4, 4), (4, 4, 4, 1, 3)])
 def test_nifti_with_other_axes_is_refused(tmp_path, axes):
     nibabel.save(nibabel.Nifti1Image(np.ones(axes, np.float32), np.eye(4)), tmp_path / "a.nii")
     with pytest.raises(ValueError, match=r"a\.nii.*axes"):
@@ -151,7 +153,7 @@ def test_nifti_with_other_axes_is_refused(tmp_path, axes):
 
 def test_nifti_with_nan_is_refused(tmp_path):
     nibabel.save(nibabel.Nifti1Image(np.full((3, 3, 3), np.nan), np.eye(4)), tmp_path / "a.nii")
-    with pytest.raises(ValueError, match=r"a\.nii.*27 values"):
+    with pytest.raises(ValueError, match=r"a\.nii.*27 NaN voxels"):
         load_image(str(tmp_path / "a.nii"))
 
 
@@ -298,3 +300,80 @@ def test_phantoms_of_different_fields_of_view_are_shown_in_one(tmp_path):
     np.testing.assert_allclose(scene.fov, (0.256, 0.3072, 0.256), rtol=1e-6)
     widths = [np.count_nonzero(np.abs(image) > 0.5 * np.abs(image).max()) for image in np.asarray(scene.maps[0])]
     assert widths[1] / widths[0] == pytest.approx(1.6**3, rel=0.25)
+
+
+def test_a_packed_volume_with_a_wrong_checksum_is_refused(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(np.ones((4, 5, 6), np.float32), np.eye(4)), tmp_path / "a.nii.gz")
+    content = bytearray((tmp_path / "a.nii.gz").read_bytes())
+    content[-6] ^= 1
+    (tmp_path / "a.nii.gz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.nii\.gz \(BadGzipFile: CRC check failed"):
+        load_image(str(tmp_path / "a.nii.gz"))
+
+
+SAVED = {
+    "a.npy": lambda path, array: np.save(path, array),
+    "a.npz": lambda path, array: np.savez(path, image=array),
+    "a.nii": lambda path, array: nibabel.save(nibabel.Nifti1Image(array, np.diag([2.0, 3.0, 4.0, 1.0])), path),
+    "a.nii.gz": lambda path, array: nibabel.save(nibabel.Nifti1Image(array, np.diag([2.0, 3.0, 4.0, 1.0])), path),
+    "a.mgz": lambda path, array: nibabel.save(nibabel.MGHImage(array, np.diag([2.0, 3.0, 4.0, 1.0])), path),
+    "a.mgh": lambda path, array: nibabel.save(nibabel.MGHImage(array, np.diag([2.0, 3.0, 4.0, 1.0])), path),
+}
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_one_of_several_volumes_is_read_where_it_is_said(name, tmp_path):
+    """Each as a file of its own would be; and said in the line of what was understood."""
+    both = np.random.default_rng(0).uniform(1, 2, (4, 5, 6, 2)).astype(np.float32)
+    path, alone = tmp_path / name, tmp_path / f"alone.{name}"
+    SAVED[name](path, both)
+    for volume in (0, 1):
+        SAVED[name](alone, both[..., volume])
+        np.testing.assert_array_equal(load_image(str(path), volume=volume), load_image(str(alone), volume=0))
+        assert image_fov(str(path), volume=volume) == image_fov(str(alone))
+    with pytest.raises(ValueError, match=rf"{name}, which holds 2 volumes .* expected one: --volume 0 to 1"):
+        load_image(str(path))
+    with pytest.raises(ValueError, match=rf"volume: got 2, expected 0 to 1, of the volumes in .*{name}"):
+        load_image(str(path), volume=2)
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_voxels_that_are_nan_are_counted_or_filled(name, tmp_path):
+    array = np.random.default_rng(0).uniform(1, 2, (4, 5, 6)).astype(np.float32)
+    hollow = np.where(array > 1.5, array, np.nan)
+    SAVED[name](tmp_path / name, hollow)
+    missing = np.isnan(hollow).sum()
+    with pytest.raises(ValueError, match=rf"{name}, which holds {missing} NaN voxels, expected numbers: --fill 0"):
+        load_image(str(tmp_path / name))
+    SAVED[name](tmp_path / f"b.{name}", np.nan_to_num(hollow))
+    np.testing.assert_array_equal(load_image(str(tmp_path / name), fill=0.0), load_image(str(tmp_path / f"b.{name}")))
+    SAVED[name](tmp_path / name, np.where(array > 1.5, array, np.inf))
+    with pytest.raises(ValueError, match="infinite or beyond float32"):
+        load_image(str(tmp_path / name), fill=0.0)
+
+
+@pytest.mark.parametrize("direction", [np.eye(3), np.array([[0, 0, 1.0], [1, 0, 0], [0, -1, 0]])])
+def test_freesurfer_s_volumes_lie_as_nifti_s(direction, tmp_path):
+    """With the same affine: the same voxels and field of view."""
+    array = np.random.default_rng(0).integers(0, 99, (4, 5, 6)).astype(np.uint8)
+    affine = np.eye(4)
+    affine[:3, :3] = direction * [1.0, 2.0, 3.0]
+    nibabel.save(nibabel.MGHImage(array, affine), tmp_path / "a.mgz")
+    nibabel.save(nibabel.Nifti1Image(array, affine), tmp_path / "a.nii")
+    found, wanted = (load_image(str(tmp_path / name)) for name in ("a.mgz", "a.nii"))
+    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_allclose(image_fov(str(tmp_path / "a.mgz")), image_fov(str(tmp_path / "a.nii")), rtol=1e-6)
+    content = gzip.decompress((tmp_path / "a.mgz").read_bytes())
+    for damaged in (content[:200], b"\0" * 300 + content[300:], content[:-150]):
+        (tmp_path / "b.mgh").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"b\.mgh"):
+            load_image(str(tmp_path / "b.mgh"))
+
+
+@pytest.mark.parametrize("ending", ["npy", "npz", "nii", "nii.gz", "mgz"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_a_phantom_that_is_no_regular_file_does_not_block(kind, ending, tmp_path):
+    path = tmp_path / f"a.{ending}"
+    {"pipe": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero"), "folder": os.mkdir}[kind](path)
+    with pytest.raises(ValueError, match="which is no file"):
+        load_image(str(path))
