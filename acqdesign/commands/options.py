@@ -374,7 +374,7 @@ class SequenceOptions:
         excitation = self.excitation_time_bandwidth or self.time_bandwidth
         positions = round(
             12 * max(4.0, excitation, self.time_bandwidth)
-        )  # across edges of a share 1 / TBW of the slice
+        )  # an edge takes 1 / TBW
 
         def selective(time_bandwidth: float, thickness: float) -> SelectivePulse:
             envelope = sinc_pulse(128, time_bandwidth)
