@@ -12,11 +12,10 @@ from acqdesign.base.checks import usage_error
 from acqdesign.base.files import atomic_write
 from acqdesign.base.units import ms_from_s
 from acqdesign.export.formats import Format
-from acqdesign.export.plan import Plan, PulseqOptions
+from acqdesign.export.plan import Plan, PulseqOptions, make_plan
 from acqdesign.export.pns import passing_slew, predict_pns
 from acqdesign.export.pulseq_read import read_pulseq
 from acqdesign.export.sequence import build_sequence
-from acqdesign.export.settle import make_plan
 from acqdesign.export.straight import SAID, need
 from acqdesign.scene.scanner import SystemLimits
 
