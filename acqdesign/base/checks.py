@@ -44,11 +44,7 @@ def check_choice(name: str, got: str, choices: Iterable[str]) -> str:
 
 
 def as_real(name: str, value: Any) -> jax.Array:
-    """`value` as a real floating-point array; a Python number stays weakly typed.
-
-    Raises:
-        UsageError: if it is complex, of half precision or not numeric.
-    """
+    """`value` as a real floating-point array; a Python number stays weakly typed."""
     try:
         array = jnp.asarray(value)
     except (TypeError, ValueError):

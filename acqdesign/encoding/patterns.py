@@ -237,10 +237,6 @@ def initial_lines(
 
     Returns:
         Positions, with exactly `lines` of them where a number was given; grid positions are `(n − N//2) / N`.
-
-    Raises:
-        UsageError: an unknown name, both or neither of `lines` and `acceleration`, more calibration lines than lines,
-            more lines on the grid than it has, or an option that the pattern does not have.
     """
     check_choice("init", name, INITIALISERS)
     grid = check_shape("shape", shape, dims=(3,))

@@ -140,9 +140,6 @@ def play(events: Several[Event], tissue: Tissue) -> Inexact[Array, "... readouts
 
     Returns:
         `(..., readouts)`; real where no event has a phase, the tissue no `b0` and a real `m0`.
-
-    Raises:
-        UsageError: no readout, a wrong event, a time that is negative, or a tissue whose effects are not simulated.
     """
     kinds = [_kind(n, event) for n, event in enumerate(events)]
     if not any(kind.event is Readout for kind in kinds):
