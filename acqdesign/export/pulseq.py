@@ -89,6 +89,7 @@ def _advice(pns: float, passing: tuple[float, float] | None, plan: Plan) -> str:
     return f"{text}; a slew rate of {slew:.4g} T/m/s passes, with {what} of {ms_from_s(seconds):.4g} ms."
 
 
+@dataclasses.dataclass
 class Pulseq(Format):
     """Pulseq sequences: a 3D fast spin echo of designs with trains, else a 3D spoiled gradient echo.
 
@@ -103,16 +104,11 @@ class Pulseq(Format):
 
     ending, about = "seq", 'a Pulseq sequence, ready for a scanner; needs the extra "pulseq"'
 
-    def __init__(
-        self,
-        options: PulseqOptions | None = None,
-        pns_hardware: Any = None,
-        shape: Sequence[int] | None = None,
-        fov_m: Sequence[float] | None = None,
-        uses: str | None = None,
-    ):
-        self.options, self.pns_hardware = options or PulseqOptions(), pns_hardware
-        self.shape, self.fov_m, self.uses = shape, fov_m, uses
+    options: PulseqOptions = dataclasses.field(default_factory=PulseqOptions)
+    pns_hardware: Any = None
+    shape: Sequence[int] | None = None
+    fov_m: Sequence[float] | None = None
+    uses: str | None = None
 
     def write(self, design: Mapping[str, Any], path: Path) -> PulseqReport:
         """Writes a design as a Pulseq file (`.seq`, version 1.5), atomically; equal designs give equal bytes.

@@ -369,17 +369,6 @@ def load_scene(
     )  # fmt: skip
 
 
-def brain(
-    shape: Sequence[int] = (23, 28, 23),
-    *,
-    coils: int = 1,
-    field: str = "3T",
-    contrast: str = "T1w",
-    fov: Sequence[float] | None = None,
-    augment: bool = False,
-    key: PRNGKey | None = None,
-    dtype: Any = np.float32,
-) -> Scene:
-    """The packaged brain as a scene of grey matter, white matter and fluid; arguments as of `load_scene`."""
-    more: dict[str, Any] = {"contrast": contrast, "field": field, "fov": fov, "augment": augment, "key": key}
-    return load_scene("brain", shape=shape, coils=coils, dtype=dtype, **more)
+def brain(shape: Sequence[int] = (23, 28, 23), **options: Any) -> Scene:
+    """The packaged brain as a scene of grey matter, white matter and fluid; options as of `load_scene`."""
+    return load_scene("brain", shape=shape, **options)
