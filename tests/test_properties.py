@@ -20,7 +20,7 @@ from acqdesign.commands.config import flat_options, read_config
 from acqdesign.encoding import nufft_adjoint, nufft_forward
 from acqdesign.export import read_positions, write_design
 from acqdesign.learn_joint import JointOptions
-from acqdesign.optim import Limits, Scaled, load_checkpoint, project_onto, project_rms, save_checkpoint
+from acqdesign.optim import Limits, Scaled, load_checkpoint, project_onto, save_checkpoint
 from acqdesign.scene import Tissue, load_image
 from acqdesign.signal import FSE, crlb
 from acqdesign.signal.engine import State, rotate
@@ -146,7 +146,7 @@ SIZE = 8
 LIMITS = Limits(0.2, 3.0, rms=1.0, step=0.3)
 vectors = arrays(np.float64, SIZE, elements=finite(-10.0, 10.0))
 onto_limits = jax.jit(LIMITS.project)
-onto_ball = jax.jit(lambda x: project_rms(x, 1.0))
+onto_ball = jax.jit(Limits(rms=1.0).project)
 
 
 @given(x=vectors, y=vectors)

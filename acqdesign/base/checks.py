@@ -61,11 +61,7 @@ def as_array(name: str, value: Any) -> jax.Array:
 
 
 def as_real(name: str, value: Any) -> jax.Array:
-    """`value` as a real floating-point array; a Python number stays weakly typed.
-
-    Raises:
-        UsageError: if it is complex, of half precision or not numeric.
-    """
+    """`value` as a real floating-point array; a Python number stays weakly typed."""
     try:
         array = jnp.asarray(value)
     except (TypeError, ValueError):

@@ -52,11 +52,7 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def write_npz(path: Path | str, arrays: Mapping[str, Any]) -> None:
-    """Writes arrays as a compressed npz, atomically; equal arrays give equal bytes.
-
-    Raises:
-        ValueError: an array that only pickle could store.
-    """
+    """Writes arrays as a compressed npz, atomically; equal arrays give equal bytes."""
     ready = {name: np.asarray(array) for name, array in arrays.items()}
     for name, array in ready.items():
         if array.dtype.hasobject:

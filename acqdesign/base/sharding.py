@@ -109,10 +109,6 @@ def device_mesh(text: str, lengths: Mapping[str, int]) -> Mesh:
     Args:
         text: as in `mesh_sizes`.
         lengths: how many there are of what can be split, by axis; other axes make no sense here.
-
-    Raises:
-        UsageError: a mesh that needs more devices than there are, leaves a process without work, or does not divide
-            what it splits; with what would fit.
     """
     sizes = mesh_sizes(text)
     for axis, size in sizes.items():

@@ -63,11 +63,7 @@ def npy_header(name: str, path: Path, file: Any) -> tuple[tuple[int, ...], np.dt
 def npz_headers(
     name: str, path: Path, archive: zipfile.ZipFile, wanted: Callable[[str], bool] = bool
 ) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Shapes and dtypes of an archive's `wanted` arrays, once each is found to be as long as its header claims.
-
-    Raises:
-        UsageError: two members of one name, a damaged header, or one that fits no member.
-    """
+    """Shapes and dtypes of an archive's `wanted` arrays, once each is found to be as long as its header claims."""
     found: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
     for info in archive.infolist():
         member = info.filename.removesuffix(".npy")
@@ -84,11 +80,7 @@ def npz_headers(
 
 
 def read_npz(name: str, path: Path, wanted: Callable[[str], bool] = bool) -> dict[str, np.ndarray]:
-    """The arrays of an `.npz` file, or those whose names are `wanted`.
-
-    Raises:
-        UsageError: the file cannot be read, is damaged, holds Python objects or unpacks to too much.
-    """
+    """The arrays of an `.npz` file, or those whose names are `wanted`."""
     check_regular(name, path)
     with parsing(name, path, f"a readable {name}.npz"), zipfile.ZipFile(path) as archive:
         headers = npz_headers(name, path, archive, wanted)

@@ -372,9 +372,7 @@ class SequenceOptions:
         if not isinstance(sequence, PulseTrain):
             raise usage_error("--time-bandwidth", f"it with {self.sequence}", f"one of {', '.join(SEQUENCES)}")
         excitation = self.excitation_time_bandwidth or self.time_bandwidth
-        positions = round(
-            12 * max(4.0, excitation, self.time_bandwidth)
-        )  # an edge takes 1 / TBW
+        positions = round(12 * max(4.0, excitation, self.time_bandwidth))  # an edge takes 1 / TBW
 
         def selective(time_bandwidth: float, thickness: float) -> SelectivePulse:
             envelope = sinc_pulse(128, time_bandwidth)

@@ -119,16 +119,16 @@ def _pipe_jvp(shape: tuple, iterations: int, backend: str, primals: tuple, tange
 _compiled_pipe = jax.jit(_pipe, static_argnums=(1, 2, 3))
 
 
-def _checked(points: Array, shape: tuple[int, ...], stop_gradient: bool) -> tuple[Array, tuple[int, ...]]:
+def _checked(points: Array, shape: tuple[int, ...]) -> tuple[int, ...]:
     shape = check_shape("shape", shape)
     check_points(points, len(shape))
     if points.ndim != 2:
         raise usage_error("points", points, "shape (M, D)", "Use jax.vmap for several sets of points.")
-    return jax.lax.stop_gradient(points) if stop_gradient else points, shape
+    return shape
 
 
 def pipe_density(
-    points: Points, shape: tuple[int, ...], iterations: int = 10, *, stop_gradient: bool = False, backend: str = "auto"
+    points: Points, shape: tuple[int, ...], iterations: int = 10, *, backend: str = "auto"
 ) -> Float[Array, " points"]:
     """Pipe and Menon's multiplicative iteration `w ← w / (C w)`, started from ones.
 
@@ -139,18 +139,16 @@ def pipe_density(
         points: `(M, D)` in cycles per voxel.
         shape: voxels along each of the `D` axes.
         iterations: how many; 10 come within a few per cent of the fixed point.
-        stop_gradient: treat the weights as constants under differentiation.
         backend: of the transforms that stand in for the kernel's matrix beyond 4096 points, as in `nufft_forward`.
 
     Returns:
         Positive weights `(M,)`: one on a full Cartesian grid, less where points crowd.
     """
-    points, shape = _checked(points, shape, stop_gradient)
-    return _compiled_pipe(points, shape, check_count("iterations", iterations), backend)
+    return _compiled_pipe(points, _checked(points, shape), check_count("iterations", iterations), backend)
 
 
 def least_squares_density(
-    points: Points, shape: tuple[int, ...], *, ridge: float = 0.1, stop_gradient: bool = False, backend: str = "auto"
+    points: Points, shape: tuple[int, ...], *, ridge: float = 0.1, backend: str = "auto"
 ) -> Float[Array, " points"]:
     """The minimiser of `‖Aᴴ w A - I‖_F² + ridge·‖w‖²`: the solution of `(C + ridge) w = 1`.
 
@@ -159,9 +157,8 @@ def least_squares_density(
     The ridge, a number above zero relative to the kernel's diagonal of one, keeps clusters of points well conditioned;
     other arguments are those of `pipe_density`. Some weights may be negative where points crowd.
     """
-    points, shape = _checked(points, shape, stop_gradient)
     check_number("ridge", ridge, positive=True)
-    return _least_squares(points, ridge, shape, backend)
+    return _least_squares(points, ridge, _checked(points, shape), backend)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
@@ -194,4 +191,5 @@ def density_weights(
         return jnp.ones(points.shape[0], points.dtype)
     if name == "least-squares":
         return least_squares_density(points, shape, backend=backend)
-    return pipe_density(points, shape, iterations, stop_gradient=name == "pipe-stopped", backend=backend)
+    points = jax.lax.stop_gradient(points) if name == "pipe-stopped" else points
+    return pipe_density(points, shape, iterations, backend=backend)

@@ -196,13 +196,8 @@ class Coils(ImageMap):
             raise usage_error("smaps", smaps, "shape (coils, nx[, ny[, nz]]) with a coil or more")
         self.smaps = smaps
 
-    @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        return self.smaps.shape[1:]
-
-    @property
-    def coils(self) -> int:
-        return self.smaps.shape[0]
+    shape = property(lambda self: self.smaps.shape[1:])  # type: ignore[assignment]
+    coils = property(lambda self: self.smaps.shape[0])  # type: ignore[assignment]
 
     def forward(self, image: Image) -> Image:
         check_trailing("image", image, self.shape)
@@ -274,15 +269,12 @@ class Mask(ImageMap):
 
     weights: Float[Array, "..."]
     dims: int = eqx.field(static=True, default=3)
+    shape = property(lambda self: self.weights.shape[-self.dims :])  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         self.weights = as_real("weights", self.weights)
         if self.weights.ndim < check_count("dims", self.dims):
             raise usage_error("weights", self.weights, f"at least the {self.dims} axes of an image")
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        return self.weights.shape[-self.dims :]
 
     def forward(self, image: Image) -> Image:
         check_trailing("image", image, self.shape)
@@ -421,9 +413,7 @@ class NUFFTEncoding(Encoding):
         check_options(eps, backend, points.dtype)
         self.points, self.eps, self.backend = points, eps, backend
 
-    @property
-    def samples(self) -> tuple[int, ...]:  # type: ignore[override]
-        return self.points.shape[:-1]
+    samples = property(lambda self: self.points.shape[:-1])  # type: ignore[assignment]
 
     @property
     def _flat(self) -> Array:
@@ -472,9 +462,7 @@ class CartesianEncoding(Encoding):
             raise usage_error("mask", mask, f"a boolean array of shape {self.shape}")
         self.mask = mask
 
-    @property
-    def samples(self) -> tuple[int, ...]:  # type: ignore[override]
-        return self.shape
+    samples = property(lambda self: self.shape)  # type: ignore[assignment]
 
     def _masked(self, kspace: Array) -> Array:
         return kspace if self.mask is None else jnp.where(self.mask, kspace, 0)

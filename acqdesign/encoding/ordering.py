@@ -33,9 +33,6 @@ def order_readouts(name: str, points: ArrayLike, echoes: int, *, te_echo: int, k
         echoes: number of echoes of a train, which must divide the number of lines.
         te_echo: the echo that defines contrast, from 0.
         key: for `random`.
-
-    Raises:
-        UsageError: on an unknown name, lines that do not fill whole trains, or an echo outside the train.
     """
     check_choice("ordering", name, ORDERINGS)
     check_count("echoes", echoes)

@@ -62,11 +62,11 @@ def _grid_points(plane: _Plane) -> np.ndarray:
     return index[plane.holds(index)]
 
 
-def _finished(plane: _Plane, others: np.ndarray, learn_calibration: bool) -> Pattern:
+def _finished(plane: _Plane, others: np.ndarray) -> Pattern:
     centre = _mesh(*(np.arange(-(b // 2), b - b // 2) for b in plane.block)).astype(np.float64)
     points = np.concatenate([centre, others]) / np.array(plane.grid)
-    learned = np.r_[np.full(len(centre), learn_calibration), np.ones(len(others), bool)]
-    return Pattern(jnp.asarray(np.clip(points, -0.5, 0.5), jnp.float32), jnp.asarray(learned))
+    learned = jnp.arange(len(points)) >= len(centre)
+    return Pattern(jnp.asarray(np.clip(points, -0.5, 0.5), jnp.float32), learned)
 
 
 def _density(plane: _Plane, count: int, decay: float) -> Callable[[np.ndarray], np.ndarray]:
@@ -207,7 +207,6 @@ def initial_lines(
     acceleration: float | int | None = None,
     shutter: bool = False,
     calibration: int | Sequence[int] = 0,
-    learn_calibration: bool = False,
     decay: float | int = 2.0,
 ) -> Pattern:
     """A starting pattern by name.
@@ -231,16 +230,11 @@ def initial_lines(
         acceleration: instead of `lines`: `ny · nz / lines`; for `caipi` a whole number, the lattice's own, calibration
             coming on top.
         shutter: only positions within the ellipse `(2 ky)² + (2 kz)² <= 1`.
-        calibration: side of the fully sampled block of grid lines in the centre, or its two sides, or 0.
-        learn_calibration: whether learning may move the block.
+        calibration: side of the fully sampled block of grid lines in the centre, which is held; or its two sides, or 0.
         decay: how fast the density falls off; 0 is uniform.
 
     Returns:
         Positions, with exactly `lines` of them where a number was given; grid positions are `(n − N//2) / N`.
-
-    Raises:
-        UsageError: an unknown name, both or neither of `lines` and `acceleration`, more calibration lines than lines,
-            more lines on the grid than it has, or an option that the pattern does not have.
     """
     check_choice("init", name, INITIALISERS)
     check_key("key", key)
@@ -250,7 +244,7 @@ def initial_lines(
     if not (math.isfinite(decay) and decay >= 0):
         raise usage_error("decay", decay, "a finite number >= 0")
     if name == "full":
-        full = _finished(plane, _grid_points(plane), learn_calibration)
+        full = _finished(plane, _grid_points(plane))
         if lines not in (None, len(full.points)):
             raise usage_error("lines", lines, f"none, or the full grid's {len(full.points)}", "Or use init caipi.")
         if acceleration not in (None, 1):
@@ -261,7 +255,7 @@ def initial_lines(
     if name == "caipi" and acceleration is not None:
         if not (1 <= acceleration <= MAX_CAIPI and acceleration == round(acceleration)):
             raise usage_error("acceleration", acceleration, f"a whole number from 1 to {MAX_CAIPI} for caipi")
-        return _finished(plane, _caipi(plane, round(acceleration)), learn_calibration)
+        return _finished(plane, _caipi(plane, round(acceleration)))
     if acceleration is not None:
         if not 1 <= acceleration <= math.prod(plane.grid):
             raise usage_error("acceleration", acceleration, f"between 1 and ny · nz = {math.prod(plane.grid)}")
@@ -278,7 +272,7 @@ def initial_lines(
     count = lines - fixed
     make = {"poisson": _poisson, "spiral": _spiral, "caipi": _caipi_of_size}[name]
     others = make(plane, count, decay, key) if count else np.empty((0, 2))
-    return _finished(plane, others, learn_calibration)
+    return _finished(plane, others)
 
 
 def _block(calibration: int | Sequence[int], grid: tuple[int, int]) -> tuple[int, int]:

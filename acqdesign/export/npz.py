@@ -51,12 +51,7 @@ def axes_of(name: str, array: np.ndarray) -> int:
 
 
 def as_design(where: str, design: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """A design as arrays in their stated dtypes, without entries that are None; `where` is what gave it, for errors.
-
-    Raises:
-        UsageError: an unknown name; an array that does not fit its dtype, number of axes or range, or is not finite;
-            or arrays that disagree on the number of lines, samples or pulses.
-    """
+    """A design as arrays in their stated dtypes, without entries that are None; `where` is what gave it, for errors."""
     given = {name: value for name, value in design.items() if value is not None}
     found = {name: _as_entry(where, name, np.asarray(value)) for name, value in given.items()}
     points = found.get("points")

@@ -13,9 +13,8 @@ import numpy as np
 
 from acqdesign.base.checks import usage_error
 from acqdesign.base.untrusted import read_text
-from acqdesign.export.plan import Plan, PulseqOptions
+from acqdesign.export.plan import Plan, PulseqOptions, make_plan, shortest_spacing
 from acqdesign.export.sequence import build_sequence
-from acqdesign.export.settle import make_plan, shortest_spacing
 
 # The model's filters forget within four of its longest time constants, 12 ms.
 _ECHOES, _MEMORY_S = 8, 15e-3

@@ -12,11 +12,10 @@ from acqdesign.base.checks import usage_error
 from acqdesign.base.files import atomic_write
 from acqdesign.base.units import ms_from_s
 from acqdesign.export.formats import Format
-from acqdesign.export.plan import Plan, PulseqOptions
+from acqdesign.export.plan import Plan, PulseqOptions, make_plan
 from acqdesign.export.pns import passing_slew, predict_pns
 from acqdesign.export.pulseq_read import read_pulseq
 from acqdesign.export.sequence import build_sequence
-from acqdesign.export.settle import make_plan
 from acqdesign.export.straight import SAID, need
 from acqdesign.scene.scanner import SystemLimits
 
@@ -90,6 +89,7 @@ def _advice(pns: float, passing: tuple[float, float] | None, plan: Plan) -> str:
     return f"{text}; a slew rate of {slew:.4g} T/m/s passes, with {what} of {ms_from_s(seconds):.4g} ms."
 
 
+@dataclasses.dataclass
 class Pulseq(Format):
     """Pulseq sequences: a 3D fast spin echo of designs with trains, else a 3D spoiled gradient echo.
 
@@ -104,16 +104,11 @@ class Pulseq(Format):
 
     ending, about = "seq", 'a Pulseq sequence, ready for a scanner; needs the extra "pulseq"'
 
-    def __init__(
-        self,
-        options: PulseqOptions | None = None,
-        pns_hardware: Any = None,
-        shape: Sequence[int] | None = None,
-        fov_m: Sequence[float] | None = None,
-        uses: str | None = None,
-    ):
-        self.options, self.pns_hardware = options or PulseqOptions(), pns_hardware
-        self.shape, self.fov_m, self.uses = shape, fov_m, uses
+    options: PulseqOptions = dataclasses.field(default_factory=PulseqOptions)
+    pns_hardware: Any = None
+    shape: Sequence[int] | None = None
+    fov_m: Sequence[float] | None = None
+    uses: str | None = None
 
     def write(self, design: Mapping[str, Any], path: Path) -> PulseqReport:
         """Writes a design as a Pulseq file (`.seq`, version 1.5), atomically; equal designs give equal bytes.

@@ -32,7 +32,6 @@ from acqdesign.optim.parts import learned_mask as learned_mask
 from acqdesign.optim.parts import resolve as resolve
 from acqdesign.optim.projections import dykstra as dykstra
 from acqdesign.optim.projections import project_bend as project_bend
-from acqdesign.optim.projections import project_rms as project_rms
 from acqdesign.optim.projections import project_steps as project_steps
 from acqdesign.optim.projections import project_symmetric as project_symmetric
 from acqdesign.optim.projections import project_within_rms as project_within_rms

@@ -87,9 +87,10 @@ class LBFGSState(NamedTuple):
     search: Any
 
 
-def lbfgs(
-    memory_size: int = 10, *, max_step: float = 1.0, max_search_steps: int = 20
-) -> optax.GradientTransformationExtraArgs:
+_MEMORY, _SEARCH = 10, 20  # pairs of steps and gradient differences that are kept, and evaluations of a line search
+
+
+def lbfgs(*, max_step: float = 1.0) -> optax.GradientTransformationExtraArgs:
     """L-BFGS whose every trial point lies in a convex set.
 
     With `x` in the set, gradient `g`, and `H` the L-BFGS inverse Hessian, the direction is the feasible one
@@ -101,9 +102,7 @@ def lbfgs(
     The loss must be a fixed function of the parameters: curvature is read from differences of gradients.
 
     Args:
-        memory_size: pairs of steps and gradient differences that are kept.
         max_step: largest `t`; above 1 only for unconstrained problems.
-        max_search_steps: evaluations the line search may use in one step.
 
     Its `update` also takes `value`, `grad`, `value_fn` and `project`.
 
@@ -111,11 +110,9 @@ def lbfgs(
         J. Nocedal, S. Wright, Numerical Optimization, 2nd ed., algorithms 7.4 and 3.5; M. Schmidt et al.,
         Projected Newton-type methods in machine learning, 2011.
     """
-    check_count("memory_size", memory_size)
-    check_count("max_search_steps", max_search_steps)
     check_positive("max_step", max_step)
-    quasi_newton = optax.scale_by_lbfgs(memory_size)
-    search = optax.scale_by_zoom_linesearch(max_search_steps, max_learning_rate=max_step, initial_guess_strategy="one")
+    quasi_newton = optax.scale_by_lbfgs(_MEMORY)
+    search = optax.scale_by_zoom_linesearch(_SEARCH, max_learning_rate=max_step, initial_guess_strategy="one")
 
     def init(params: PyTree) -> LBFGSState:
         return LBFGSState(quasi_newton.init(params), search.init(params))

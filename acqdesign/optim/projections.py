@@ -22,14 +22,6 @@ from acqdesign.base.types import PyTree
 Projection = Callable[[Any], Any]
 
 
-def project_rms(x: Float[Array, "..."], rms: float) -> Float[Array, "..."]:
-    """The nearest array whose root mean square is at most `rms`: the ball `Σ x² <= rms² N`.
-
-    For flip angles this is a limit on power: `rms` is π√p for the fraction p of the power of all-180° pulses.
-    """
-    return optax.projections.projection_l2_ball(x, rms * math.sqrt(x.size))
-
-
 def project_symmetric(x: Float[Array, " n"]) -> Float[Array, " n"]:
     """The nearest sequence that reads the same backwards."""
     return 0.5 * (x + x[::-1])

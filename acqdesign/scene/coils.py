@@ -1,14 +1,15 @@
 """Simulated fields of coils: sensitivities of a birdcage array of receivers, and a transmit field."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import check_count, check_positive, check_shape, usage_error
+from acqdesign.base.checks import check_count, check_positive, check_shape
 from acqdesign.base.types import Array, Complex, Float
+
+_RADIUS = 1.5  # of the coils' cylinder, in half fields of view: more than sqrt(2), outside of the field of view
 
 
 def _half_fields(shape: Sequence[int]) -> list[np.ndarray]:
@@ -17,42 +18,30 @@ def _half_fields(shape: Sequence[int]) -> list[np.ndarray]:
 
 
 def birdcage_maps(
-    n_coils: int, shape: Sequence[int], *, radius: float = 1.5, rings: int = 1, dtype: Any = jnp.complex64
+    n_coils: int, shape: Sequence[int], *, dtype: Any = jnp.complex64
 ) -> Complex[Array, "coils nx ny nz"]:
     """Sensitivities of coils on a cylinder around the x axis, with unit sum of squares in every voxel.
 
         s_c(r) ∝ exp(i θ_c(r)) / |r − r_c|,   Σ_c |s_c|² = 1
 
     with `θ_c` the direction, in the (y, z) plane, from coil to voxel: the receive field of a wire along x. Coordinates
-    count half fields of view, so that the array fits any shape; voxel `n` of `N` sits at `n − N//2`.
+    count half fields of view, so that the array fits any shape: the cylinder's radius is 1.5 of them, and the coils lie
+    where x is zero; voxel `n` of `N` sits at `n − N//2`.
 
     Args:
-        n_coils: number of coils, shared out evenly over the rings.
+        n_coils: number of coils.
         shape: `(nx, ny, nz)`; `nx = 1` for one plane.
-        radius: of the cylinder, in half fields of view.
-        rings: number of rings along x.
         dtype: complex64 or complex128.
     """
     check_count("n_coils", n_coils)
-    check_count("rings", rings)
-    grid = check_shape("shape", shape, dims=(3,))
-    if n_coils % rings:
-        raise usage_error("rings", rings, f"a divisor of n_coils = {n_coils}")
-    if not radius > math.sqrt(2):
-        raise usage_error("radius", radius, "more than sqrt(2), so that coils lie outside the field of view")
-    x, y, z = _half_fields(grid)
-    per_ring = n_coils // rings
-    maps = np.empty((n_coils, *grid), np.complex128)
-    for c in range(n_coils):
-        ring, place = divmod(c, per_ring)
-        # Rings are turned against each other so that no two coils face the same way.
-        angle = 2 * np.pi * (place + ring / rings) / per_ring
-        along = 0.0 if rings == 1 else -1.0 + 2.0 * ring / (rings - 1)
-        dy, dz = y - radius * np.cos(angle), z - radius * np.sin(angle)
-        distance = np.sqrt((x - along) ** 2 + dy**2 + dz**2)
-        maps[c] = np.exp(1j * np.arctan2(dz, dy)) / distance
-    maps /= np.sqrt(np.sum(np.abs(maps) ** 2, axis=0))
-    return jnp.asarray(maps, dtype)
+    x, y, z = _half_fields(check_shape("shape", shape, dims=(3,)))
+
+    def seen_from(angle: float) -> np.ndarray:
+        dy, dz = y - _RADIUS * np.cos(angle), z - _RADIUS * np.sin(angle)
+        return np.exp(1j * np.arctan2(dz, dy)) / np.sqrt(x**2 + dy**2 + dz**2)
+
+    maps = np.stack([seen_from(2 * np.pi * c / n_coils) for c in range(n_coils)])
+    return jnp.asarray(maps / np.sqrt(np.sum(np.abs(maps) ** 2, axis=0)), dtype)
 
 
 def b1_map(

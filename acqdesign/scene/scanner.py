@@ -188,24 +188,17 @@ def shortest_lobe(limits: SystemLimits, area: float) -> float:
     return 2 * math.sqrt(area / slew) if area <= gradient**2 / slew else area / gradient + gradient / slew
 
 
-def largest_area(limits: SystemLimits, duration_s: float) -> float:
-    """The largest area [T s/m] of one axis within a duration, from zero to zero: inverse of `shortest_lobe`."""
-    gradient, slew, duration = limits.max_gradient_t_per_m, limits.max_slew_t_per_m_s, max(duration_s, 0.0)
-    ramps = gradient / slew
-    return slew * duration**2 / 4 if duration <= 2 * ramps else gradient * (duration - ramps)
-
-
 def echo_timing(limits: SystemLimits, shape: EchoShape, esp_s: float) -> EchoTiming:
     """How an echo spacing [s], rounded to the scanner's raster, is spent on it; windows may come out negative."""
     raster, margin = limits.block_raster_s, limits.rf_margin_s
     centre = shape.sample_centre + 0.5  # samples lie in the middle of their dwell time
     side = max(centre, shape.samples - centre) * shape.dwell_s + limits.adc_dead_time_s
-    readout = 2 * _up(side, raster)
+    readout = 2 * up(side, raster)
     esp = round(esp_s / raster) * raster
     pulse = shape.refocusing_s + 2 * margin
     window = _down((esp - readout - pulse) / 2, raster)
-    ramp = _up(shape.slab_gradient_t_per_m / (limits.max_slew_t_per_m_s * _MARGIN), limits.gradient_raster_s)
-    excitation = 2 * _up(shape.excitation_s / 2 + max(margin, ramp), raster)
+    ramp = up(shape.slab_gradient_t_per_m / (limits.max_slew_t_per_m_s * _MARGIN), limits.gradient_raster_s)
+    excitation = 2 * up(shape.excitation_s / 2 + max(margin, ramp), raster)
     refocusing = esp - readout - 2 * window
     first = _down((esp - excitation - refocusing) / 2, raster)
     return EchoTiming(refocusing, window, readout, excitation, first)
@@ -246,7 +239,7 @@ def first_lobes(limits: SystemLimits, shape: EchoShape, esp_s: float) -> Lobes |
     """
     timing = echo_timing(limits, shape, esp_s)
     x_area = shape.crusher_area + 0.5 * shape.readout_gradient_t_per_m * timing.readout_s
-    z_area = 0.5 * shape.slab_gradient_t_per_m * (shape.excitation_s + slab_ramp(limits, shape, timing))
+    z_area = rephasing_area(limits, shape, timing)
     return gentlest_lobes(limits, timing.first_window_s, x_area=x_area, yz_area=z_area)
 
 
@@ -254,6 +247,11 @@ def slab_ramp(limits: SystemLimits, shape: EchoShape, timing: EchoTiming) -> flo
     """Ramps of the slab gradient [s]: all the time that the excitation's block leaves them."""
     spare = 0.5 * (timing.excitation_s - shape.excitation_s)
     return _down(spare, limits.gradient_raster_s) if shape.slab_m is not None else 0.0
+
+
+def rephasing_area(limits: SystemLimits, shape: EchoShape, timing: EchoTiming) -> float:
+    """What a selective excitation leaves along z to be undone [T s/m]."""
+    return 0.5 * shape.slab_gradient_t_per_m * (shape.excitation_s + slab_ramp(limits, shape, timing))
 
 
 def largest_k(limits: SystemLimits, shape: EchoShape, esp_s: float) -> float:
@@ -321,8 +319,9 @@ def _corner(shape: EchoShape) -> float:
     return math.hypot(1 / shape.voxel_m[1], 1 / shape.voxel_m[2])
 
 
-def _up(seconds: float, raster: float) -> float:
-    return math.ceil(seconds / raster - 1e-6) * raster
+def up(seconds: float, raster: float, slack: float = 1e-6) -> float:
+    """The first time on a raster that is not before `seconds`, by more than a `slack` of the raster."""
+    return math.ceil(seconds / raster - slack) * raster
 
 
 def _down(seconds: float, raster: float) -> float:

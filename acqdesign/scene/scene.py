@@ -194,9 +194,6 @@ class Scene(eqx.Module):
 
         Returns:
             The scene as it stands, without poses: the mask is on its grid.
-
-        Raises:
-            UsageError: on images, another shape, or a tissue that acts in more or fewer ways than the others.
         """
         if self.maps is None or self.tissue is None or self.contrast is None:
             raise usage_error("scene", "images alone", "a scene of tissues")
@@ -260,11 +257,8 @@ class Scene(eqx.Module):
         polynomials of degree `2 nodes - 1` in `ξ`.
 
         Args:
-            spread: standard deviation of `ln T2`.
+            spread: standard deviation of `ln T2`; every T2 must stay below `2 T1`.
             nodes: quadrature points.
-
-        Raises:
-            UsageError: on a spread that is not positive, or one whose T2 would exceed `2 T1`.
         """
         check_positive("spread", spread)
         check_count("nodes", nodes)
@@ -381,17 +375,6 @@ def load_scene(
     )  # fmt: skip
 
 
-def brain(
-    shape: Sequence[int] = (23, 28, 23),
-    *,
-    coils: int = 1,
-    field: str = "3T",
-    contrast: str = "T1w",
-    fov: Sequence[float] | None = None,
-    augment: bool = False,
-    key: PRNGKey | None = None,
-    dtype: Any = np.float32,
-) -> Scene:
-    """The packaged brain as a scene of grey matter, white matter and fluid; arguments as of `load_scene`."""
-    more: dict[str, Any] = {"contrast": contrast, "field": field, "fov": fov, "augment": augment, "key": key}
-    return load_scene("brain", shape=shape, coils=coils, dtype=dtype, **more)
+def brain(shape: Sequence[int] = (23, 28, 23), **options: Any) -> Scene:
+    """The packaged brain as a scene of grey matter, white matter and fluid; options as of `load_scene`."""
+    return load_scene("brain", shape=shape, **options)

@@ -44,10 +44,6 @@ class Tissue(eqx.Module):
         t2_prime: reversible transverse decay T2' [s], `1/T2* = 1/T2 + 1/T2'`, or None.
         diffusivity: apparent diffusion coefficient [m²/s], or None.
         names: of the tissues along the last axis, for figures and logs.
-
-    Raises:
-        UsageError: for a non-positive or NaN time, or `T2 > 2 T1`, where values are concrete; for shapes that do not
-            broadcast, or another number of names than of tissues.
     """
 
     t1: Real = _field()

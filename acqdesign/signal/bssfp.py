@@ -38,9 +38,6 @@ class BSSFP(GradientEchoes):
         phase_increment: step of the pulses' phase in the steady state, `()` or `(N,)` [rad].
         steady: whether each flip is in its own steady state, without phases or inversion.
 
-    Raises:
-        UsageError: for times that are not positive, TE > TR, or lengths that differ.
-
     Freeman & Hill, J Magn Reson 4:366, 1971.
     """
 

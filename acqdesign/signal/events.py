@@ -146,9 +146,6 @@ def play(events: Several[Event], tissue: Tissue, *, order_moment: Any = None) ->
 
     Returns:
         `(..., readouts)`; real where no event has a phase, the tissue no `b0` and a real `m0`.
-
-    Raises:
-        UsageError: no readout, a wrong event, a time that is negative, or a tissue whose effects are not simulated.
     """
     check_kind("events", events, Several, "a list of events")
     check_kind("tissue", tissue, Tissue, "a Tissue")

@@ -32,12 +32,9 @@ class MPRAGE(PulseTrain):
         esp: from pulse to pulse [s], a number.
         inversion_time: from the inversion to the first pulse [s].
         tr: from inversion to inversion, at least `inversion_time + N esp` [s].
-        te: echo time [s].
+        te: echo time within `esp` [s].
         inversion_efficiency: `-Mz` after over `Mz` before the inversion [1].
         steady: whether repetitions have reached their steady state; otherwise the first, from equilibrium.
-
-    Raises:
-        UsageError: for times that are not positive, TE > ESP, or a TR too short for the train.
 
     Mugler & Brookeman, Magn Reson Med 15:152, 1990; Deichmann et al., NeuroImage 12:112, 2000.
     """

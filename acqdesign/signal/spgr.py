@@ -60,9 +60,6 @@ class SPGR(SSFPFID):
             for increments of a whole number of half degrees; or `ideal`, that with all transverse magnetisation
             spoiled: `m0 sin α (1-E1) / (1-E1 cos α) exp(-te/T2*)`.
 
-    Raises:
-        UsageError: as `SSFPFID`, and for an increment whose steady state is not known.
-
     Zur, Wood & Neuringer, Magn Reson Med 21:251, 1991; Ganter, Magn Reson Med 55:98, 2006; Ernst & Anderson, Rev Sci
     Instrum 37:93, 1966.
     """

@@ -27,16 +27,13 @@ class SSFPFID(GradientEchoes):
     Args:
         flips: flip angles `(N,)` [rad].
         tr: repetition times, `()` or `(N,)` [s].
-        te: echo times, `()` or `(N,)` [s].
+        te: echo times within `tr`, `()` or `(N,)` [s].
         phases: phases of the pulses `(N,)` [rad], of which only differences matter; None: all are equal.
         inversion_time: from the inversion to the first pulse [s]; None for no inversion.
         inversion_efficiency: `-Mz` after over `Mz` before the inversion [1].
         spoiler_moment: dephasing by one spoiler, on from echo to next pulse [rad/m]; diffusion along it is simulated
             where it is given.
         n_states: orders kept; None for all that reach an echo, which is exact.
-
-    Raises:
-        UsageError: for times that are not positive, TE > TR, or lengths that differ.
 
     Jiang et al., Magn Reson Med 74:1621, 2015.
     """

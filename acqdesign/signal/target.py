@@ -95,9 +95,6 @@ def flips_for_echoes(
         `(N,)` flips in `[0, upper]` [rad]. They depend on the target through an arc cosine, whose slope is
         infinite at the largest echo that is possible: use them as a start, not as a parametrisation.
 
-    Raises:
-        ValueError: a target that is not a vector of finite numbers >= 0, a time that is not positive, T2 > 2 T1.
-
     Hennig & Scheffler, Magn Reson Med 49:527, 2003; Busse et al., Magn Reson Med 55:1030, 2006.
     """
     check_relaxation(t1, t2)

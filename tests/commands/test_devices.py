@@ -30,9 +30,8 @@ def start(command, out, *more, devices=8):
     """A command in a process of its own, on virtual devices of the CPU."""
     name, *flags = command.split()
     env = {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "PYTHONPATH": str(ROOT),
     }
     call = [sys.executable, "-m", f"acqdesign.{name}", *flags, "--out", str(out), *map(str, more)]

@@ -21,9 +21,8 @@ TOLERANCE = {"double": 1e-8, "single": 1e-3}
 def start(*args, devices=8, **env):
     """A worker in a process of its own, on virtual devices of the CPU."""
     settings = {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "PYTHONPATH": str(ROOT),
     }
     call = [sys.executable, str(Path(__file__).with_name("_mesh_worker.py")), *args]

@@ -98,8 +98,6 @@ def test_calibration_block_is_fully_sampled_frozen_and_holds_the_centre(name, sh
     others = grid_units(np.asarray(points)[np.asarray(learned)], shape)
     low = np.array([-(s // 2) for s in sides]) - 0.5
     assert not ((others > low + 1e-3) & (others < low + sides - 1e-3)).all(axis=1).any()
-    _, learned = initial_lines(name, shape, lines=lines, calibration=block, learn_calibration=True, key=KEY)
-    assert learned.all()
 
 
 @pytest.mark.parametrize("name", [*OFF_GRID, *ON_GRID])

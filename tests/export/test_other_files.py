@@ -498,7 +498,7 @@ def test_readouts_that_scanners_do_not_decimate_are_refused(system, count, tmp_p
     """pypulseq's own divisor; both neighbours are said, and played."""
     pp = pytest.importorskip("pypulseq")
     from acqdesign.export import Pulseq, PulseqOptions, plan
-    from acqdesign.export.settle import make_plan
+    from acqdesign.export.plan import make_plan
     from acqdesign.scene.scanner import system_limits
 
     assert pp.Opts().adc_samples_divisor == plan.ADC_DIVISOR

@@ -13,11 +13,11 @@ import pytest
 from acqdesign.base.checks import UsageError
 from acqdesign.base.units import GAMMA_HZ_PER_T
 from acqdesign.export import Pulseq, PulseqOptions, plan, pulseq, pulseq_text, read_design, with_samples, write_design
+from acqdesign.export.plan import make_plan
 from acqdesign.export.pns import passing_slew, predict_pns
 from acqdesign.export.pulseq_play import play
 from acqdesign.export.pulseq_text import read_tables
 from acqdesign.export.sequence import build_sequence
-from acqdesign.export.settle import make_plan
 from acqdesign.scene.scanner import EchoShape, min_echo_spacing, system_limits
 
 pp = pytest.importorskip("pypulseq")

@@ -15,9 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def start(folder, minutes, **env):
     """The worker in a process of its own, on one device of the CPU."""
     settings = {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=1",
         "JAX_PLATFORMS": "cpu",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "PYTHONPATH": str(ROOT),
     }
     call = [sys.executable, str(Path(__file__).with_name("_clock_worker.py")), str(folder), str(minutes)]

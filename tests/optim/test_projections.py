@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from acqdesign.optim import dykstra, project_bend, project_rms, project_steps, project_within_rms
+from acqdesign.optim import dykstra, project_bend, project_steps, project_within_rms
 
 SIZE = 8
 STEP = np.diff(np.eye(SIZE), axis=0)
@@ -63,15 +63,6 @@ def test_bend_removes_no_straight_line_and_no_more_than_needed(dtype, rng):
     rough = jnp.asarray(line + 0.3 * rng.normal(size=50), dtype)
     smooth = np.asarray(project(rough)).astype(float)
     np.testing.assert_allclose(np.sqrt(np.mean(np.diff(smooth, 2) ** 2)), 0.01, rtol=1e-4)
-
-
-@both_dtypes
-def test_power_scales_what_has_too_much_and_leaves_the_rest(dtype, rng):
-    x = jnp.asarray(rng.normal(size=(4, 5)), dtype)
-    ball = np.asarray(project_rms(x, 0.5))
-    assert ball.dtype == dtype
-    np.testing.assert_allclose(ball, x * 0.5 / np.sqrt(np.mean(x**2)), rtol=1e-5)
-    np.testing.assert_array_equal(project_rms(0.1 * x, 0.5), 0.1 * x)
 
 
 @both_dtypes
