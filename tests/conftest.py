@@ -25,9 +25,13 @@ if os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") not in ("0", "fa
 
 # A contributor's second run compiles nothing: programs are kept per version of Python and JAX.
 _CACHE = f".pytest_cache/jax-{jax.__version__}-{sys.version_info.major}.{sys.version_info.minor}"
-jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / _CACHE))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+for name, value in {
+    "jax_compilation_cache_dir": str(Path(__file__).parents[1] / _CACHE),
+    "jax_persistent_cache_min_compile_time_secs": 0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}.items():
+    jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)
 
 # The same few examples every time, as all tests are repeatable; `--hypothesis-profile many` looks further.
 for name, count in (("few", 10), ("many", 200)):
