@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 jax.config.update("jax_enable_x64", True)
-# Thousands of small programs: compiling them is most of the suite's time, a third less at XLA's lowest level, and a
-# quarter of the rest by its older emitters, which JAX 0.11 may not have. The laws are the same;
+# Thousands of small programs: compiling them is most of the suite's time. XLA's lowest level takes a third off that,
+# and of the rest its older emitters, which newer versions do not have, take three quarters. The laws are the same;
 # `JAX_DISABLE_MOST_OPTIMIZATIONS=0`, as in `nox -s tests_slow`, tests what users run. Commands in other processes
-# inherit both.
+# inherit all of it.
 if os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") not in ("0", "false"):
     jax.config.update("jax_disable_most_optimizations", True)
     fast = " --xla_cpu_parallel_codegen_split_count=1"
