@@ -134,14 +134,13 @@ def read_flags(kind: type[Options], args: Sequence[str], prog: str, default: Opt
         lines = [line.strip("│ ") for line in box.splitlines() if line[:1] not in "╭╰"]
         parts = re.split("[─-]{5,}", " ".join(lines))
         text = parts["╭" not in box and len(parts) > 1].strip()
-        for arg in args if text.startswith("Unrecognized") else ():
-            name = arg.split("=")[0]
+        unknown = re.split("[ ,=]+", text) if text.startswith("Unrecognized") else []
+        for name in (arg.split("=")[0] for arg in args if arg.split("=")[0] in unknown and arg.startswith("--")):
             key, known = name.removeprefix("--").replace("-", "_"), list(_flags(kind))
-            if name in text and key in RENAMED:
+            if key in RENAMED:
                 raise usage_error(name, "a flag of an earlier version", RENAMED[key]) from None
-            if name in text and name.startswith("--"):
-                near = [one for one in known if one.startswith(f"{name}-")]
-                near = near or difflib.get_close_matches(name, known, n=1)
-                remedy = f"Did you mean {' or '.join(near)}?" if near else "See --help."
-                raise usage_error(name, "an unknown flag", "one of this command", remedy) from None
+            near = [one for one in known if one.startswith(f"{name}-")]
+            near = near or difflib.get_close_matches(name, known, n=1)
+            remedy = f"Did you mean {' or '.join(near)}?" if near else "See --help."
+            raise usage_error(name, "an unknown flag", "one of this command", remedy) from None
         raise UsageError(text.split(" Got errors:")[0]) from None

@@ -82,7 +82,11 @@ def test_planes_are_exported_with_samples(tmp_path, capsys):
         (["--to", "npz"], JOINT, "--to: got npz, expected another format"),
         (["--to", "bin", "--tr-ms", "9"], JOINT, "--tr-ms: got 9.0, for which bin has no use"),
         (["--to", "cfl", "--system", "prisma"], JOINT, "--system: got prisma, for which cfl has no use"),
-        (["--to", "mat", "--too"], JOINT, "Unrecognized options: --too"),
+        (
+            ["--to", "mat", "--too"],
+            JOINT,
+            "--too: got an unknown flag, expected one of this command. Did you mean --to?",
+        ),
         (["--to", "mine.py:Csv"], JOINT, "--to: got mine.py:Csv, whose file mine.py is not there"),
     ],
 )

@@ -674,3 +674,10 @@ def test_what_flags_alone_say_is_wrong_is_refused_before_any_work(name, args, me
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_the_last_line_of_a_run_that_was_stopped_says_how_to_go_on(tmp_path, capsys):
+    assert command("--out", tmp_path, "--max-minutes", 1e-9) == 0
+    assert capsys.readouterr().out.endswith(f"go on with: python -m acqdesign.learn --resume {tmp_path}\n")
+    assert command("--resume", tmp_path, "--max-minutes", 9) == 0
+    assert "go on with" not in capsys.readouterr().out
