@@ -133,16 +133,20 @@ def build(options: JointOptions) -> dict[str, Any]:
     first = starts[0]
     if (options.recon.rank or 0) > len(scene.maps):
         raise usage_error("--rank", options.recon.rank, f"at most {len(scene.maps)}, the number of tissue classes")
+    reconstruction = options.recon.make("prior")
+    whole = run.whole or bool(options.term.term)
+    some = scene_options.per_step(scene, first.trajectory, reconstruction, whole=whole)
     problem = Problem(
         scene,
         first.trajectory,
         first.sequence,
-        terms=options.term.make("nrmse"),
-        reconstruction=options.recon.make("prior"),
+        terms=options.term.make("squared_error" if some else "nrmse"),
+        reconstruction=reconstruction,
         limits=[*options.limit.of(first.sequence, limits), *train.time_limits(first.sequence)],
         noise=scene_options.noise,
         order=None,
         learn=HALVES[goal.learn],
+        **some,
     )
     optimizer = run.make_optimizer(run.lr)
     if run.optimizer != "lbfgs":

@@ -81,9 +81,10 @@ def build(options: TrajOptions) -> dict[str, Any]:
         lines.make(scene, key, deterministic=run.deterministic, held=file, **more)
         for key in jax.random.split(start_key, run.starts)
     ]
-    terms = options.term.make("scaled_error" if reference else "nrmse")
     reconstruction = options.recon.make("adjoint" if reference else "cg")
-    problem = Problem(scene, starts[0], terms=terms, reconstruction=reconstruction, noise=scene_options.noise)
+    some = scene_options.per_step(scene, starts[0], reconstruction, whole=run.whole or bool(options.term.term))
+    terms = options.term.make("scaled_error" if reference else "squared_error" if some else "nrmse")
+    problem = Problem(scene, starts[0], terms=terms, reconstruction=reconstruction, noise=scene_options.noise, **some)
     return {
         "problem": problem,
         "starts": [Design(start, None) for start in starts],

@@ -33,6 +33,8 @@ from acqdesign.signal import SEQUENCES, Sequence
 
 OWN = ("trajectory", "sequence", "reconstruction", "term", "limit")
 """Options that may name a user's own file."""
+# Found by benchmarks/traj_planes.py.
+_PLANES = 8
 
 
 def check_given(check: Callable[..., Any], options: Any, *names: str, **how: Any) -> None:
@@ -65,6 +67,11 @@ class SceneOptions:
     noise: float = 0.0
     """Standard deviation of the real and of the imaginary part of each sample, for an image whose brightest tissue
     is one and a unitary transform."""
+    planes_per_step: int | None = None
+    """Planes across the readout that a step takes, others at every step; 8 of more than 32, else all, unless given.
+    Of some, squared_error is learned, whose mean is that of all. What is found is judged on all."""
+    anatomies_per_step: int | None = None
+    """Anatomies that a step takes, likewise; all unless given."""
 
     def check(self) -> None:
         check_shape("--shape", self.grid, dims=(3,))
@@ -72,6 +79,7 @@ class SceneOptions:
         if not self.phantom:
             raise usage_error("--phantom", "nothing", "at least one image")
         check_given(check_positive, self, "fov_mm")
+        check_given(check_count, self, "planes_per_step", "anatomies_per_step")
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -87,6 +95,16 @@ class SceneOptions:
         if self.holdout:
             return load_scene(*self.holdout, **given)
         return load_scene(*self.phantom, key=key, each=each, **given)
+
+    def per_step(self, scene: Scene, trajectory: Trajectory, reconstruction: Any, *, whole: bool) -> dict[str, Any]:
+        """Arguments of `Problem`: how much a step takes where that is not all, which `whole` is unless asked for."""
+        assert scene.maps is not None
+        anatomies, planes = scene.maps.shape[1:3]
+        apart = trajectory.planes_apart(scene) and getattr(reconstruction, "planes_apart", False)
+        usual = _PLANES if planes > 4 * _PLANES and apart and not whole else None
+        asked = {"planes_per_step": self.planes_per_step or usual, "anatomies_per_step": self.anatomies_per_step}
+        there = {"planes_per_step": planes, "anatomies_per_step": anatomies}
+        return {name: count for name, count in asked.items() if count not in (None, there[name])}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -594,8 +612,8 @@ class TermOptions:
     """What the design is made for."""
 
     term: tuple[str, ...] = ()
-    """Terms to make small, each NAME or NAME=WEIGHT: nrmse, dissimilarity (1 - SSIM), scaled_error, noise, width,
-    side_lobes, bound_t2, bound_t1, bound_t1t2, deviation_t2, deviation_t1, or your own: FILE.py:NAME."""
+    """Terms to make small, each NAME or NAME=WEIGHT: nrmse, squared_error, dissimilarity (1 - SSIM), scaled_error,
+    noise, width, side_lobes, bound_t2, bound_t1, bound_t1t2, deviation_t2, deviation_t1, or your own: FILE.py:NAME."""
 
     def make(self, *usual: str) -> Term:
         """Their sum; of `usual` ones unless any is given."""
@@ -732,6 +750,8 @@ class RunOptions:
         text = self.device.mesh
         if text is None:
             return None
+        if problem.of_a_step:
+            raise usage_error("--mesh", f"{text} with --planes-per-step or --anatomies-per-step", "one of the two")
         scene = problem.scene
         if problem.trajectory is None:
             assert scene.ensemble is not None
@@ -749,8 +769,14 @@ class RunOptions:
             raise usage_error("--mesh", text, "no planes", mixed)
         return device_mesh(text, lengths)
 
+    @property
+    def whole(self) -> bool:
+        """Whether a step needs all of the scene: L-BFGS one loss, a mesh what it splits."""
+        return self.optimizer == "lbfgs" or self.device.mesh is not None
+
     def refuse_lbfgs(self, scene: SceneOptions) -> None:
         """Raises where a loss that changes from step to step is given to L-BFGS."""
-        if self.optimizer == "lbfgs" and (scene.augment or scene.noise):
+        changing = ("augment", "noise", "planes_per_step", "anatomies_per_step")
+        for name in (name for name in changing if self.optimizer == "lbfgs" and getattr(scene, name)):
             same = "It needs a loss that is the same at every step."
-            raise usage_error("--optimizer", "lbfgs with --augment or --noise", "another optimiser", same)
+            raise usage_error("--optimizer", f"lbfgs with {flag(name)}", "another optimiser", same)

@@ -134,7 +134,7 @@ def learner(name: str, kind: type, build: Callable[[Any], dict[str, Any]]) -> Ca
     def learn(argv: Sequence[str] | None) -> int:
         options: Any = parse_options(kind, argv, prog=prog)
         configure(options.run, prog)
-        with by_flags({"noise": "--noise"}):
+        with by_flags({name: flag(name) for name in ("noise", "planes_per_step", "anatomies_per_step")}):
             asked = build(options)
         return run_and_report(name, options, **asked)
 

@@ -22,5 +22,6 @@ from acqdesign.design.terms import psnr as psnr
 from acqdesign.design.terms import scaled_error as scaled_error
 from acqdesign.design.terms import side_lobes as side_lobes
 from acqdesign.design.terms import similarity as similarity
+from acqdesign.design.terms import squared_error as squared_error
 from acqdesign.design.terms import term as term
 from acqdesign.design.terms import width as width

@@ -33,13 +33,15 @@ from acqdesign.design.scan import name_of
 from acqdesign.design.terms import Term
 from acqdesign.export import write_design
 from acqdesign.optim.fit import FINISHED, NonFiniteError
+from acqdesign.optim.history import verdict
 from acqdesign.plot import write_figure
 from acqdesign.scene import Scene
 
 RATES = {"trajectory": 1e-2, "sequence": 6e-2}
 """Learning rates of the halves' arrays unless given, [cycles/voxel] and [rad]."""
-REALISATIONS, CURVE = 16, 10
-"""Of noise that designs are judged under, and points of the held-out curve."""
+REALISATIONS, VOXELS, CURVE = 16, 2**18, 10
+"""Of noise that designs are judged under at most, which see so many voxels together, and points of the held-out curve.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +137,8 @@ def learn(
     several = len(begin) > 1
     optimizer = optimizer or adam(steps)
     key = jax.random.key(0) if key is None else key
+    if mesh is not None and problem.of_a_step:
+        raise usage_error("mesh", "it with planes_per_step or anatomies_per_step", "one of the two")
     for design in begin:
         if not jax.tree.leaves(problem.split(design)[0]):
             raise usage_error("problem", "nothing to learn", "a float array that is not held")
@@ -364,7 +368,7 @@ def _held(problem: Problem, held: Held | Scene | None, key: PRNGKey) -> Held | N
 
 
 def _judged(found: Found, held: Held | None, judged_by: Any, key: PRNGKey, compared: str | None) -> Found:
-    problem = found.problem
+    problem, result = found.problem, found.result
     numbers: dict[str, Any] = {}
     images: dict[str, np.ndarray] = {}
     history = dict(found.history)
@@ -372,7 +376,8 @@ def _judged(found: Found, held: Held | None, judged_by: Any, key: PRNGKey, compa
         judging = problem.judged_by(report_terms(problem), judged_by)
         own = judging.judged_on(problem.scene)
         other = None if held is None else judging.judged_on(held.scene, held.noise)
-        count = jnp.int32(REALISATIONS if problem.noisy else 1)
+        enough = VOXELS // math.prod(problem.scene.shape)
+        count = jnp.int32(max(1, min(REALISATIONS, enough)) if problem.noisy else 1)
         designs = {"start": found.start, "learned": found.design, **found.beside}
         scores = {name: _scores(own, other, design, key, count) for name, design in designs.items()}
         for name, (score, image) in scores.items():
@@ -385,9 +390,13 @@ def _judged(found: Found, held: Held | None, judged_by: Any, key: PRNGKey, compa
             numbers["compare"] = {name: scores[source][0] for name, source in named.items()}
         if other is not None:
             history |= _curve(found, other, key)
+        if problem.of_a_step and "loss" in numbers:  # on all of the scene, in place of a part
+            first, last = numbers["initial_loss"], numbers["loss"]
+            held_to = verdict(np.array([first, *history["loss"][1:-1], last]))
+            result = dataclasses.replace(result, initial_loss=first, final_loss=last, verdict=held_to)
     if problem.sequence is not None:
         numbers |= _of_sequence(found)
-    return dataclasses.replace(found, numbers=numbers, images=images, history=history)
+    return dataclasses.replace(found, result=result, numbers=numbers, images=images, history=history)
 
 
 def _scores(

@@ -63,6 +63,7 @@ def _echo(problem: Problem) -> Array | None:
 
 def _of_images(found: "Found") -> dict[str, Figure]:
     problem, images = found.problem, found.images
+    problem = problem.judged_on(problem.scene)
     truth = problem.scan().target[0]
     shown = {name: images[name] for name in ("start", "learned", *found.beside)}
     captions = {name: f"NRMSE {float(nrmse(jnp.asarray(image), truth)):.3f}" for name, image in shown.items()}

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Integer
 
 from acqdesign.base.checks import check_count, check_finite, check_positive, usage_error
 from acqdesign.base.sharding import split
@@ -62,6 +63,7 @@ class Scene(eqx.Module):
         fov: field of view along x, y and z [m], or None where it is not known.
         poses: where given, `sample` turns the anatomies at random.
         ensemble: tissues that bounds are averaged over, of any shape; `tissue` unless given.
+        planes: which planes across the readout these are, `(nx,)`, and of how many; all unless given.
         reposed: from a key, the same scene in other poses, for judging; None where that cannot be.
     """
 
@@ -72,6 +74,7 @@ class Scene(eqx.Module):
     support: Float[Array, "anatomies nx ny nz"] | None = eqx.field(metadata=split("anatomies", "planes"))
     poses: Poses | None
     ensemble: Tissue | None
+    planes: tuple[Integer[Array, " nx"], int] | None
     fov: tuple[float, ...] | None = eqx.field(static=True)
     reposed: Callable[[PRNGKey], "Scene"] | None = eqx.field(static=True)
 
@@ -85,12 +88,14 @@ class Scene(eqx.Module):
         fov: Sequence[float] | None = None,
         poses: Poses | None = None,
         ensemble: Tissue | None = None,
+        planes: tuple[Integer[Array, " nx"], int] | None = None,
         reposed: Callable[[PRNGKey], "Scene"] | None = None,
     ):
         if maps is None and tissue is None:
             raise usage_error("maps", "neither maps nor a tissue", "at least one of them")
         self.tissue, self.ensemble = tissue, tissue if ensemble is None else ensemble
         self.maps = self.contrast = self.smaps = self.support = None
+        self.planes = planes
         self.fov = None if fov is None else tuple(float(length) for length in fov)
         if self.fov is not None and len(self.fov) != 3:
             raise usage_error("fov", self.fov, "three lengths")
@@ -178,10 +183,29 @@ class Scene(eqx.Module):
     def every_plane(self, step: int) -> "Scene":
         """The scene, as it stands, on every so many planes across the readout, which are problems of their own."""
         check_count("step", step)
-        thin = lambda array: None if array is None else array[..., ::step, :, :]  # noqa: E731
-        maps, smaps = thin(self._maps()), thin(self.smaps)
-        thinned = Scene(maps, self.tissue, contrast=self.contrast, smaps=smaps, fov=self.fov, ensemble=self.ensemble)
-        return eqx.tree_at(lambda s: s.support, thinned, thin(self.support))
+        return self._thinned(slice(None), np.arange(self.shape[0])[::step], None)
+
+    def part(
+        self, anatomies: ArrayLike | Sequence[int] | None = None, planes: ArrayLike | Sequence[int] | None = None
+    ) -> "Scene":
+        """Some of its anatomies, as they stand, and planes across the readout, by number; a scan still reads all."""
+        which: Any = slice(None) if anatomies is None else jnp.asarray(anatomies)
+        if planes is None:
+            return self._thinned(which, slice(None), self.planes)
+        known, of = self.planes or (jnp.arange(self.shape[0]), self.shape[0])
+        return self._thinned(which, jnp.asarray(planes), (known[jnp.asarray(planes)], of))
+
+    def some(self, key: PRNGKey, anatomies: int, planes: int) -> "Scene":
+        """As `part`, so many of each at random; each is as likely."""
+        keys, (there, across) = jax.random.split(key), self._maps().shape[1:3]
+        return self.part(_some_of(keys[0], anatomies, there), _some_of(keys[1], planes, across))
+
+    def _thinned(self, anatomies: Any, at: Any, planes: Any) -> "Scene":
+        thin = lambda array: None if array is None else array[..., at, :, :]  # noqa: E731
+        maps, support = thin(self._maps()[:, anatomies]), thin(self.support[anatomies])  # type: ignore[index]
+        kept: dict[str, Any] = {"contrast": self.contrast, "fov": self.fov, "ensemble": self.ensemble}
+        thinned = Scene(maps, self.tissue, smaps=thin(self.smaps), planes=planes, **kept)
+        return eqx.tree_at(lambda s: s.support, thinned, support)
 
     def with_class(self, name: str, mask: ArrayLike, tissue: Tissue, contrast: float = 1.0) -> "Scene":
         """The scene with one more tissue, such as a lesion, which takes the place of the others.
@@ -292,6 +316,14 @@ class Scene(eqx.Module):
             maps, tissue, contrast=jnp.repeat(self.contrast, k), poses=poses,
             reposed=None if again is None else lambda key: again(key)._expanded(field, factors, weights),
         )  # fmt: skip
+
+
+def _some_of(key: PRNGKey, count: int, there: int) -> Integer[Array, " count"]:
+    """Numbers of so many among all that are there, each as likely: one out of each of `count` spans around a circle."""
+    ends = np.arange(count + 1) * there // count
+    keys = jax.random.split(key)
+    inside = jax.random.randint(keys[0], (count,), 0, np.diff(ends))
+    return (jnp.asarray(ends[:-1]) + inside + jax.random.randint(keys[1], (), 0, there)) % there
 
 
 def head_mask(density: Float[Array, "... ny nz"]) -> Float[Array, "... ny nz"]:

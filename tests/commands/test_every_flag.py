@@ -24,6 +24,8 @@ CHANGES = {
     "field": ("1.5T", {}),
     "coils": (2, {}),
     "noise": (0.5, {}),
+    "planes_per_step": (2, {"shape": (4, 8, 8)}),
+    "anatomies_per_step": (1, {"phantom": ("one.npz", "other.npz")}),
     "contrast": ("T2w", {}),
     "tissue": ("csf,wm,gm", {}),
     "b1_spread": (0.2, {}),
