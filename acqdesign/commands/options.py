@@ -709,6 +709,8 @@ class RunOptions:
     """A step that ends this long after the last checkpoint writes one too [min]."""
     max_minutes: float | None = None
     """Stop learning, save and report after this many minutes."""
+    no_early_stop: bool = False
+    """Take all steps, also where those that are left would gain less than 0.1 % of the loss at the pace of the last."""
     no_figures: bool = False
     """Leave out the figures and the animation."""
     style: Literal["screen", "paper"] = "screen"

@@ -35,7 +35,8 @@ _EXIT_SIGNALS = {"SIGINT": 130, "SIGTERM": 143}
 # Where a run is made says nothing of what it is.
 _NOT_READ_BACK = ("out", "overwrite", "config", "resume", *(f.name for f in fields(DeviceOptions)))
 # Options that may change on `--resume`.
-_NEW_ON_RESUME = {"steps", "checkpoint_every", "checkpoint_minutes", "max_minutes", "no_figures", "style"}
+_NEW_ON_RESUME = {"steps", "checkpoint_every", "checkpoint_minutes", "max_minutes", "no_early_stop"}
+_NEW_ON_RESUME |= {"no_figures", "style"}
 _NEW_ON_RESUME |= {*_NOT_READ_BACK}
 
 
@@ -116,6 +117,7 @@ def run_and_report(command: str, options: Any, problem: Problem, **more: Any) ->
             out=run.resume or run.out or _fresh(command),
             resume=run.resume is not None,
             figures=not run.no_figures,
+            early_stop=not run.no_early_stop,
             config={"command": command, "options": flat_options(options), "seed": run.seed},
             **{name: getattr(run, name) for name in same},
             **more,

@@ -32,7 +32,7 @@ from acqdesign.design.problem import Design, Problem, bounds_of, by_tissue, name
 from acqdesign.design.scan import name_of
 from acqdesign.design.terms import Term
 from acqdesign.export import write_design
-from acqdesign.optim.fit import FINISHED, NonFiniteError
+from acqdesign.optim.fit import FINISHED, SETTLED, NonFiniteError
 from acqdesign.optim.history import verdict
 from acqdesign.plot import write_figure
 from acqdesign.scene import Scene
@@ -229,6 +229,7 @@ def run(
     checkpoint_every: int = 100,
     checkpoint_minutes: float | None = 10.0,
     max_minutes: float | None = None,
+    early_stop: bool = True,
     resume: bool = False,
     overwrite: bool = False,
     figures: bool = True,
@@ -255,6 +256,7 @@ def run(
         checkpoint_every: steps between checkpoints.
         checkpoint_minutes: a step that ends this long after the last checkpoint writes one too.
         max_minutes: stop learning, save and report after so long.
+        early_stop: stop where what is left would gain nearly nothing; see `optim.Settled`.
         resume: continue the run in `out` from its newest checkpoint.
         overwrite: replace the run in `out`.
         figures: draw figures and the animation.
@@ -287,6 +289,7 @@ def run(
         def watch(where: str, shots: optim.Snapshots | None, resume: bool) -> list[optim.Callback]:
             found: list[optim.Callback] = [*callbacks, optim.StopOnSignal()]
             found += [] if max_minutes is None else [optim.TimeLimit(max_minutes)]
+            found += [optim.Settled()] * early_stop
             found += [] if shots is None else [shots]
             if place_of is not None:
                 policy: dict[str, Any] = {"minutes": checkpoint_minutes, "config": config, "resume": resume}
@@ -302,7 +305,7 @@ def run(
         result, design, from_ = learning(problem, callbacks=watch("checkpoint", shots, resume))
         others: dict[str, Design] = {}
         for other, its in (beside or {}).items():
-            if result.stopped != FINISHED:
+            if result.stopped not in (FINISHED, SETTLED):
                 break
             where = f"checkpoint-{other}"
             there = [] if place_of is None else list((place_of / where).glob("step-*"))
@@ -311,7 +314,7 @@ def run(
                 for old in there:
                     old.unlink()
             more, others[other], _ = learning(its, callbacks=watch(where, None, again))
-            if more.stopped != FINISHED:
+            if more.stopped not in (FINISHED, SETTLED):
                 result = dataclasses.replace(result, stopped=more.stopped)
         taken = jax.tree.map(jnp.asarray, shots.of(None if len(begin) == 1 else result.start))
         along = shots.steps(), [eqx.combine(learned, problem.split(design)[1]) for learned in taken]
@@ -491,6 +494,8 @@ def report(found: Found) -> None:
     if math.isfinite(result.seconds_per_step):
         step, compiling = ms_from_s(result.seconds_per_step), result.compile_seconds
         print(f"{result.steps} steps, {step:.1f} ms each after {compiling:.1f} s of compilation")
+    if result.stopped == SETTLED:
+        print("stopped early: at the pace of the last steps the rest would gain less than 0.1 % (--no-early-stop)")
     if found.out is not None:
         print(f"results in {found.out}")
     named = {"stalled": "the loss did not fall", "diverged": "the loss rose"}

@@ -99,6 +99,7 @@ CHANGES = {
     "checkpoint_every": (7, {}),
     "checkpoint_minutes": (3.0, {}),
     "max_minutes": (4.0, {}),
+    "no_early_stop": (True, {}),
     "no_figures": (True, {}),
     "style": ("paper", {}),
     "deterministic": (True, {}),
