@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from acqdesign.base.checks import UsageError, printable, usage_error
+from acqdesign.commands.cache import of_cache
 from acqdesign.commands.config import flat_options, read_config
 from acqdesign.commands.devices import DeviceOptions, explain, leave_others
 from acqdesign.commands.flags import flag, read_flags
@@ -88,15 +89,19 @@ def configure(run: RunOptions, prog: str) -> None:
     jax.config.update("jax_enable_x64", run.precision == "double")
     if run.deterministic and "--xla_gpu_deterministic_ops" not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
-    run.device.start()
+    note = run.device.start()
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
         asked = os.environ.get("JAX_PLATFORMS", "")
         remedy = 'Unset JAX_PLATFORMS, or install JAX for it: pip install "acqdesign[cuda13]".'
         raise usage_error("device", f"JAX_PLATFORMS={asked}", "a device that JAX can reach", remedy) from error
-    if note := run.device.note():
+    if note is not None:
         print(f"{prog}: {note}", file=sys.stderr)
+    if jax.config.values["jax_logging_level"] in (None, "NOTSET") and jax.process_count() == 1:
+        # XLA's alarms that are none: of the processor where programs are read (github.com/openxla/xla/issues/44565),
+        # and of compiling that takes long. Its errors are raised as well, but for those between several processes.
+        jax.config.update("jax_logging_level", "CRITICAL")
 
 
 def run_and_report(command: str, options: Any, problem: Problem, **more: Any) -> int:
@@ -158,9 +163,15 @@ def run_command(main: Callable[[Sequence[str] | None], int], argv: Sequence[str]
     before = signal.signal(signal.SIGTERM, terminate)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: print(
-                f"{prog}: warning: {printable(str(message))}", file=sys.stderr
-            )
+            said = set[str]()
+
+            def show(message: Any, *_: Any) -> None:
+                text = of_cache(str(message)) or str(message)
+                if text not in said:
+                    said.add(text)
+                    print(f"{prog}: warning: {printable(text)}", file=sys.stderr)
+
+            warnings.showwarning = show  # type: ignore[assignment]
             return main(argv)
     except KeyboardInterrupt:
         return _fail(prog, "interrupted", _EXIT_SIGNALS["SIGINT"])

@@ -36,9 +36,11 @@ class Progress(Callback):
 
     def begin(self, fit: Fit) -> None:
         off = not is_main_process()
-        self.bar = tqdm(total=fit.steps, initial=fit.done, disable=off, unit=" steps", dynamic_ncols=True)
+        said = "compiling: seconds, for long trains up to minutes"
+        self.bar = tqdm(total=fit.steps, initial=fit.done, disable=off, unit=" steps", dynamic_ncols=True, desc=said)
 
     def after(self, fit: Fit) -> None:
+        self.bar.set_description(refresh=False)
         self.bar.update(1)
         if fit.logs:
             record, sound = fit.look()

@@ -106,6 +106,7 @@ CHANGES = {
     "precision": ("double", {}),
     "mesh": ("coils=1", {}),
     "cache_dir": (Path("cache"), {}),
+    "no_cache": (True, {}),
     "coordinator": ("b:1", PROCESSES),
     "num_processes": (3, PROCESSES),
     "process_id": (1, PROCESSES),
