@@ -192,13 +192,19 @@ def judge(problem: Problem, design: Design, key: PRNGKey, count: Array) -> tuple
     """All terms of a problem, averaged over `count` realisations of the noise, and the first image of the first."""
     keys = jax.random.split(key, REALISATIONS)
 
+    @jax.jit  # traced once
     def once(key: PRNGKey) -> tuple[dict[str, Array], Image | None]:
         scan = problem.scan(design, key)
         _, found = problem.terms(scan)
         return found, scan.image[0] if problem.trajectory is not None else None
 
-    found, image = once(keys[0])
-    total = jax.lax.fori_loop(1, count, lambda n, t: jax.tree.map(jnp.add, t, once(keys[n])[0]), found)
+    def add(n: Array, sums: Any) -> Any:
+        found, image = once(keys[n])
+        first = jax.tree.map(lambda new, old: jnp.where(n == 0, new, old), image, sums[1])
+        return jax.tree.map(jnp.add, sums[0], found), first
+
+    zero = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(once, keys[0]))
+    total, image = jax.lax.fori_loop(0, count, add, zero)
     return {name: value / count for name, value in total.items()}, image
 
 

@@ -4,6 +4,7 @@ The signals of classes add up, `y = Σ_c m_c · A ρ_c`. A field or a spread of 
 classes with fewer differences each: see `Scene.with_b1_map` and `Scene.with_t2_spread`.
 """
 
+import copy
 import functools
 import math
 import warnings
@@ -120,7 +121,7 @@ class Scene(eqx.Module):
                 raise usage_error("smaps", smaps, "complex numbers")
             check_finite("smaps", smaps)
         self.maps, self.contrast, self.smaps = maps, weights, smaps
-        self.support = head_mask(self.density())
+        self.support = _support(maps, None if tissue is None else tissue.m0)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -144,11 +145,7 @@ class Scene(eqx.Module):
 
     def density(self) -> Float[Array, "anatomies nx ny nz"]:
         """Proton density, all classes together; magnitudes of images."""
-        maps = self._maps()
-        if self.tissue is None:
-            return jnp.abs(jnp.sum(maps, 0))
-        m0 = jnp.broadcast_to(jnp.abs(self.tissue.m0).astype(maps.dtype), maps.shape[:1])
-        return jnp.einsum("c,caxyz->axyz", m0, maps, precision="highest")
+        return _density(self._maps(), None if self.tissue is None else self.tissue.m0)
 
     def image(self, contrast: Array | None = None) -> Inexact[Array, "anatomies nx ny nz"]:
         """Images that show this much of each class, `(classes,)`; the scene's own contrast unless given."""
@@ -169,11 +166,15 @@ class Scene(eqx.Module):
         if self.poses is None:
             return self
         turned = eqx.tree_at(lambda s: s.maps, self, self.poses(key))
-        return eqx.tree_at(lambda s: s.support, turned, head_mask(turned.density()))
+        support = _support(turned.maps, None if self.tissue is None else self.tissue.m0)
+        return eqx.tree_at(lambda s: s.support, turned, support)
 
     def fixed(self) -> "Scene":
-        """The scene with its anatomies as they are."""
-        return eqx.tree_at(lambda s: s.poses, self, None, is_leaf=lambda leaf: leaf is None)
+        """The scene with its anatomies as they are; scenes of one form are then alike to JAX but for their arrays."""
+        other = copy.copy(self)
+        for name in ("poses", "reposed"):
+            object.__setattr__(other, name, None)
+        return other
 
     def astype(self, dtype: Any) -> "Scene":
         """In another precision."""
@@ -326,6 +327,18 @@ def _some_of(key: PRNGKey, count: int, there: int) -> Integer[Array, " count"]:
     return (jnp.asarray(ends[:-1]) + inside + jax.random.randint(keys[1], (), 0, there)) % there
 
 
+def _density(maps: Array, m0: Array | None) -> Array:
+    if m0 is None:
+        return jnp.abs(jnp.sum(maps, 0))
+    weights = jnp.broadcast_to(jnp.abs(m0).astype(maps.dtype), maps.shape[:1])
+    return jnp.einsum("c,caxyz->axyz", weights, maps, precision="highest")
+
+
+@jax.jit
+def _support(maps: Array, m0: Array | None) -> Array:
+    return head_mask(_density(maps, m0))
+
+
 def head_mask(density: Float[Array, "... ny nz"]) -> Float[Array, "... ny nz"]:
     """Where there is something to see, as a scout or masked coil maps show it, of proton density in any unit.
 
@@ -376,18 +389,19 @@ def load_scene(
     if asked is None and fov is not None:
         fov = tuple(v * n for v, n in zip(target_grid(fov, shape, None)[1], shape, strict=True))
 
-    def load(grid: Sequence[int]) -> Array:
+    def load(grid: Sequence[int]) -> np.ndarray:  # until all is put together: each of JAX's would be a program
         sizes = None if asked is None else tuple(f / n for f, n in zip(asked, grid, strict=True))
         images = [load_image(p, shape=grid, voxel_size=sizes, contrast=kind, field=field) for p in phantoms]
-        stacked = jnp.stack([image.astype(jnp.result_type(*images, dtype)) for image in images], axis=-4)
+        stacked = np.stack([np.asarray(image, np.result_type(*images, dtype)) for image in images], axis=-4)
         return stacked[None] if tissue_names is None else stacked
 
     voxel_size = (1.0, 1.0, 1.0) if fov is None else tuple(f / n for f, n in zip(fov, shape, strict=True))
     poses = None
     if augment or key is not None:
-        fine = jnp.repeat(load(fine_shape(shape)), 1 if key is None else each, axis=1)
-        poses = Poses(fine, jnp.ones((len(fine), *shape), jnp.finfo(fine.dtype).dtype), voxel_size)
-    maps = load(shape) if key is None or poses is None else eqx.filter_jit(poses)(key)
+        fine = np.repeat(load(fine_shape(shape)), 1 if key is None else each, axis=1)
+        share = np.ones((len(fine), *shape), np.finfo(fine.dtype).dtype)
+        poses = Poses(jnp.asarray(fine), jnp.asarray(share), voxel_size)
+    maps = jnp.asarray(load(shape)) if key is None or poses is None else eqx.filter_jit(poses)(key)
     tissue = weights = None
     if tissue_names is not None:
         table = tissue_properties(",".join(tissue_names), field)
