@@ -106,7 +106,8 @@ class Lines(Trajectory):
 
     def permuted(self, source: np.ndarray | Array) -> "Lines":
         order = jnp.asarray(source)
-        return eqx.tree_at(lambda x: (x.points, x.moves), self, (self.points[order], self.moves[order]))
+        moved = tuple(jnp.take(array, order, axis=0) for array in (self.points, self.moves))
+        return eqx.tree_at(lambda x: (x.points, x.moves), self, moved)
 
     def design(self) -> Mapping[str, Any]:
         own = {"points": self.points, "learned": self.moves}

@@ -52,7 +52,7 @@ def contrast_weights(contrast: str, names: Sequence[str] = TISSUES, field: str =
 
 
 def weighted_image(
-    maps: Float[Array, "3 nx ny nz"], contrast: str = "T1w", field: str = "3T"
+    maps: Float[Array | np.ndarray, "3 nx ny nz"], contrast: str = "T1w", field: str = "3T"
 ) -> Float[Array, "nx ny nz"]:
     """An image of given contrast: tissue signals, weighted by the maps and summed, in the precision of the maps.
 

@@ -392,7 +392,7 @@ def load_scene(
     def load(grid: Sequence[int]) -> np.ndarray:  # until all is put together: each of JAX's would be a program
         sizes = None if asked is None else tuple(f / n for f, n in zip(asked, grid, strict=True))
         images = [load_image(p, shape=grid, voxel_size=sizes, contrast=kind, field=field) for p in phantoms]
-        stacked = np.stack([np.asarray(image, np.result_type(*images, dtype)) for image in images], axis=-4)
+        stacked = np.stack([np.asarray(image, jnp.result_type(*images, dtype)) for image in images], axis=-4)
         return stacked[None] if tissue_names is None else stacked
 
     voxel_size = (1.0, 1.0, 1.0) if fov is None else tuple(f / n for f, n in zip(fov, shape, strict=True))
