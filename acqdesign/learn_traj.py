@@ -17,7 +17,7 @@ from acqdesign.commands.options import (
     with_file,
 )
 from acqdesign.commands.run import learner
-from acqdesign.design import Design, Held, Problem
+from acqdesign.design import GRID_STEPS, Design, Held, Problem
 from acqdesign.recon import CG
 
 
@@ -89,7 +89,7 @@ def build(options: TrajOptions) -> dict[str, Any]:
         "problem": problem,
         "starts": [Design(start, None) for start in starts],
         "key": fit_key,
-        "optimizer": run.make_optimizer(run.lr),
+        "optimizer": run.make_optimizer(run.line_rate(scene, GRID_STEPS), gentle=lines.from_file),
         "held": Held(held),
         # Adjoints are judged as others are.
         "judged_by": CG() if options.recon.reconstruction is None and reference else None,

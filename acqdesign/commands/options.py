@@ -691,7 +691,9 @@ class RunOptions:
     optimizer: str = "adam"
     """Optimiser: adam, adamw, nadam, amsgrad, radam, adabelief, lion, rmsprop, sgd, momentum or lbfgs."""
     lr: float | None = None
-    """Learning rate in units of what is learned [cycles/voxel, rad]; 1e-2 unless given.
+    """Learning rate in units of what is learned [cycles/voxel, rad]: unless given, of lines 0.28 steps of the grid of
+    phase encodes (1e-2 of 28 of them), of flips 1e-2. Where --init is a file it grows from nothing over a quarter of
+    the steps.
     For lbfgs the largest multiple of its own step, 1 unless given."""
     schedule: str = "constant"
     """Learning rate over the run: constant, cosine, exponential (to 1 %), linear or warmup-cosine."""
@@ -731,11 +733,16 @@ class RunOptions:
         # What the optimiser has no use for is refused here, before --overwrite removes anything.
         self.make_optimizer(self.lr)
 
-    def make_optimizer(self, lr: float | None) -> Any:
-        """The optimiser, with a learning rate."""
+    def make_optimizer(self, lr: float | None, *, gentle: bool = False) -> Any:
+        """The optimiser, with a learning rate, which grows from nothing for a start that has been learned."""
         flags = {name: flag(name) for name in ("optimizer", "lr", "steps", "schedule", "clip")} | {"max_step": "--lr"}
         with by_flags(flags):
-            return make_optimizer(self.optimizer, lr, steps=self.steps, schedule=self.schedule, clip=self.clip)
+            how: dict[str, Any] = {"schedule": self.schedule, "clip": self.clip, "gentle": gentle}
+            return make_optimizer(self.optimizer, lr, steps=self.steps, **how)
+
+    def line_rate(self, scene: Scene, grid_steps: float) -> float | None:
+        """The learning rate [cycles/voxel] asked for, or of so many steps of the grid of phase encodes."""
+        return self.lr if self.lr or self.optimizer == "lbfgs" else grid_steps / max(scene.shape[1:])
 
     @property
     def dtype(self) -> type[np.floating]:

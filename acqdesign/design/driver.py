@@ -37,8 +37,8 @@ from acqdesign.optim.history import verdict
 from acqdesign.plot import write_figure
 from acqdesign.scene import Scene
 
-RATES = {"trajectory": 1e-2, "sequence": 6e-2}
-"""Learning rates of the halves' arrays unless given, [cycles/voxel] and [rad]."""
+GRID_STEPS, FLIP_RATE = 0.28, 6e-2
+"""Learning rates unless given: of positions in steps of the grid of phase encodes, and of flips [rad]."""
 REALISATIONS, VOXELS, CURVE = 16, 2**18, 10
 """Of noise that designs are judged under at most, which see so many voxels together, and points of the held-out curve.
 """
@@ -90,14 +90,16 @@ class _Objective(eqx.Module):
         return self.problem.loss(eqx.combine(learned, self.problem.split(own)[1]), key, own)
 
 
-def adam(steps: int, **rates: float) -> optax.GradientTransformation:
+def adam(steps: int, *, trajectory: float = 1e-2, sequence: float = FLIP_RATE) -> optax.GradientTransformation:
     """Adam with a cosine schedule and a rate for each half.
 
     Args:
         steps: length of the run.
-        rates: `trajectory` [cycles/voxel] and `sequence` [rad]; `RATES` unless given.
+        trajectory: rate of its arrays [cycles/voxel].
+        sequence: rate of its arrays [rad].
     """
-    decays = {half: optax.cosine_decay_schedule(rate, steps) for half, rate in (RATES | rates).items()}
+    rates = {"trajectory": trajectory, "sequence": sequence}
+    decays = {half: optax.cosine_decay_schedule(rate, steps) for half, rate in rates.items()}
     return per_half({half: optax.adam(decay) for half, decay in decays.items()})
 
 
@@ -123,7 +125,7 @@ def learn(
     Args:
         problem: what is to be designed.
         steps: optimisation steps.
-        optimizer: any optax transformation of a `Design`; `adam(steps)` unless given.
+        optimizer: any optax transformation of a `Design`; `adam(steps)` with a rate by the scene's grid unless given.
         starts: designs to start from side by side; the problem's own unless given.
         key: of noise and poses.
         exchange_every: steps between exchanges of echoes among readouts; 0 for none.
@@ -135,7 +137,8 @@ def learn(
     """
     begin = list(starts or [problem.design])
     several = len(begin) > 1
-    optimizer = optimizer or adam(steps)
+    grid = 28 if problem.trajectory is None else max(problem.scene.shape[1:])
+    optimizer = optimizer or adam(steps, trajectory=GRID_STEPS / grid)
     key = jax.random.key(0) if key is None else key
     if mesh is not None and problem.of_a_step:
         raise usage_error("mesh", "it with planes_per_step or anatomies_per_step", "one of the two")

@@ -55,7 +55,13 @@ def make_schedule(name: str, lr: float, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(
-    name: str, lr: float | None = None, *, steps: int, schedule: str = "constant", clip: float | None = None
+    name: str,
+    lr: float | None = None,
+    *,
+    steps: int,
+    schedule: str = "constant",
+    clip: float | None = None,
+    gentle: bool = False,
 ) -> optax.GradientTransformation:
     """An optax optimiser by name, with its learning-rate schedule and optional gradient clipping.
 
@@ -66,6 +72,8 @@ def make_optimizer(
         steps: length of the run, which the schedules span.
         schedule: one of `SCHEDULES`; `lbfgs` has a line search in its place.
         clip: largest global norm of the gradient; longer ones are scaled down to it.
+        gentle: over the first quarter of the steps the rate grows from nothing, for a start that has been learned:
+            optimisers that divide by the gradient's size take it away from there at full rate. Nothing to `lbfgs`.
     """
     check_choice("optimizer", name, OPTIMIZERS)
     check_count("steps", steps)
@@ -76,7 +84,9 @@ def make_optimizer(
             what = f"schedule {schedule!r}" if schedule != "constant" else f"clip {clip}"
             raise usage_error("optimizer", f"'lbfgs' with {what}", "neither", "Its line search sets the step.")
         return lbfgs(max_step=1.0 if lr is None else lr)
-    optimizer = _OPTIMIZERS[name](make_schedule(schedule, 1e-2 if lr is None else lr, steps))
+    rate = make_schedule(schedule, 1e-2 if lr is None else lr, steps)
+    grown = lambda step: rate(step) * jnp.minimum(1, (step + 1) / (steps / 4))  # noqa: E731
+    optimizer = _OPTIMIZERS[name](grown if gentle else rate)
     return optimizer if clip is None else optax.chain(optax.clip_by_global_norm(clip), optimizer)
 
 
