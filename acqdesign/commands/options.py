@@ -712,7 +712,7 @@ class RunOptions:
     max_minutes: float | None = None
     """Stop learning, save and report after this many minutes."""
     no_early_stop: bool = False
-    """Take all steps, also where those that are left would gain less than 0.1 % of the loss at the pace of the last."""
+    """Take all steps, also those that would gain less than 0.05 % of the loss together at the pace of the last ones."""
     no_figures: bool = False
     """Leave out the figures and the animation."""
     style: Literal["screen", "paper"] = "screen"

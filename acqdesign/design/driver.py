@@ -504,7 +504,7 @@ def report(found: Found) -> None:
         step, compiling = ms_from_s(result.seconds_per_step), result.compile_seconds
         print(f"{result.steps} steps, {step:.1f} ms each after {compiling:.1f} s of compilation")
     if result.stopped == SETTLED:
-        print("stopped early: at the pace of the last steps the rest would gain less than 0.1 % (--no-early-stop)")
+        print("stopped early: at the pace of the last steps the rest would gain less than 0.05 % (--no-early-stop)")
     if found.out is not None:
         print(f"results in {found.out}")
     named = {"stalled": "the loss did not fall", "diverged": "the loss rose"}

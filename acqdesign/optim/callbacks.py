@@ -213,7 +213,7 @@ class TimeLimit(Callback):
 
 
 class Settled(Callback):
-    """Stops where the steps that are left would gain less than 0.1 % of the loss at the pace of the last ones.
+    """Stops where the steps that are left would gain less than 0.05 % of the loss at the pace of the last ones.
 
     The pace is that of the mean loss from one window to the next, a fifteenth of the steps each and 10 at least, plus
     three standard errors: a loss that varies by chance seldom stops early. Of several starts none may be about to
@@ -239,7 +239,7 @@ class Settled(Callback):
         (before, after), variances = (f(losses.reshape(2, window, -1), axis=1) for f in (np.mean, np.var))
         pace = (np.maximum(before - after, 0) + 3 * np.sqrt(variances.sum(axis=0) / window)) / window
         reached = after - pace * (fit.steps - fit.done) / fit.log_every
-        return after.size > 0 and bool(reached.min() >= after.min() - 1e-3 * abs(after.min()))
+        return after.size > 0 and bool(reached.min() >= after.min() - 5e-4 * abs(after.min()))
 
 
 class Between(Callback):

@@ -90,13 +90,6 @@ def make_optimizer(
     return optimizer if clip is None else optax.chain(optax.clip_by_global_norm(clip), optimizer)
 
 
-class LBFGSState(NamedTuple):
-    """State of `lbfgs`: the curvature memory and the line search's last result."""
-
-    memory: Any
-    search: Any
-
-
 def lbfgs(
     memory_size: int = 10, *, max_step: float = 1.0, max_search_steps: int = 20
 ) -> optax.GradientTransformationExtraArgs:
@@ -104,7 +97,7 @@ def lbfgs(
 
     With `x` in the set, gradient `g`, and `H` the L-BFGS inverse Hessian, the direction is the feasible one
     `d = P(x - H g) - x`; where that does not descend, the memory is forgotten and the direction is
-    `d = P(x - g / max(1, |g|)) - x`, which does. optax's zoom line search then moves along `x + t d`,
+    `d = P(x - g / max(1, |g|)) - x`, which does. A line search by strong Wolfe conditions then moves along `x + t d`,
     `0 < t <= max_step <= 1`, which stays in the set by convexity, so neither the objective nor its gradient is
     ever asked for outside it.
 
@@ -112,27 +105,23 @@ def lbfgs(
 
     Args:
         memory_size: pairs of steps and gradient differences that are kept.
-        max_step: largest `t`; above 1 only for unconstrained problems.
+        max_step: largest `t`, which is tried first; above 1 only for unconstrained problems.
         max_search_steps: evaluations the line search may use in one step.
 
     Its `update` also takes `value`, `grad`, `value_fn` and `project`.
 
     Reference:
-        J. Nocedal, S. Wright, Numerical Optimization, 2nd ed., algorithms 7.4 and 3.5; M. Schmidt et al.,
+        J. Nocedal, S. Wright, Numerical Optimization, 2nd ed., algorithms 7.4 and 3.6; M. Schmidt et al.,
         Projected Newton-type methods in machine learning, 2011.
     """
     check_count("memory_size", memory_size)
     check_count("max_search_steps", max_search_steps)
     check_positive("max_step", max_step)
     quasi_newton = optax.scale_by_lbfgs(memory_size)
-    search = optax.scale_by_zoom_linesearch(max_search_steps, max_learning_rate=max_step, initial_guess_strategy="one")
-
-    def init(params: PyTree) -> LBFGSState:
-        return LBFGSState(quasi_newton.init(params), search.init(params))
 
     def update(
         updates: PyTree,
-        state: LBFGSState,
+        state: PyTree,
         params: PyTree = None,
         *,
         value: Any,
@@ -140,8 +129,8 @@ def lbfgs(
         value_fn: Callable[[PyTree], Any],
         project: Callable[[PyTree], PyTree],
         **_: Any,
-    ) -> tuple[PyTree, LBFGSState]:
-        newton, memory = quasi_newton.update(updates, state.memory, params)
+    ) -> tuple[PyTree, PyTree]:
+        newton, memory = quasi_newton.update(updates, state, params)
         length = jnp.maximum(1, optax.tree.norm(updates))
         plain = jax.tree.map(lambda g: (g / length).astype(g.dtype), updates)
 
@@ -156,10 +145,55 @@ def lbfgs(
             return tries + 1, direction, optax.tree.vdot(direction, updates)
 
         begin = (jnp.int32(0), optax.tree.zeros_like(params), optax.tree.vdot(updates, updates))
-        tries, direction, _ = jax.lax.while_loop(unfinished, attempt, begin)
+        tries, direction, slope = jax.lax.while_loop(unfinished, attempt, begin)
         forgotten = quasi_newton.init(params)._replace(count=jnp.ones((), jnp.int32), params=params, updates=updates)
         memory = jax.tree.map(lambda a, b: jnp.where(tries == 1, a, b), memory, forgotten)
-        step, searched = search.update(direction, state.search, params, value=value, grad=grad, value_fn=value_fn)
-        return step, LBFGSState(memory, searched)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+        def along(t: Any) -> tuple[Any, Any]:
+            point = jax.tree.map(lambda x, d: x + (t * d).astype(x.dtype), params, direction)
+            found, there = jax.value_and_grad(value_fn)(point)
+            return found, optax.tree.vdot(direction, there)
+
+        t = _wolfe(along, value, slope, max_step, max_search_steps)
+        return jax.tree.map(lambda d: (t * d).astype(d.dtype), direction), memory
+
+    return optax.GradientTransformationExtraArgs(quasi_newton.init, update)
+
+
+def _wolfe(along: Callable[[Any], tuple[Any, Any]], value: Any, slope: Any, most: float, evaluations: int) -> Any:
+    """A step `t` in `(0, most]` of strong Wolfe conditions for `along(t) -> (value, slope)`, by zooming in from `most`.
+
+    That lowers the value where none is found after so many evaluations; zero where nothing does. One evaluation in the
+    program: compiling the loss is most of what there is to compile.
+    """
+
+    class Search(NamedTuple):
+        low: Any  # the best so far: t, value, slope
+        high: Any  # the other end of the bracket
+        t: Any  # to be tried
+        done: Any
+        count: Any
+
+    def better(search: Search) -> Search:
+        (a, va, sa), t = search.low, search.t
+        v, s = along(t)
+        worse = ~((v <= value + 1e-4 * t * slope) & (v < va))
+        enough = ~worse & ((jnp.abs(s) <= -0.9 * slope) | ((search.count == 0) & (s < 0)))
+        back = s * (search.high[0] - a) >= 0
+        low = pick(worse, search.low, (t, v, s))
+        high = pick(worse, (t, v, s), pick(back, search.low, search.high))
+        # The least of the cubic through both ends, well inside.
+        (a, va, sa), (b, vb, sb) = low, high
+        first = sa + sb - 3 * (va - vb) / (a - b)
+        root = jnp.sqrt(jnp.maximum(first**2 - sa * sb, 0)) * jnp.sign(b - a)
+        share = 1 - (sb + root - first) / (sb - sa + 2 * root)
+        share = jnp.clip(jnp.where(jnp.isfinite(share), share, 0.5), 0.1, 0.9)
+        return Search(low, high, a + share * (b - a), enough, search.count + 1)
+
+    def pick(first: Any, a: Any, b: Any) -> Any:
+        return jax.tree.map(lambda x, y: jnp.where(first, x, y), a, b)
+
+    zero, full = jnp.zeros_like(value), jnp.full_like(value, most)
+    begin = Search((zero, value, slope), (full, value, slope), full, slope >= 0, jnp.int32(0))
+    found = jax.lax.while_loop(lambda search: ~search.done & (search.count < evaluations), better, begin)
+    return found.low[0]
