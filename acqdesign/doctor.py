@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from acqdesign.commands.cache import usual_folder
 from acqdesign.encoding import available_backends, nufft_adjoint, nufft_forward
 
 PACKAGES = ("acqdesign", "jax", "jaxlib", "jax-finufft", "optax", "equinox", "numpy", "scipy", "matplotlib")
@@ -69,9 +70,7 @@ def _report() -> Iterator[tuple[str, bool]]:
     yield f"python {platform.python_version()} on {platform.platform()}, {os.cpu_count()} cores", True
     yield "versions: " + ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES), True
     yield f"precision: {jnp.zeros(()).dtype} unless asked for otherwise; commands take --precision double", True
-    cache = jax.config.values["jax_compilation_cache_dir"]
-    hint = "none; --cache-dir DIR, or JAX_COMPILATION_CACHE_DIR, keeps compiled programs between runs"
-    yield f"compilation cache: {cache or hint}", True
+    yield f"compiled programs are kept in {jax.config.values['jax_compilation_cache_dir'] or usual_folder()}", True
     for device in jax.devices():
         stats = device.memory_stats() or {}
         memory = f", {stats['bytes_limit'] / 2**30:.1f} GiB for JAX" if "bytes_limit" in stats else ""

@@ -31,8 +31,8 @@ from acqdesign.design import Design, Held, Problem, per_half
 from acqdesign.scene import Scene
 
 HALVES = {"joint": ("trajectory", "sequence"), "lines": ("trajectory",), "flips": ("sequence",)}
-# Learning rates of lines [cycles/voxel] and flips [rad] unless given, found by benchmarks/joint_compare.py.
-RATES = {"trajectory": 8e-3, "sequence": 6e-2}
+# Learning rates of lines [steps of the grid] and flips [rad] unless given, found by benchmarks/joint_compare.py.
+GRID_STEPS, FLIP_RATE = 0.384, 6e-2
 RMS_DEG, LINES = 45.0, 768
 # How what is held out differs from what is learned on.
 HELD_OUT = {"t1": 0.9, "t2": 1.1, "noise": 1.25}
@@ -47,7 +47,9 @@ class JointRunOptions(RunOptions):
     schedule: str = "cosine"
     """Learning rate over the run: constant, cosine, exponential (to 1 %), linear or warmup-cosine."""
     lr: Rate = None
-    """Learning rate of the lines [cycles/voxel]; 8e-3 unless given, found best by benchmarks/joint_compare.py."""
+    """Learning rate of the lines [cycles/voxel]; 0.384 steps of the grid of phase encodes (8e-3 of 48 of them) unless
+    given, found best by benchmarks/joint_compare.py. Where --init is a file it grows from nothing over a quarter of the
+    steps."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,21 +135,26 @@ def build(options: JointOptions) -> dict[str, Any]:
     first = starts[0]
     if (options.recon.rank or 0) > len(scene.maps):
         raise usage_error("--rank", options.recon.rank, f"at most {len(scene.maps)}, the number of tissue classes")
+    reconstruction = options.recon.make("prior")
+    whole = run.whole or bool(options.term.term)
+    some = scene_options.per_step(scene, first.trajectory, reconstruction, whole=whole)
     problem = Problem(
         scene,
         first.trajectory,
         first.sequence,
-        terms=options.term.make("nrmse"),
-        reconstruction=options.recon.make("prior"),
+        terms=options.term.make("squared_error" if some else "nrmse"),
+        reconstruction=reconstruction,
         limits=[*options.limit.of(first.sequence, limits), *train.time_limits(first.sequence)],
         noise=scene_options.noise,
         order=None,
         learn=HALVES[goal.learn],
+        **some,
     )
     optimizer = run.make_optimizer(run.lr)
     if run.optimizer != "lbfgs":
-        rates = {"trajectory": run.lr or RATES["trajectory"], "sequence": goal.lr_flips or RATES["sequence"]}
-        optimizer = per_half({half: run.make_optimizer(rate) for half, rate in rates.items()})
+        rates = {"trajectory": run.line_rate(scene, GRID_STEPS), "sequence": goal.lr_flips or FLIP_RATE}
+        made = {half: run.make_optimizer(rate, gentle=lines.from_file) for half, rate in rates.items()}
+        optimizer = per_half(made)
     elif goal.lr_flips is not None:
         raise usage_error("--lr-flips", f"{goal.lr_flips:g} with --optimizer lbfgs", "nothing", "See --lr.")
     others = [name for name in HALVES if name != goal.learn] if goal.compare else []

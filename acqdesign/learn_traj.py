@@ -18,7 +18,7 @@ from acqdesign.commands.options import (
     with_file,
 )
 from acqdesign.commands.run import learner
-from acqdesign.design import Design, Held, Problem
+from acqdesign.design import GRID_STEPS, Design, Held, Problem
 from acqdesign.recon import CG
 
 
@@ -83,14 +83,15 @@ def build(options: TrajOptions) -> dict[str, Any]:
         lines.make(scene, key, deterministic=run.deterministic, held=file, **more)
         for key in jax.random.split(start_key, run.starts)
     ]
-    terms = options.term.make("scaled_error" if reference else "nrmse")
     reconstruction = options.recon.make("adjoint" if reference else "cg")
-    problem = Problem(scene, starts[0], terms=terms, reconstruction=reconstruction, noise=scene_options.noise)
+    some = scene_options.per_step(scene, starts[0], reconstruction, whole=run.whole or bool(options.term.term))
+    terms = options.term.make("scaled_error" if reference else "squared_error" if some else "nrmse")
+    problem = Problem(scene, starts[0], terms=terms, reconstruction=reconstruction, noise=scene_options.noise, **some)
     return {
         "problem": problem,
         "starts": [Design(start, None) for start in starts],
         "key": fit_key,
-        "optimizer": run.make_optimizer(run.lr),
+        "optimizer": run.make_optimizer(run.line_rate(scene, GRID_STEPS), gentle=lines.from_file),
         "held": Held(held),
         # Adjoints are judged as others are.
         "judged_by": CG() if options.recon.reconstruction is None and reference else None,

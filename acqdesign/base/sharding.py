@@ -85,7 +85,7 @@ def _among(axes: Collection[str], spec: PartitionSpec) -> PartitionSpec:
     return PartitionSpec(*(axis if axis in axes else None for axis in spec))
 
 
-REASONS = ("", "time", "SIGINT", "SIGTERM")
+REASONS = ("", "settled", "time", "SIGINT", "SIGTERM")
 """Why a fit stops before its last step, in the order in which one process's reason wins over another's."""
 
 

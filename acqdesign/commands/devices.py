@@ -13,6 +13,7 @@ import jax
 
 from acqdesign.base.checks import usage_error
 from acqdesign.base.sharding import mesh_sizes
+from acqdesign.commands.cache import keep_programs
 from acqdesign.commands.flags import flag, within
 
 # Seconds without a sign of life after which a process counts as lost; the others then end.
@@ -39,10 +40,14 @@ class DeviceOptions:
     process_id: Annotated[int | None, within(0, 2**16 - 1)] = None
     """Number of this process, from 0, which alone writes."""
     cache_dir: Path | None = None
-    """Folder that keeps compiled programs between runs (JAX's compilation cache)."""
+    """Folder that keeps compiled programs between runs; one in the user's cache folder unless given."""
+    no_cache: bool = False
+    """Compile everything anew, and keep nothing."""
 
     def check(self) -> None:
         """Raises `ValueError` where options are wrong or exclude each other; called once they are all read."""
+        if self.no_cache and self.cache_dir is not None:
+            raise usage_error("--no-cache", f"it with --cache-dir {self.cache_dir}", "one of the two")
         given = [name for name in _PROCESS_FLAGS if getattr(self, name) is not None]
         if given and len(given) < len(_PROCESS_FLAGS):
             raise usage_error(flag(given[0]), "nothing beside it", "all of " + ", ".join(map(flag, _PROCESS_FLAGS)))
@@ -57,10 +62,17 @@ class DeviceOptions:
             if self.process_id >= self.num_processes:
                 raise usage_error("--process-id", self.process_id, f"0 to {self.num_processes - 1}")
 
-    def start(self) -> None:
-        """Sets the compilation cache and joins the other processes; before JAX looks for its devices."""
-        if self.cache_dir is not None:
-            jax.config.update("jax_compilation_cache_dir", str(self.cache_dir))
+    def start(self) -> str | None:
+        """Sets the compilation cache and joins the other processes, before JAX looks for its devices; what to say."""
+        note = None
+        if self.no_cache:
+            jax.config.update("jax_enable_compilation_cache", False)
+        elif self.cache_dir is not None or jax.config.values["jax_compilation_cache_dir"] is None:
+            note = keep_programs(self.cache_dir)
+        self._join()
+        return note
+
+    def _join(self) -> None:
         under_srun = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
         if self.mesh is None or not (self.coordinator or under_srun) or jax.distributed.is_initialized():
             return
@@ -80,16 +92,6 @@ class DeviceOptions:
         except RuntimeError as error:
             remedy = "Start all of them, with one --coordinator that each can reach."
             raise usage_error("--coordinator", f"{self.coordinator} ({error})", "every process", remedy) from error
-
-    def note(self) -> str | None:
-        """What to say beforehand of what JAX will print that this run need not heed; None where nothing is."""
-        if self.cache_dir is None or jax.default_backend() != "cpu" or not any(self.cache_dir.glob("*-cache")):
-            return None
-        # https://github.com/openxla/xla/issues/44565; JAX's key of a program holds the processor's features.
-        return (
-            "--cache-dir: where XLA says that +prefer-no-gather or +prefer-no-scatter is not supported, nothing is "
-            "wrong: those are preferences of its compiler, and programs come only from processors like this one."
-        )
 
 
 def _meet(address: str, count: int, mine: int) -> None:

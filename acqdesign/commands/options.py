@@ -43,6 +43,8 @@ Starts = Annotated[int, within(1, 1000)]
 
 OWN = ("trajectory", "sequence", "reconstruction", "term", "limit")
 """Options that may name a user's own file."""
+# Found by benchmarks/traj_planes.py.
+_PLANES = 8
 
 
 def check_given(check: Callable[..., Any], options: Any, *names: str, **how: Any) -> None:
@@ -79,6 +81,11 @@ class SceneOptions:
     noise: Noise = 0.0
     """Standard deviation of the real and of the imaginary part of each sample, for an image whose brightest tissue
     is one and a unitary transform."""
+    planes_per_step: Annotated[int | None, within(1, 4096)] = None
+    """Planes across the readout that a step takes, others at every step; 8 of more than 32, else all, unless given.
+    Of some, squared_error is learned, whose mean is that of all. What is found is judged on all."""
+    anatomies_per_step: Annotated[int | None, within(1, 4096)] = None
+    """Anatomies that a step takes, likewise; all unless given."""
 
     def check(self) -> None:
         if not self.phantom:
@@ -99,6 +106,16 @@ class SceneOptions:
         if self.holdout:
             return load_scene(*self.holdout, **given)
         return load_scene(*self.phantom, key=key, each=each, **given)
+
+    def per_step(self, scene: Scene, trajectory: Trajectory, reconstruction: Any, *, whole: bool) -> dict[str, Any]:
+        """Arguments of `Problem`: how much a step takes where that is not all, which `whole` is unless asked for."""
+        assert scene.maps is not None
+        anatomies, planes = scene.maps.shape[1:3]
+        apart = trajectory.planes_apart(scene) and getattr(reconstruction, "planes_apart", False)
+        usual = _PLANES if planes > 4 * _PLANES and apart and not whole else None
+        asked = {"planes_per_step": self.planes_per_step or usual, "anatomies_per_step": self.anatomies_per_step}
+        there = {"planes_per_step": planes, "anatomies_per_step": anatomies}
+        return {name: count for name, count in asked.items() if count not in (None, there[name])}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -613,8 +630,8 @@ class TermOptions:
     """What the design is made for."""
 
     term: tuple[str, ...] = ()
-    """Terms to make small, each NAME or NAME=WEIGHT: nrmse, dissimilarity (1 - SSIM), scaled_error, noise, width,
-    side_lobes, bound_t2, bound_t1, bound_t1t2, deviation_t2, deviation_t1, or your own: FILE.py:NAME."""
+    """Terms to make small, each NAME or NAME=WEIGHT: nrmse, squared_error, dissimilarity (1 - SSIM), scaled_error,
+    noise, width, side_lobes, bound_t2, bound_t1, bound_t1t2, deviation_t2, deviation_t1, or your own: FILE.py:NAME."""
 
     def make(self, *usual: str) -> Term:
         """Their sum; of `usual` ones unless any is given."""
@@ -692,7 +709,9 @@ class RunOptions:
     optimizer: str = "adam"
     """Optimiser: adam, adamw, nadam, amsgrad, radam, adabelief, lion, rmsprop, sgd, momentum or lbfgs."""
     lr: Rate = None
-    """Learning rate in units of what is learned [cycles/voxel, rad]; 1e-2 unless given.
+    """Learning rate in units of what is learned [cycles/voxel, rad]: unless given, of lines 0.28 steps of the grid of
+    phase encodes (1e-2 of 28 of them), of flips 1e-2. Where --init is a file it grows from nothing over a quarter of
+    the steps.
     For lbfgs the largest multiple of its own step, 1 unless given."""
     schedule: str = "constant"
     """Learning rate over the run: constant, cosine, exponential (to 1 %), linear or warmup-cosine."""
@@ -710,6 +729,8 @@ class RunOptions:
     """A step that ends this long after the last checkpoint writes one too [min]."""
     max_minutes: Annotated[float | None, within(1e-9, 1e6)] = None
     """Stop learning, save and report after this many minutes."""
+    no_early_stop: bool = False
+    """Take all steps, also those that would gain less than 0.05 % of the loss together at the pace of the last ones."""
     no_figures: bool = False
     """Leave out the figures and the animation."""
     style: Literal["screen", "paper"] = "screen"
@@ -727,11 +748,16 @@ class RunOptions:
         # What the optimiser has no use for is refused here, before --overwrite removes anything.
         self.make_optimizer(self.lr)
 
-    def make_optimizer(self, lr: float | None) -> Any:
-        """The optimiser, with a learning rate."""
+    def make_optimizer(self, lr: float | None, *, gentle: bool = False) -> Any:
+        """The optimiser, with a learning rate, which grows from nothing for a start that has been learned."""
         flags = {name: flag(name) for name in ("optimizer", "lr", "steps", "schedule", "clip")} | {"max_step": "--lr"}
         with by_flags(flags):
-            return make_optimizer(self.optimizer, lr, steps=self.steps, schedule=self.schedule, clip=self.clip)
+            how: dict[str, Any] = {"schedule": self.schedule, "clip": self.clip, "gentle": gentle}
+            return make_optimizer(self.optimizer, lr, steps=self.steps, **how)
+
+    def line_rate(self, scene: Scene, grid_steps: float) -> float | None:
+        """The learning rate [cycles/voxel] asked for, or of so many steps of the grid of phase encodes."""
+        return self.lr if self.lr or self.optimizer == "lbfgs" else grid_steps / max(scene.shape[1:])
 
     @property
     def dtype(self) -> type[np.floating]:
@@ -748,6 +774,8 @@ class RunOptions:
         text = self.device.mesh
         if text is None:
             return None
+        if problem.of_a_step:
+            raise usage_error("--mesh", f"{text} with --planes-per-step or --anatomies-per-step", "one of the two")
         scene = problem.scene
         if problem.trajectory is None:
             assert scene.ensemble is not None
@@ -775,8 +803,14 @@ class RunOptions:
         need = 6 * np.dtype(self.dtype).itemsize * len(scene.phantom) * (voxels + scene.coils * self.starts * each)
         check_memory(need, sizes, "Fewer of one of them.")
 
+    @property
+    def whole(self) -> bool:
+        """Whether a step needs all of the scene: L-BFGS one loss, a mesh what it splits."""
+        return self.optimizer == "lbfgs" or self.device.mesh is not None
+
     def refuse_lbfgs(self, scene: SceneOptions) -> None:
         """Raises where a loss that changes from step to step is given to L-BFGS."""
-        if self.optimizer == "lbfgs" and (scene.augment or scene.noise):
+        changing = ("augment", "noise", "planes_per_step", "anatomies_per_step")
+        for name in (name for name in changing if self.optimizer == "lbfgs" and getattr(scene, name)):
             same = "It needs a loss that is the same at every step."
-            raise usage_error("--optimizer", "lbfgs with --augment or --noise", "another optimiser", same)
+            raise usage_error("--optimizer", f"lbfgs with {flag(name)}", "another optimiser", same)

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from acqdesign.base.checks import UsageError, printable, usage_error
+from acqdesign.commands.cache import of_cache
 from acqdesign.commands.config import flat_options, read_config
 from acqdesign.commands.devices import DeviceOptions, explain, leave_others
 from acqdesign.commands.flags import check_ranges, flag, read_flags
@@ -36,7 +37,8 @@ _EXIT_SIGNALS = {name: 128 + getattr(signal, name) for name in ("SIGINT", "SIGTE
 # Where a run is made says nothing of what it is.
 _NOT_READ_BACK = ("out", "overwrite", "config", "resume", *(f.name for f in fields(DeviceOptions)))
 # Options that may change on `--resume`.
-_NEW_ON_RESUME = {"steps", "checkpoint_every", "checkpoint_minutes", "max_minutes", "no_figures", "style"}
+_NEW_ON_RESUME = {"steps", "checkpoint_every", "checkpoint_minutes", "max_minutes", "no_early_stop"}
+_NEW_ON_RESUME |= {"no_figures", "style"}
 _NEW_ON_RESUME |= {*_NOT_READ_BACK}
 
 
@@ -92,15 +94,19 @@ def configure(run: RunOptions, prog: str) -> None:
     jax.config.update("jax_enable_x64", run.precision == "double")
     if run.deterministic and "--xla_gpu_deterministic_ops" not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
-    run.device.start()
+    note = run.device.start()
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
         asked = os.environ.get("JAX_PLATFORMS", "")
         remedy = 'Unset JAX_PLATFORMS, or install JAX for it: pip install "acqdesign[cuda13]".'
         raise usage_error("device", f"JAX_PLATFORMS={asked}", "a device that JAX can reach", remedy) from error
-    if note := run.device.note():
+    if note is not None:
         print(f"{prog}: {note}", file=sys.stderr)
+    if jax.config.values["jax_logging_level"] in (None, "NOTSET") and jax.process_count() == 1:
+        # XLA's alarms that are none: of the processor where programs are read (github.com/openxla/xla/issues/44565),
+        # and of compiling that takes long. Its errors are raised as well, but for those between several processes.
+        jax.config.update("jax_logging_level", "CRITICAL")
 
 
 def run_and_report(command: str, options: Any, problem: Problem, **more: Any) -> int:
@@ -122,6 +128,7 @@ def run_and_report(command: str, options: Any, problem: Problem, **more: Any) ->
             out=run.resume or run.out or _fresh(command),
             resume=run.resume is not None,
             figures=not run.no_figures,
+            early_stop=not run.no_early_stop,
             config={"command": command, "options": flat, "seed": run.seed},
             identity={"command": command, **{k: v for k, v in flat.items() if k not in _NEW_ON_RESUME}},
             **{name: getattr(run, name) for name in same},
@@ -142,7 +149,7 @@ def learner(name: str, kind: type, build: Callable[[Any], dict[str, Any]]) -> Ca
         options: Any = parse_options(kind, argv, prog=prog)
         configure(options.run, prog)
         with telling() as files:
-            with by_flags({"noise": "--noise", "volume": "--volume"}):
+            with by_flags({name: flag(name) for name in ("noise", "volume", "planes_per_step", "anatomies_per_step")}):
                 asked = build(options)
             return run_and_report(name, options, files=files, **asked)
 
@@ -166,9 +173,15 @@ def run_command(main: Callable[[Sequence[str] | None], int], argv: Sequence[str]
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: print(
-                f"{prog}: warning: {printable(str(message))}", file=sys.stderr
-            )
+            said = set[str]()
+
+            def show(message: Any, *_: Any) -> None:
+                text = of_cache(str(message)) or str(message)
+                if text not in said:
+                    said.add(text)
+                    print(f"{prog}: warning: {printable(text)}", file=sys.stderr)
+
+            warnings.showwarning = show  # type: ignore[assignment]
             code = main(argv)
             # Python drops what is raised while it collects garbage, as JAX does in the middle of anything.
             return _fail(prog, "interrupted, at the end", received[0]) if received else code

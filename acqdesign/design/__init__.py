@@ -1,5 +1,6 @@
 """Design problems: what is learned for what, and the driver that learns, judges, writes and draws."""
 
+from acqdesign.design.driver import GRID_STEPS as GRID_STEPS
 from acqdesign.design.driver import Found as Found
 from acqdesign.design.driver import Held as Held
 from acqdesign.design.driver import adam as adam
@@ -22,5 +23,6 @@ from acqdesign.design.terms import psnr as psnr
 from acqdesign.design.terms import scaled_error as scaled_error
 from acqdesign.design.terms import side_lobes as side_lobes
 from acqdesign.design.terms import similarity as similarity
+from acqdesign.design.terms import squared_error as squared_error
 from acqdesign.design.terms import term as term
 from acqdesign.design.terms import width as width

@@ -32,14 +32,16 @@ from acqdesign.design.problem import Design, Problem, bounds_of, by_tissue, name
 from acqdesign.design.scan import name_of
 from acqdesign.design.terms import Term
 from acqdesign.export import write_design
-from acqdesign.optim.fit import FINISHED, NonFiniteError
+from acqdesign.optim.fit import FINISHED, SETTLED, NonFiniteError
+from acqdesign.optim.history import verdict
 from acqdesign.plot import write_figure
 from acqdesign.scene import Scene
 
-RATES = {"trajectory": 1e-2, "sequence": 6e-2}
-"""Learning rates of the halves' arrays unless given, [cycles/voxel] and [rad]."""
-REALISATIONS, CURVE = 16, 10
-"""Of noise that designs are judged under, and points of the held-out curve."""
+GRID_STEPS, FLIP_RATE = 0.28, 6e-2
+"""Learning rates unless given: of positions in steps of the grid of phase encodes, and of flips [rad]."""
+REALISATIONS, VOXELS, CURVE = 16, 2**18, 10
+"""Of noise that designs are judged under at most, which see so many voxels together, and points of the held-out curve.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,14 +90,16 @@ class _Objective(eqx.Module):
         return self.problem.loss(eqx.combine(learned, self.problem.split(own)[1]), key, own)
 
 
-def adam(steps: int, **rates: float) -> optax.GradientTransformation:
+def adam(steps: int, *, trajectory: float = 1e-2, sequence: float = FLIP_RATE) -> optax.GradientTransformation:
     """Adam with a cosine schedule and a rate for each half.
 
     Args:
         steps: length of the run.
-        rates: `trajectory` [cycles/voxel] and `sequence` [rad]; `RATES` unless given.
+        trajectory: rate of its arrays [cycles/voxel].
+        sequence: rate of its arrays [rad].
     """
-    decays = {half: optax.cosine_decay_schedule(rate, steps) for half, rate in (RATES | rates).items()}
+    rates = {"trajectory": trajectory, "sequence": sequence}
+    decays = {half: optax.cosine_decay_schedule(rate, steps) for half, rate in rates.items()}
     return per_half({half: optax.adam(decay) for half, decay in decays.items()})
 
 
@@ -121,7 +125,7 @@ def learn(
     Args:
         problem: what is to be designed.
         steps: optimisation steps.
-        optimizer: any optax transformation of a `Design`; `adam(steps)` unless given.
+        optimizer: any optax transformation of a `Design`; `adam(steps)` with a rate by the scene's grid unless given.
         starts: designs to start from side by side; the problem's own unless given.
         key: of noise and poses.
         exchange_every: steps between exchanges of echoes among readouts; 0 for none.
@@ -133,8 +137,11 @@ def learn(
     """
     begin = list(starts or [problem.design])
     several = len(begin) > 1
-    optimizer = optimizer or adam(steps)
+    grid = 28 if problem.trajectory is None else max(problem.scene.shape[1:])
+    optimizer = optimizer or adam(steps, trajectory=GRID_STEPS / grid)
     key = jax.random.key(0) if key is None else key
+    if mesh is not None and problem.of_a_step:
+        raise usage_error("mesh", "it with planes_per_step or anatomies_per_step", "one of the two")
     for design in begin:
         if not jax.tree.leaves(problem.split(design)[0]):
             raise usage_error("problem", "nothing to learn", "a float array that is not held")
@@ -188,13 +195,19 @@ def judge(problem: Problem, design: Design, key: PRNGKey, count: Array) -> tuple
     """All terms of a problem, averaged over `count` realisations of the noise, and the first image of the first."""
     keys = jax.random.split(key, REALISATIONS)
 
+    @jax.jit  # traced once
     def once(key: PRNGKey) -> tuple[dict[str, Array], Image | None]:
         scan = problem.scan(design, key)
         _, found = problem.terms(scan)
         return found, scan.image[0] if problem.trajectory is not None else None
 
-    found, image = once(keys[0])
-    total = jax.lax.fori_loop(1, count, lambda n, t: jax.tree.map(jnp.add, t, once(keys[n])[0]), found)
+    def add(n: Array, sums: Any) -> Any:
+        found, image = once(keys[n])
+        first = jax.tree.map(lambda new, old: jnp.where(n == 0, new, old), image, sums[1])
+        return jax.tree.map(jnp.add, sums[0], found), first
+
+    zero = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(once, keys[0]))
+    total, image = jax.lax.fori_loop(0, count, add, zero)
     return {name: value / count for name, value in total.items()}, image
 
 
@@ -225,6 +238,7 @@ def run(
     checkpoint_every: int = 100,
     checkpoint_minutes: float | None = 10.0,
     max_minutes: float | None = None,
+    early_stop: bool = True,
     resume: bool = False,
     overwrite: bool = False,
     figures: bool = True,
@@ -253,6 +267,7 @@ def run(
         checkpoint_every: steps between checkpoints.
         checkpoint_minutes: a step that ends this long after the last checkpoint writes one too.
         max_minutes: stop learning, save and report after so long.
+        early_stop: stop where what is left would gain nearly nothing; see `optim.Settled`.
         resume: continue the run in `out` from its newest checkpoint.
         overwrite: replace the run in `out`.
         figures: draw figures and the animation.
@@ -287,6 +302,7 @@ def run(
         def watch(where: str, shots: optim.Snapshots | None, resume: bool) -> list[optim.Callback]:
             found: list[optim.Callback] = [*callbacks, optim.StopOnSignal()]
             found += [] if max_minutes is None else [optim.TimeLimit(max_minutes)]
+            found += [optim.Settled()] * early_stop
             found += [] if shots is None else [shots]
             if place_of is not None:
                 own = {**(identity or {}), "folder": where}
@@ -303,7 +319,7 @@ def run(
         result, design, from_ = learning(problem, callbacks=watch("checkpoint", shots, resume))
         others: dict[str, Design] = {}
         for other, its in (beside or {}).items():
-            if result.stopped != FINISHED:
+            if result.stopped not in (FINISHED, SETTLED):
                 break
             where = f"checkpoint-{other}"
             there = [] if place_of is None else list((place_of / where).glob("step-*"))
@@ -312,7 +328,7 @@ def run(
                 for old in there:
                     old.unlink()
             more, others[other], _ = learning(its, callbacks=watch(where, None, again))
-            if more.stopped != FINISHED:
+            if more.stopped not in (FINISHED, SETTLED):
                 result = dataclasses.replace(result, stopped=more.stopped)
         taken = jax.tree.map(jnp.asarray, shots.of(None if len(begin) == 1 else result.start))
         along = shots.steps(), [eqx.combine(learned, problem.split(design)[1]) for learned in taken]
@@ -369,7 +385,7 @@ def _held(problem: Problem, held: Held | Scene | None, key: PRNGKey) -> Held | N
 
 
 def _judged(found: Found, held: Held | None, judged_by: Any, key: PRNGKey, compared: str | None) -> Found:
-    problem = found.problem
+    problem, result = found.problem, found.result
     numbers: dict[str, Any] = {}
     images: dict[str, np.ndarray] = {}
     history = dict(found.history)
@@ -377,7 +393,8 @@ def _judged(found: Found, held: Held | None, judged_by: Any, key: PRNGKey, compa
         judging = problem.judged_by(report_terms(problem), judged_by)
         own = judging.judged_on(problem.scene)
         other = None if held is None else judging.judged_on(held.scene, held.noise)
-        count = jnp.int32(REALISATIONS if problem.noisy else 1)
+        enough = VOXELS // math.prod(problem.scene.shape)
+        count = jnp.int32(max(1, min(REALISATIONS, enough)) if problem.noisy else 1)
         designs = {"start": found.start, "learned": found.design, **found.beside}
         scores = {name: _scores(own, other, design, key, count) for name, design in designs.items()}
         for name, (score, image) in scores.items():
@@ -390,9 +407,13 @@ def _judged(found: Found, held: Held | None, judged_by: Any, key: PRNGKey, compa
             numbers["compare"] = {name: scores[source][0] for name, source in named.items()}
         if other is not None:
             history |= _curve(found, other, key)
+        if problem.of_a_step and "loss" in numbers:  # on all of the scene, in place of a part
+            first, last = numbers["initial_loss"], numbers["loss"]
+            held_to = verdict(np.array([first, *history["loss"][1:-1], last]))
+            result = dataclasses.replace(result, initial_loss=first, final_loss=last, verdict=held_to)
     if problem.sequence is not None:
         numbers |= _of_sequence(found)
-    return dataclasses.replace(found, numbers=numbers, images=images, history=history)
+    return dataclasses.replace(found, result=result, numbers=numbers, images=images, history=history)
 
 
 def _scores(
@@ -489,6 +510,8 @@ def report(found: Found) -> None:
     if math.isfinite(result.seconds_per_step):
         step, compiling = ms_from_s(result.seconds_per_step), result.compile_seconds
         print(f"{result.steps} steps, {step:.1f} ms each after {compiling:.1f} s of compilation")
+    if result.stopped == SETTLED:
+        print("stopped early: at the pace of the last steps the rest would gain less than 0.05 % (--no-early-stop)")
     if found.out is not None:
         print(f"results in {found.out}")
     named = {"stalled": "the loss did not fall", "diverged": "the loss rose"}

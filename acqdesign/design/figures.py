@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
@@ -63,9 +64,11 @@ def _echo(problem: Problem) -> Array | None:
 
 def _of_images(found: "Found") -> dict[str, Figure]:
     problem, images = found.problem, found.images
+    problem = problem.judged_on(problem.scene)
     truth = problem.scan().target[0]
     shown = {name: images[name] for name in ("start", "learned", *found.beside)}
-    captions = {name: f"NRMSE {float(nrmse(jnp.asarray(image), truth)):.3f}" for name, image in shown.items()}
+    error = jax.jit(nrmse)
+    captions = {name: f"NRMSE {float(error(jnp.asarray(image), truth)):.3f}" for name, image in shown.items()}
     # Density compensation shows how k-space is covered; with a sequence the reconstruction undoes its weighting.
     judged = problem.judged_by(reconstruction=DensityAdjoint() if problem.sequence is None else None)
     respond = eqx.filter_jit(lambda problem, design: problem.scan(design).point_spread)

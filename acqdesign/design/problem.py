@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import check_at_least_zero, check_choice, is_concrete, usage_error
+from acqdesign.base.checks import check_at_least_zero, check_choice, check_count, is_concrete, usage_error
 from acqdesign.base.trees import leaf_names, node
 from acqdesign.base.types import Array, PRNGKey, Scalar
-from acqdesign.design.scan import Assumed, SimulatedScan, tissue_of
+from acqdesign.design.scan import Assumed, SimulatedScan, name_of, tissue_of
 from acqdesign.design.terms import Term, bound, nrmse
 from acqdesign.encoding import Trajectory
 from acqdesign.optim import Constraint, Limits, project_onto, resolve
@@ -60,6 +60,9 @@ class Problem(eqx.Module):
         learn: which halves are learned.
         free_scale: whether images are scaled to the target by one real number each before they are judged; with a
             sequence unless said otherwise.
+        planes_per_step: of the planes across the readout, how many a step of learning takes, at random; all unless
+            given. The terms have to add up over them, as `squared_error` does, and the planes to be apart.
+        anatomies_per_step: likewise.
     """
 
     scene: Scene
@@ -75,6 +78,7 @@ class Problem(eqx.Module):
     noisy: bool = eqx.field(static=True)
     free_scale: bool = eqx.field(static=True)
     learn: tuple[str, ...] = eqx.field(static=True)
+    of_a_step: tuple[int, int] | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -91,6 +95,8 @@ class Problem(eqx.Module):
         key: PRNGKey | None = None,
         learn: Sequence[str] = HALVES,
         free_scale: bool | None = None,
+        planes_per_step: int | None = None,
+        anatomies_per_step: int | None = None,
     ):
         _check_kind("scene", scene, (Scene, Tissue))
         _check_kind("trajectory", trajectory, (Trajectory, type(None)))
@@ -119,6 +125,7 @@ class Problem(eqx.Module):
         self.reconstruction = reconstruction or (CG() if sequence is None else Prior())
         self.assumed = None if trajectory is None else Assumed.of(scene, self.contrast(scene))
         self.constraints = self._constraints(tuple(limits))
+        self.of_a_step = self._part(anatomies_per_step, planes_per_step)
 
     @property
     def design(self) -> Design:
@@ -226,6 +233,27 @@ class Problem(eqx.Module):
             constraint.check(*resolve([node(self.design, name) for name in constraint.names]))
         return tuple(found)
 
+    def _part(self, anatomies: int | None, planes: int | None) -> tuple[int, int] | None:
+        """How many anatomies and planes a step takes, once their mean is that of the whole; None for all of them."""
+        asked = {"anatomies_per_step": anatomies, "planes_per_step": planes}
+        there = (1, 1) if self.scene.support is None else self.scene.support.shape[:2]
+        for (name, count), most in zip(asked.items(), there, strict=True):
+            if count is not None and not 1 <= check_count(name, count, minimum=0) <= most:
+                raise usage_error(name, count, f"1 to {most}, as many as there are")
+        anatomies, planes = (most if n is None else n for n, most in zip(asked.values(), there, strict=True))
+        if (anatomies, planes) == there:
+            return None
+        name = "planes_per_step" if planes < there[1] else "anatomies_per_step"
+        for part in self.terms.of_the_whole:
+            remedy = f"{part} of some is not that of all."
+            raise usage_error(name, f"{asked[name]} with the term {part}", "squared_error, or bounds", remedy)
+        mixed = [] if self.trajectory.planes_apart(self.scene) else [self.trajectory]
+        mixed += [] if getattr(self.reconstruction, "planes_apart", False) else [self.reconstruction]
+        for part in mixed if planes < there[1] else ():
+            what = f"{planes} with {name_of(part)}, which mixes planes"
+            raise usage_error(name, what, "parts that do not, such as Lines of as many samples as planes, CG and Prior")
+        return anatomies, planes
+
     # What it is worth
 
     def scan(
@@ -262,11 +290,11 @@ class Problem(eqx.Module):
         return self.terms(self.scan(held, key, change))
 
     def judged_on(self, scene: Scene, noise: float | None = None) -> "Problem":
-        """The same problem on another scene of the same form, and with other noise; what is assumed stays."""
+        """The same problem on all of another scene of the same form, and with other noise; what is assumed stays."""
         assumed = self.assumed
         if assumed is not None and assumed.tissue is None:
-            assumed = Assumed(self.scene.tissue, assumed.contrast, assumed.root)
-        other = _replaced(self, scene=scene.fixed(), assumed=assumed)
+            assumed = dataclasses.replace(assumed, tissue=self.scene.tissue)
+        other = _replaced(self, scene=scene.fixed(), assumed=assumed, of_a_step=None)
         if noise is None:
             return other
         check_at_least_zero("noise", noise)
@@ -285,8 +313,8 @@ class Problem(eqx.Module):
 
     def prepared(self) -> "Problem":
         """The same problem with what can be computed once for a scene that stays as it is."""
-        fixed = self.trajectory is not None and self.sequence is None and self.scene.poses is None and not self.noisy
-        if not fixed or not hasattr(self.reconstruction, "prepared"):
+        moves = self.sequence is not None or self.scene.poses is not None or self.of_a_step or self.noisy
+        if self.trajectory is None or moves or not hasattr(self.reconstruction, "prepared"):
             return self
         scan = self.scan()
         return _replaced(self, reconstruction=self.reconstruction.prepared(scan.encoding, scan.target))

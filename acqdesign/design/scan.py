@@ -39,20 +39,23 @@ class Assumed(eqx.Module):
         tissue: of shape `(classes,)`; None for the scene's own.
         contrast: `(classes,)` what the target shows of each class.
         root: `(classes, classes)` a square root of the mean of `ρ_c ρ_d` over the head's voxels.
+        head: share of the voxels that are the head's.
     """
 
     tissue: Tissue | None
     contrast: Float[Array, " classes"]
     root: Float[Array, "classes classes"]
+    head: Scalar
 
     @classmethod
     def of(cls, scene: Scene, contrast: Float[Array, " classes"]) -> "Assumed":
         """That of a scene, with its own tissues."""
         assert scene.maps is not None
+        assert scene.support is not None
         flat = np.asarray(scene.maps).reshape(len(scene.maps), -1).astype(np.complex128)
         values, vectors = np.linalg.eigh((flat @ flat.conj().T).real / np.asarray(scene.support, np.float64).sum())
         root = jnp.asarray(vectors * np.sqrt(np.maximum(values, 0)), contrast.dtype)
-        return cls(None, contrast, root)
+        return cls(None, contrast, root, jnp.mean(scene.support))
 
     @property
     def power(self) -> Scalar:
@@ -292,6 +295,8 @@ class SimulatedScan:
         self.problem, self.design, self._change = problem, design, change
         self._noise_key, scene_key = jax.random.split(key)
         self.scene: Scene = problem.scene.sample(scene_key)
+        if problem.of_a_step:
+            self.scene = self.scene.some(jax.random.fold_in(scene_key, 1), *problem.of_a_step)
         self.trajectory, self.sequence = design.trajectory, design.sequence
 
     @functools.cached_property
@@ -350,6 +355,11 @@ class SimulatedScan:
             return eqx.combine(arrays, static).images(opposite)
 
         return across(run, (specs(arrays),), PartitionSpec("anatomies", "planes"))(arrays)
+
+    @property
+    def unscaled(self) -> Image:
+        """The reconstructed images as they are."""
+        return self._images[0]
 
     @functools.cached_property
     def image(self) -> Image:

@@ -58,6 +58,11 @@ class Term:
         """Whether a term looks at the image under the negative noise."""
         return any(getattr(function, "needs_opposite", False) for _, _, function in self.parts)
 
+    @property
+    def of_the_whole(self) -> tuple[str, ...]:
+        """Names of the terms whose mean over parts of a scene is not that of the whole."""
+        return tuple(name for _, name, function in self.parts if not getattr(function, "adds_up", False))
+
     def bound_targets(self) -> tuple[str, ...]:
         """What the first term that is a bound is of: `t1`, `t2` or both; empty without one."""
         return next((function.targets for _, _, function in self.parts if hasattr(function, "targets")), ())
@@ -81,6 +86,20 @@ def term(function: TermFunction, name: str | None = None) -> Term:
 def nrmse() -> Term:
     """Normalised root-mean-square error of the image, the mean over anatomies."""
     return term(lambda scan: jnp.mean(metrics.nrmse(scan.image, scan.target)), "nrmse")
+
+
+def squared_error() -> Term:
+    """Mean squared error of the image over the mean square of the target of what was learned on.
+
+    No scale and no root of it depends on the image, so that its mean over parts of a scene is that of the whole.
+    """
+
+    def error(scan: SimulatedScan) -> Scalar:
+        assumed = scan.problem.assumed
+        return jnp.mean(jnp.abs(scan.unscaled - scan.target) ** 2) / (assumed.power * assumed.head)
+
+    error.adds_up = True  # type: ignore[attr-defined]
+    return term(error, "squared_error")
 
 
 def psnr() -> Term:
@@ -153,7 +172,7 @@ def bound(*targets: str, reduce: str = "mean") -> Term:
         several = len(names) > 1 and len(set(names)) == len(names) == found.shape[-1]
         return reduce_bounds(found.ravel(), reduce), dict(zip(names, by_tissue, strict=True)) if several else {}
 
-    value.targets = targets  # type: ignore[attr-defined]
+    value.targets, value.adds_up = targets, True  # type: ignore[attr-defined]
     return term(value, "bound_" + "".join(targets))
 
 
@@ -164,7 +183,7 @@ def deviation(*targets: str) -> Term:
     def root(scan: SimulatedScan) -> Scalar:
         return jnp.sqrt(scan.bound(*targets))
 
-    root.targets = targets  # type: ignore[attr-defined]
+    root.targets, root.adds_up = targets, True  # type: ignore[attr-defined]
     return term(root, "deviation_" + "".join(targets))
 
 
@@ -188,6 +207,7 @@ def main_lobe(psf: Image) -> dict[str, Scalar]:
 
 TERMS: dict[str, Callable[[], Term]] = {
     "nrmse": nrmse,
+    "squared_error": squared_error,
     "dissimilarity": dissimilarity,
     "scaled_error": scaled_error,
     "noise": noise,

@@ -11,7 +11,7 @@ import abc
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -33,6 +33,11 @@ class Gram(eqx.Module):
 
     shape: eqx.AbstractVar[tuple[int, ...]]
 
+    @property
+    def planes_apart(self) -> bool:
+        """Whether planes across the first of three axes are problems of their own."""
+        return False
+
     @abc.abstractmethod
     def __call__(self, image: Image) -> Image:
         """Image `(..., *shape)` to an image of the same shape, complex."""
@@ -49,6 +54,7 @@ class _Shifted(Gram):
     gram: Gram
     ridge: Any
     shape = property(lambda self: self.gram.shape)  # type: ignore[assignment]
+    planes_apart = property(lambda self: self.gram.planes_apart)  # type: ignore[assignment]
 
     def __call__(self, image: Image) -> Image:
         (image,) = promote(image)
@@ -155,6 +161,8 @@ class ImageMap(eqx.Module):
     """A linear map from images to images that an encoding is composed with."""
 
     shape: eqx.AbstractVar[tuple[int, ...]]
+    pointwise: ClassVar[bool] = False
+    """Whether each voxel is mapped by itself."""
 
     @abc.abstractmethod
     def forward(self, image: Image) -> Image:
@@ -189,6 +197,7 @@ class Coils(ImageMap):
         smaps: `(coils, *shape)` complex sensitivities.
     """
 
+    pointwise = True
     smaps: Complex[Array, "coils ..."] = eqx.field(metadata=split("coils", "planes"))
 
     def __init__(self, smaps: Complex[Array, "coils ..."]):
@@ -267,6 +276,7 @@ class Mask(ImageMap):
         dims: how many trailing axes are an image.
     """
 
+    pointwise = True
     weights: Float[Array, "..."]
     dims: int = eqx.field(static=True, default=3)
     shape = property(lambda self: self.weights.shape[-self.dims :])  # type: ignore[assignment]
@@ -311,6 +321,7 @@ class _Around(Gram):
     inner: ImageMap
     gram: Gram
     shape = property(lambda self: self.inner.shape)  # type: ignore[assignment]
+    planes_apart = property(lambda self: self.inner.pointwise and self.gram.planes_apart)  # type: ignore[assignment]
 
     def local(self, image: Image) -> Image:
         check_trailing("image", image, self.shape)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Complex
+from jaxtyping import Complex, Integer
 
 from acqdesign.base.checks import check_count, check_finite, check_shape, usage_error
 from acqdesign.base.sharding import local_part, vary, varying
@@ -56,6 +56,10 @@ class LineGram(Gram):
     readout: Float[Array, "*sets"] | Complex[Array, "*sets nx nx"]
     shape: tuple[int, int, int] = eqx.field(static=True)
 
+    @property
+    def planes_apart(self) -> bool:
+        return self.readout.ndim == self.spectrum.ndim - 2
+
     def __call__(self, image: Image) -> Image:
         """Image `(..., nx, ny, nz)` to `Aᴴ W A` of it, the same shape and complex."""
         check_trailing("image", image, self.shape)
@@ -78,10 +82,13 @@ class StraightLineEncoding(Encoding):
         readout: `(R,)` explicit kx positions in cycles per voxel, instead of `samples_per_line`.
         eps: relative accuracy of `finufft`, as in `nufft_forward`.
         backend: `finufft`, `dft` or `auto`, likewise.
+        planes: `(nx,)` which planes across the readout the image holds, of so many in all; all unless given.
     """
 
     points: LinePoints
     positions: Float[Array, " samples"] | None  # along the readout; None where uniform
+    planes: Integer[Array, " nx"] | None
+    of_planes: int = eqx.field(static=True)
     shape: tuple[int, int, int] = eqx.field(static=True)
     samples_per_line: int = eqx.field(static=True)
     eps: float | None = eqx.field(static=True)
@@ -96,12 +103,14 @@ class StraightLineEncoding(Encoding):
         readout: Float[Array, " samples"] | None = None,
         eps: float | None = None,
         backend: str = "auto",
+        planes: tuple[Integer[Array, " nx"], int] | None = None,
     ):
         check_points(points, 2)
         if points.ndim != 2:
             raise usage_error("points", points, "shape (lines, 2)", "Use jax.vmap for several sets of lines.")
         nx, ny, nz = check_shape("shape", shape, dims=(3,))
         self.shape = (nx, ny, nz)
+        self.planes, self.of_planes = planes or (None, nx)
         self.samples_per_line = check_readout(samples_per_line, readout)
         check_options(eps, backend, points.dtype)
         self.points, self.positions = points, readout
@@ -120,7 +129,7 @@ class StraightLineEncoding(Encoding):
 
     @property
     def oversampling(self) -> float:
-        return self.samples_per_line / self.shape[0]
+        return self.samples_per_line / self.of_planes
 
     @property
     def _here(self) -> tuple[int, int, int]:
@@ -129,12 +138,15 @@ class StraightLineEncoding(Encoding):
         return local_part(nx, "planes", self.points)[0], ny, nz
 
     def _scale(self) -> float:
-        return 1 / math.sqrt(math.prod(self.shape))
+        return 1 / math.sqrt(self.of_planes * math.prod(self.shape[1:]))
 
     def _along_readout(self) -> Complex[Array, "samples nx"]:
         readout = self.readout
+        voxels = voxel_coordinates(self.of_planes, readout.dtype)
+        if self.planes is not None:
+            voxels = voxels[self.planes]
         planes, first = local_part(self.shape[0], "planes", self.points)
-        voxels = jax.lax.dynamic_slice_in_dim(voxel_coordinates(self.shape[0], readout.dtype), first, planes)
+        voxels = jax.lax.dynamic_slice_in_dim(voxels, first, planes)
         angle = -2 * math.pi * wrap(readout[:, None] * voxels[None])
         return jax.lax.complex(jnp.cos(angle), jnp.sin(angle))
 
@@ -165,7 +177,7 @@ class StraightLineEncoding(Encoding):
 
     def readout_gram(self, weights: Array | None = None) -> Float[Array, ""] | Complex[Array, "nx nx"]:
         """`Fᴴ D F / nx`, `D` ones unless given: a number where the readout is uniform, at Nyquist or finer."""
-        nx = self.shape[0]
+        nx = self.of_planes
         if self.positions is None and weights is None and self.samples_per_line >= nx:
             return jnp.asarray(self.samples_per_line / nx, self.points.dtype)
         if self._here != self.shape:
@@ -203,7 +215,7 @@ class StraightLineEncoding(Encoding):
 
     def _readout_density(self) -> Float[Array, " samples"]:
         # Along the readout nothing is learned: the usual number of iterations is enough, whatever the plane's.
-        return pipe_density(self.readout[:, None], self.shape[:1], 10)
+        return pipe_density(self.readout[:, None], (self.of_planes,), 10)
 
     def prepare(self, image: Image) -> Complex[Array, "... nx pz py"]:
         """Padded spectra of `(Fᴴ D F ⊗ 1) f`, plane by plane, with the density `D` of the readout."""

@@ -70,10 +70,11 @@ class Lines(Trajectory):
         self.half_width, self.eps, self.backend = float(half_width), eps, backend
 
     def operator(self, scene: Scene) -> StraightLineEncoding:
-        samples = self.samples or scene.shape[0]
+        nx = scene.shape[0] if scene.planes is None else scene.planes[1]
         return StraightLineEncoding(
-            self.points, scene.shape, samples, readout=self.readout, eps=self.eps, backend=self.backend
-        )
+            self.points, scene.shape, self.samples or nx, readout=self.readout, eps=self.eps, backend=self.backend,
+            planes=scene.planes,
+        )  # fmt: skip
 
     def _along(self) -> Float[Array, " samples"] | None:
         """Positions of the samples of a line, None where their number goes by the scene."""
@@ -106,7 +107,8 @@ class Lines(Trajectory):
 
     def permuted(self, source: np.ndarray | Array) -> "Lines":
         order = jnp.asarray(source)
-        return eqx.tree_at(lambda x: (x.points, x.moves), self, (self.points[order], self.moves[order]))
+        moved = tuple(jnp.take(array, order, axis=0) for array in (self.points, self.moves))
+        return eqx.tree_at(lambda x: (x.points, x.moves), self, moved)
 
     def design(self) -> Mapping[str, Any]:
         own = {"points": self.points, "learned": self.moves}

@@ -3,6 +3,7 @@
 from acqdesign.optim.callbacks import Between as Between
 from acqdesign.optim.callbacks import Checkpoints as Checkpoints
 from acqdesign.optim.callbacks import Progress as Progress
+from acqdesign.optim.callbacks import Settled as Settled
 from acqdesign.optim.callbacks import Snapshots as Snapshots
 from acqdesign.optim.callbacks import StopOnSignal as StopOnSignal
 from acqdesign.optim.callbacks import TimeLimit as TimeLimit

@@ -28,7 +28,7 @@ from acqdesign.optim.checkpoint import (
     save_checkpoint,
     tree_from_arrays,
 )
-from acqdesign.optim.fit import Callback, Fit, of_start
+from acqdesign.optim.fit import SETTLED, Callback, Fit, of_start
 from acqdesign.optim.step import State
 
 
@@ -39,9 +39,11 @@ class Progress(Callback):
 
     def begin(self, fit: Fit) -> None:
         off = not is_main_process()
-        self.bar = tqdm(total=fit.steps, initial=fit.done, disable=off, unit=" steps", dynamic_ncols=True)
+        said = "compiling: seconds, for long trains up to minutes"
+        self.bar = tqdm(total=fit.steps, initial=fit.done, disable=off, unit=" steps", dynamic_ncols=True, desc=said)
 
     def after(self, fit: Fit) -> None:
+        self.bar.set_description(refresh=False)
         self.bar.update(1)
         if fit.logs:
             record, sound = fit.look()
@@ -220,6 +222,36 @@ class TimeLimit(Callback):
     def after(self, fit: Fit) -> None:
         if fit.logs and time.perf_counter() - self._begun > 60 * self.minutes:
             fit.stop = fit.stop or "time"
+
+
+class Settled(Callback):
+    """Stops where the steps that are left would gain less than 0.05 % of the loss at the pace of the last ones.
+
+    The pace is that of the mean loss from one window to the next, a fifteenth of the steps each and 10 at least, plus
+    three standard errors: a loss that varies by chance seldom stops early. Of several starts none may be about to
+    overtake the best by as much. A loss that has been the same to the bit for three steps is settled too.
+    """
+
+    def after(self, fit: Fit) -> None:
+        if fit.logs and fit.done < fit.steps and self._rests(fit):
+            fit.stop = fit.stop or SETTLED
+
+    def restore(self, fit: Fit, arrays: Mapping[str, np.ndarray]) -> None:
+        self.after(fit)
+
+    def _rests(self, fit: Fit) -> bool:
+        window = -(-max(10, fit.steps // 15) // fit.log_every)
+        losses = fit.history.last("loss", 2 * window)
+        last = losses[-3:]
+        if len(last) == 3 and (last == last[0]).all():
+            return True
+        if len(losses) < 2 * window:
+            return False
+        losses = losses[:, np.isfinite(losses).all(axis=0)] if fit.starts else losses
+        (before, after), variances = (f(losses.reshape(2, window, -1), axis=1) for f in (np.mean, np.var))
+        pace = (np.maximum(before - after, 0) + 3 * np.sqrt(variances.sum(axis=0) / window)) / window
+        reached = after - pace * (fit.steps - fit.done) / fit.log_every
+        return after.size > 0 and bool(reached.min() >= after.min() - 5e-4 * abs(after.min()))
 
 
 class Between(Callback):

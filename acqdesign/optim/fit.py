@@ -21,7 +21,7 @@ from acqdesign.base.types import PRNGKey, PyTree
 from acqdesign.optim.history import History, verdict
 from acqdesign.optim.step import Loss, Record, State, compile_step, constrainer
 
-FINISHED = "finished"
+FINISHED, SETTLED = "finished", "settled"
 
 
 class NonFiniteError(ArithmeticError):
@@ -56,7 +56,7 @@ class FitResult:
     """Median after compilation; NaN where no step was taken."""
     compile_seconds: float
     stopped: str
-    """`finished`, or why a callback stopped it: `time`, `SIGINT` or `SIGTERM`."""
+    """`finished`, or why a callback stopped it: `settled`, `time`, `SIGINT` or `SIGTERM`."""
     verdict: str
     """`improving`; `settled` (gained, but not in the last half); `stalled` (gained nothing); `diverged`."""
     start: int = 0

@@ -1,5 +1,6 @@
 """What a fit logs, and what the log says of it."""
 
+import math
 from array import array
 from collections.abc import Mapping
 
@@ -35,6 +36,11 @@ class History:
         self.shape = np.shape(record.loss)
         for name, value in {"loss": record.loss, **record.terms}.items():
             self.rows.setdefault(name, array("d")).extend(np.ravel(value).tolist())
+
+    def last(self, name: str, count: int) -> np.ndarray:
+        """Up to so many of the last rows of a column, `(rows,)` or `(rows, starts)`."""
+        width = math.prod(self.shape)
+        return np.array(self.rows[name][-count * width :]).reshape(-1, *self.shape)
 
     def columns(self, start: int | None) -> dict[str, np.ndarray]:
         """Columns by name, of one start or of all."""

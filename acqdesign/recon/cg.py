@@ -16,9 +16,9 @@ from acqdesign.base.types import Array, Image, Samples
 from acqdesign.encoding import Encoding, Gram
 
 
-def _inner(a: Array, b: Array, dims: int) -> Array:
-    here = jnp.sum((jnp.conj(a) * b).real, axis=range(-dims, 0), keepdims=True)
-    return vary(total(here, "planes"), varying(here))
+def _inner(a: Array, b: Array, axes: tuple[int, ...]) -> Array:
+    here = jnp.sum((jnp.conj(a) * b).real, axis=axes, keepdims=True)
+    return vary(total(here, "planes"), varying(here)) if -3 in axes else here
 
 
 def _quotient(a: Array, b: Array, wanted: Array) -> Array:
@@ -26,8 +26,15 @@ def _quotient(a: Array, b: Array, wanted: Array) -> Array:
     return jnp.where(wanted, a / jnp.where(wanted, b, 1), 0)
 
 
-def cg(gram: Callable[[Image], Image], rhs: Image, *, iterations: int, dims: int | None = None) -> Image:
-    """Solves `gram x = rhs` by conjugate gradients from zero, each image by itself.
+def cg(
+    gram: Callable[[Image], Image],
+    rhs: Image,
+    *,
+    iterations: int,
+    dims: int | None = None,
+    planes_apart: bool | None = None,
+) -> Image:
+    """Solves `gram x = rhs` by conjugate gradients from zero, each image by itself, or each plane of it.
 
     The gradient is that of the iterations as computed, converged or not; `2 sqrt(iterations)` of them are kept.
 
@@ -36,6 +43,8 @@ def cg(gram: Callable[[Image], Image], rhs: Image, *, iterations: int, dims: int
         rhs: `(..., *shape)` complex right-hand sides, images such as `Aᴴ y`.
         iterations: fixed number of them; more regularise less.
         dims: how many trailing axes are one image; those of a `Gram`'s shape, or 3, unless given.
+        planes_apart: whether planes across the readout, the third axis from the end, are problems of their own; as a
+            `Gram` says, or False, unless given.
 
     Hestenes & Stiefel, J. Res. Natl. Bur. Stand. 49 (1952).
     """
@@ -45,8 +54,11 @@ def cg(gram: Callable[[Image], Image], rhs: Image, *, iterations: int, dims: int
     rhs = as_array("rhs", rhs)
     if rhs.ndim < dims:
         raise usage_error("rhs", rhs, f"at least the {dims} axes of an image")
+    if planes_apart is None:
+        planes_apart = isinstance(gram, Gram) and gram.planes_apart
+    axes = tuple(axis for axis in range(-dims, 0) if axis != -3 or not planes_apart)
     # At unit norm, so that squares of residuals keep away from the smallest numbers.
-    norm = jax.lax.stop_gradient(jnp.sqrt(_inner(rhs, rhs, dims)))
+    norm = jax.lax.stop_gradient(jnp.sqrt(_inner(rhs, rhs, axes)))
     norm = jnp.where(norm == 0, 1, norm)
     # An image stops where rounding leaves nothing to gain: further on the gradient would divide by zero.
     least = jnp.finfo(norm.dtype).eps ** 2
@@ -54,11 +66,11 @@ def cg(gram: Callable[[Image], Image], rhs: Image, *, iterations: int, dims: int
     def step(state: tuple, _: Any) -> tuple[tuple, None]:
         x, residual, direction, power = state
         moved = gram(direction)
-        curvature = _inner(direction, moved, dims)
+        curvature = _inner(direction, moved, axes)
         going = (power > least) & (curvature > 0)
         length = _quotient(power, curvature, going)
         x, residual = x + length * direction, residual - length * moved
-        new = _inner(residual, residual, dims)
+        new = _inner(residual, residual, axes)
         return (x, residual, residual + _quotient(new, power, going) * direction, new), None
 
     # Segments of about sqrt(n) iterations: only their first states are kept for the backward pass.
@@ -70,7 +82,7 @@ def cg(gram: Callable[[Image], Image], rhs: Image, *, iterations: int, dims: int
         return jax.lax.scan(step, state, length=segment)
 
     b = rhs / norm
-    state = (alike(jnp.zeros_like(b), b)[0], b, b, _inner(b, b, dims))
+    state = (alike(jnp.zeros_like(b), b)[0], b, b, _inner(b, b, axes))
     state, _ = jax.lax.scan(advance, state, length=whole)
     if rest:  # `disable_jit` has no scans of no length
         state, _ = jax.lax.scan(step, state, length=rest)

@@ -25,6 +25,7 @@ from acqdesign.base.checks import (
 )  # fmt: skip
 from acqdesign.base.sharding import across
 from acqdesign.base.types import Array, Float, Image
+from acqdesign.encoding import Gram
 from acqdesign.recon.cg import cg
 
 
@@ -62,6 +63,7 @@ def posterior_mean(
     ridge: ArrayLike,
     iterations: int,
     dims: int = 3,
+    planes_apart: bool | None = None,
     support: Float[Array, "..."] | None = None,
 ) -> Image:
     """The image `M S u` with `(S M gram M S + ridge) u = S M rhs`, by conjugate gradients from zero.
@@ -73,6 +75,7 @@ def posterior_mean(
         ridge: noise variance of a sample over the prior's variance of a voxel [1], a number.
         iterations: of conjugate gradients.
         dims: how many trailing axes are solved for together.
+        planes_apart: as of `cg`.
         support: `M` [1], of a shape that multiplies `rhs`; None is one everywhere.
     """
     rhs, spectrum = as_array("rhs", rhs), None if spectrum is None else as_real("spectrum", spectrum)
@@ -88,4 +91,6 @@ def posterior_mean(
         return apply_prior(seen(gram(seen(apply_prior(u, spectrum)))), spectrum) + ridge * u
 
     start = apply_prior(seen(rhs), spectrum)
-    return seen(apply_prior(cg(matrix, start, iterations=iterations, dims=dims), spectrum))
+    apart = isinstance(gram, Gram) and gram.planes_apart if planes_apart is None else planes_apart
+    found = cg(matrix, start, iterations=iterations, dims=dims, planes_apart=apart)
+    return seen(apply_prior(found, spectrum))

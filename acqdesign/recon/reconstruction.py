@@ -1,7 +1,7 @@
 """What a reconstruction is: `(encoding, kspace, noise) -> image`, a function or a module."""
 
 import abc
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -21,6 +21,9 @@ class Reconstruction(eqx.Module):
 
     The encoding, beside `forward`, `adjoint` and `normal`, says what a scanner may know: see `Acquisition`.
     """
+
+    planes_apart: ClassVar[bool] = False
+    """Whether the image of a plane across the readout is the same without the others, where those are apart in `A`."""
 
     @abc.abstractmethod
     def __call__(self, encoding: Any, kspace: Any, noise: Any) -> Image:
@@ -45,6 +48,8 @@ class CG(Reconstruction):
         iterations: fixed number of them.
     """
 
+    planes_apart = True
+
     ridge: float = eqx.field(static=True, default=1e-3)
     iterations: int = eqx.field(static=True, default=10)
 
@@ -67,6 +72,8 @@ class Prior(Reconstruction):
         ridge: noise-to-signal power ratio, relative to a fully sampled scan; computed from the scene unless given.
         iterations: of conjugate gradients.
     """
+
+    planes_apart = True
 
     exponent: float = eqx.field(static=True, default=1.5)
     ridge: float | None = eqx.field(static=True, default=None)
@@ -113,7 +120,8 @@ class Subspace(Prior):
         # Its images have unit power each.
         ridge = encoding.power * self.ratio(encoding, noise)
         support = None if encoding.support is None else encoding.support[:, None]
-        found = self._found(encoding, images, kspace, ridge=ridge, support=support, dims=4)
+        more = {"dims": 4, "planes_apart": encoding.normal().planes_apart}
+        found = self._found(encoding, images, kspace, ridge=ridge, support=support, **more)
         return jnp.einsum("k,akxyz->axyz", mix.astype(found.dtype), found, precision="highest")
 
 

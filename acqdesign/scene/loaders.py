@@ -140,7 +140,7 @@ def load_image(
         data = box_resample(data, grid, voxel_in=voxel_in, voxel_out=voxel_out)
     if not is_maps or contrast == "maps":
         return jnp.asarray(data)
-    return weighted_image(jnp.asarray(data), contrast, field)
+    return weighted_image(data, contrast, field)
 
 
 def image_fov(spec: str, volume: int | None = None, fill: float | None = None) -> tuple[float, ...] | None:

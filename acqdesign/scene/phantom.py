@@ -52,7 +52,7 @@ def contrast_weights(contrast: str, names: Sequence[str] = TISSUES, field: str =
 
 
 def weighted_image(
-    maps: Float[Array, "3 nx ny nz"], contrast: str = "T1w", field: str = "3T"
+    maps: Float[Array | np.ndarray, "3 nx ny nz"], contrast: str = "T1w", field: str = "3T"
 ) -> Float[Array, "nx ny nz"]:
     """An image of given contrast: tissue signals, weighted by the maps and summed, in the precision of the maps.
 
@@ -68,8 +68,10 @@ def weighted_image(
         contrast: `T1w`, `T2w` or `PDw`.
         field: `1.5T` or `3T`: whose tissue table.
     """
-    maps = jnp.asarray(maps)
-    return jnp.tensordot(jnp.asarray(contrast_weights(contrast, field=field), maps.dtype), maps, axes=1)
+    weights = contrast_weights(contrast, field=field).astype(maps.dtype)
+    if isinstance(maps, np.ndarray):  # without a program
+        return jnp.asarray(np.tensordot(weights, maps, axes=1))
+    return jnp.tensordot(jnp.asarray(weights), maps, axes=1)
 
 
 @functools.cache
@@ -112,5 +114,5 @@ def load_brain(
         voxel_size = voxel_in
     grid, voxel_out = target_grid(FOV, shape, voxel_size)
     maps: Any = box_resample(stored, grid, voxel_in=(voxel_in,) * 3, voxel_out=voxel_out)
-    maps = jnp.asarray(maps, jnp.float32)
-    return maps if contrast == "maps" else weighted_image(maps, contrast, field)
+    maps = maps.astype(np.float32)
+    return jnp.asarray(maps) if contrast == "maps" else weighted_image(maps, contrast, field)

@@ -4,6 +4,7 @@ The signals of classes add up, `y = Σ_c m_c · A ρ_c`. A field or a spread of 
 classes with fewer differences each: see `Scene.with_b1_map` and `Scene.with_t2_spread`.
 """
 
+import copy
 import functools
 import math
 import warnings
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Integer
 
 from acqdesign.base.checks import check_count, check_finite, check_positive, usage_error
 from acqdesign.base.sharding import split
@@ -62,6 +64,7 @@ class Scene(eqx.Module):
         fov: field of view along x, y and z [m], or None where it is not known.
         poses: where given, `sample` turns the anatomies at random.
         ensemble: tissues that bounds are averaged over, of any shape; `tissue` unless given.
+        planes: which planes across the readout these are, `(nx,)`, and of how many; all unless given.
         reposed: from a key, the same scene in other poses, for judging; None where that cannot be.
     """
 
@@ -72,6 +75,7 @@ class Scene(eqx.Module):
     support: Float[Array, "anatomies nx ny nz"] | None = eqx.field(metadata=split("anatomies", "planes"))
     poses: Poses | None
     ensemble: Tissue | None
+    planes: tuple[Integer[Array, " nx"], int] | None
     fov: tuple[float, ...] | None = eqx.field(static=True)
     reposed: Callable[[PRNGKey], "Scene"] | None = eqx.field(static=True)
 
@@ -85,12 +89,14 @@ class Scene(eqx.Module):
         fov: Sequence[float] | None = None,
         poses: Poses | None = None,
         ensemble: Tissue | None = None,
+        planes: tuple[Integer[Array, " nx"], int] | None = None,
         reposed: Callable[[PRNGKey], "Scene"] | None = None,
     ):
         if maps is None and tissue is None:
             raise usage_error("maps", "neither maps nor a tissue", "at least one of them")
         self.tissue, self.ensemble = tissue, tissue if ensemble is None else ensemble
         self.maps = self.contrast = self.smaps = self.support = None
+        self.planes = planes
         self.fov = None if fov is None else tuple(float(length) for length in fov)
         if self.fov is not None and len(self.fov) != 3:
             raise usage_error("fov", self.fov, "three lengths")
@@ -115,7 +121,7 @@ class Scene(eqx.Module):
                 raise usage_error("smaps", smaps, "complex numbers")
             check_finite("smaps", smaps)
         self.maps, self.contrast, self.smaps = maps, weights, smaps
-        self.support = head_mask(self.density())
+        self.support = _support(maps, None if tissue is None else tissue.m0)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -139,11 +145,7 @@ class Scene(eqx.Module):
 
     def density(self) -> Float[Array, "anatomies nx ny nz"]:
         """Proton density, all classes together; magnitudes of images."""
-        maps = self._maps()
-        if self.tissue is None:
-            return jnp.abs(jnp.sum(maps, 0))
-        m0 = jnp.broadcast_to(jnp.abs(self.tissue.m0).astype(maps.dtype), maps.shape[:1])
-        return jnp.einsum("c,caxyz->axyz", m0, maps, precision="highest")
+        return _density(self._maps(), None if self.tissue is None else self.tissue.m0)
 
     def image(self, contrast: Array | None = None) -> Inexact[Array, "anatomies nx ny nz"]:
         """Images that show this much of each class, `(classes,)`; the scene's own contrast unless given."""
@@ -164,11 +166,15 @@ class Scene(eqx.Module):
         if self.poses is None:
             return self
         turned = eqx.tree_at(lambda s: s.maps, self, self.poses(key))
-        return eqx.tree_at(lambda s: s.support, turned, head_mask(turned.density()))
+        support = _support(turned.maps, None if self.tissue is None else self.tissue.m0)
+        return eqx.tree_at(lambda s: s.support, turned, support)
 
     def fixed(self) -> "Scene":
-        """The scene with its anatomies as they are."""
-        return eqx.tree_at(lambda s: s.poses, self, None, is_leaf=lambda leaf: leaf is None)
+        """The scene with its anatomies as they are; scenes of one form are then alike to JAX but for their arrays."""
+        other = copy.copy(self)
+        for name in ("poses", "reposed"):
+            object.__setattr__(other, name, None)
+        return other
 
     def astype(self, dtype: Any) -> "Scene":
         """In another precision."""
@@ -178,10 +184,29 @@ class Scene(eqx.Module):
     def every_plane(self, step: int) -> "Scene":
         """The scene, as it stands, on every so many planes across the readout, which are problems of their own."""
         check_count("step", step)
-        thin = lambda array: None if array is None else array[..., ::step, :, :]  # noqa: E731
-        maps, smaps = thin(self._maps()), thin(self.smaps)
-        thinned = Scene(maps, self.tissue, contrast=self.contrast, smaps=smaps, fov=self.fov, ensemble=self.ensemble)
-        return eqx.tree_at(lambda s: s.support, thinned, thin(self.support))
+        return self._thinned(slice(None), np.arange(self.shape[0])[::step], None)
+
+    def part(
+        self, anatomies: ArrayLike | Sequence[int] | None = None, planes: ArrayLike | Sequence[int] | None = None
+    ) -> "Scene":
+        """Some of its anatomies, as they stand, and planes across the readout, by number; a scan still reads all."""
+        which: Any = slice(None) if anatomies is None else jnp.asarray(anatomies)
+        if planes is None:
+            return self._thinned(which, slice(None), self.planes)
+        known, of = self.planes or (jnp.arange(self.shape[0]), self.shape[0])
+        return self._thinned(which, jnp.asarray(planes), (known[jnp.asarray(planes)], of))
+
+    def some(self, key: PRNGKey, anatomies: int, planes: int) -> "Scene":
+        """As `part`, so many of each at random; each is as likely."""
+        keys, (there, across) = jax.random.split(key), self._maps().shape[1:3]
+        return self.part(_some_of(keys[0], anatomies, there), _some_of(keys[1], planes, across))
+
+    def _thinned(self, anatomies: Any, at: Any, planes: Any) -> "Scene":
+        thin = lambda array: None if array is None else array[..., at, :, :]  # noqa: E731
+        maps, support = thin(self._maps()[:, anatomies]), thin(self.support[anatomies])  # type: ignore[index]
+        kept: dict[str, Any] = {"contrast": self.contrast, "fov": self.fov, "ensemble": self.ensemble}
+        thinned = Scene(maps, self.tissue, smaps=thin(self.smaps), planes=planes, **kept)
+        return eqx.tree_at(lambda s: s.support, thinned, support)
 
     def with_class(self, name: str, mask: ArrayLike, tissue: Tissue, contrast: float = 1.0) -> "Scene":
         """The scene with one more tissue, such as a lesion, which takes the place of the others.
@@ -288,6 +313,26 @@ class Scene(eqx.Module):
         )  # fmt: skip
 
 
+def _some_of(key: PRNGKey, count: int, there: int) -> Integer[Array, " count"]:
+    """Numbers of so many among all that are there, each as likely: one out of each of `count` spans around a circle."""
+    ends = np.arange(count + 1) * there // count
+    keys = jax.random.split(key)
+    inside = jax.random.randint(keys[0], (count,), 0, np.diff(ends))
+    return (jnp.asarray(ends[:-1]) + inside + jax.random.randint(keys[1], (), 0, there)) % there
+
+
+def _density(maps: Array, m0: Array | None) -> Array:
+    if m0 is None:
+        return jnp.abs(jnp.sum(maps, 0))
+    weights = jnp.broadcast_to(jnp.abs(m0).astype(maps.dtype), maps.shape[:1])
+    return jnp.einsum("c,caxyz->axyz", weights, maps, precision="highest")
+
+
+@jax.jit
+def _support(maps: Array, m0: Array | None) -> Array:
+    return head_mask(_density(maps, m0))
+
+
 def head_mask(density: Float[Array, "... ny nz"]) -> Float[Array, "... ny nz"]:
     """Where there is something to see, as a scout or masked coil maps show it, of proton density in any unit.
 
@@ -343,19 +388,20 @@ def load_scene(
     if asked is None and fov is not None:
         fov = tuple(v * n for v, n in zip(target_grid(fov, shape, None)[1], shape, strict=True))
 
-    def load(grid: Sequence[int]) -> Array:
+    def load(grid: Sequence[int]) -> np.ndarray:  # until all is put together: each of JAX's would be a program
         sizes = None if asked is None else tuple(f / n for f, n in zip(asked, grid, strict=True))
         more: dict[str, Any] = {"voxel_size": sizes, "contrast": kind, "field": field, **of_file}
         images = [load_image(phantom, shape=grid, **more) for phantom in phantoms]
-        stacked = jnp.stack([image.astype(jnp.result_type(*images, dtype)) for image in images], axis=-4)
+        stacked = np.stack([np.asarray(image, jnp.result_type(*images, dtype)) for image in images], axis=-4)
         return stacked[None] if tissue_names is None else stacked
 
     voxel_size = (1.0, 1.0, 1.0) if fov is None else tuple(f / n for f, n in zip(fov, shape, strict=True))
     poses = None
     if augment or key is not None:
-        fine = jnp.repeat(load(fine_shape(shape)), 1 if key is None else each, axis=1)
-        poses = Poses(fine, jnp.ones((len(fine), *shape), jnp.finfo(fine.dtype).dtype), voxel_size)
-    maps = load(shape) if key is None or poses is None else eqx.filter_jit(poses)(key)
+        fine = np.repeat(load(fine_shape(shape)), 1 if key is None else each, axis=1)
+        share = np.ones((len(fine), *shape), np.finfo(fine.dtype).dtype)
+        poses = Poses(jnp.asarray(fine), jnp.asarray(share), voxel_size)
+    maps = jnp.asarray(load(shape)) if key is None or poses is None else eqx.filter_jit(poses)(key)
     tissue = weights = None
     if tissue_names is not None:
         table = tissue_properties(",".join(tissue_names), field)

@@ -32,21 +32,25 @@ README = {
         "traj_step; cases/reference/step/mrinufft/median_s; {:.0f} ms; 1000",
         "traj_step; cases/reference/step/acqdesign/median_s; {:.1f} ms; 1000",
         "traj_step; cases/reference/speedup; {:.0f}",
+        "traj_recipes; cases/reference/ratio; {:.1f} times the reference",
     ],
     "90×108×90, 2000 lines × 256 samples": [
         "traj_step; cases/large/step/mrinufft/median_s; {:.2f} s",
         "traj_step; cases/large/step/acqdesign/median_s; {:.0f} ms; 1000",
         "traj_step; cases/large/speedup; {:.0f}",
+        "traj_recipes; cases/large/ratio; {:.1f} times the reference (8 planes)",
     ],
     "cosine of the gradient to central differences of its own loss": [
         "traj_step; cases/reference/error/mrinufft/cosine_to_central_differences; {:.3f}",
         "traj_step; cases/reference/error/acqdesign/cosine_to_central_differences; {:.6f}",
         "",
+        "",
     ],
     "NRMSE of SigPy's reconstruction from the learned lines, 10 seeds": [
         "traj_quality; nrmse/mrinufft noise-free learned_on/mean; {:.3f}",
-        "traj_quality; nrmse/acqdesign_default noise-free learned_on/mean; {:.3f} (default recipe)",
-        "traj_quality; nrmse_ratio_default_to_mrinufft/noise-free learned_on; {:.2f}",
+        "traj_quality; nrmse/acqdesign_reference noise-free learned_on/mean; {:.3f}",
+        "traj_quality; nrmse_ratio_default_to_mrinufft/noise-free learned_on; {:.2f} (default)",
+        "traj_quality; nrmse/acqdesign_default noise-free learned_on/mean; {:.3f}",
     ],
     "signal": [
         "signal_fse; tasks/signal/torchsim, 100 states/median_s; {:.2f} s",
@@ -103,8 +107,8 @@ def readme(text: str) -> str:
     for number, line in enumerate(lines):
         first = line.strip("| ").split(" | ")[0]
         if line.startswith("| ") and first in README:
-            lines[number] = "| " + " | ".join([first, *(measured(s) if s else "" for s in README[first])]) + " |"
-            lines[number] = lines[number].replace("|  |", "| |")
+            cells = [first, *(measured(s) if s else "" for s in README[first])]
+            lines[number] = "|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|"
     return "\n".join(lines) + "\n"
 
 

@@ -176,22 +176,6 @@ def test_other_errors_of_the_runtime_are_not_explained_away():
     assert explain(ValueError("out of memory")) is None
 
 
-def test_compiled_programs_are_kept_where_asked(tmp_path, monkeypatch):
-    seen = {}
-    monkeypatch.setattr(jax.config, "update", seen.__setitem__)
-    DeviceOptions(cache_dir=tmp_path).start()
-    assert seen == {"jax_compilation_cache_dir": str(tmp_path)}
-
-
-def test_a_false_alarm_of_xla_is_named_where_it_may_come(tmp_path):
-    """On a CPU, once programs are there to be read again."""
-    options = DeviceOptions(cache_dir=tmp_path)
-    assert DeviceOptions().note() is None
-    assert options.note() is None
-    (tmp_path / "jit_step-0123-cache").touch()
-    assert ("prefer-no-gather" in (options.note() or "")) == (jax.default_backend() == "cpu")
-
-
 @pytest.mark.parametrize(
     ("numbers", "count", "said"),
     [

@@ -182,7 +182,7 @@ def test_sar_by_any_name_is_one_limit():
         (["--optimizer", "lbfgs", "--schedule", "constant"], "--optimizer: got lbfgs with --augment or --noise"),
         (["--t2-spread", "-0.1"], "--t2-spread: got -0.1"),
         (["--noise", "0", "--term", "noise"], "--term: got noise with --noise 0, expected a noise above 0"),
-        (["--term", "nrmse", "blur"], "--term: got 'blur', expected one of nrmse, dissimilarity"),
+        (["--term", "nrmse", "blur"], "--term: got 'blur', expected one of nrmse, squared_error"),
         (["--exchange-every", "1", "--learn", "flips"], "--exchange-every: got 1 with --learn flips"),
         (["--lr-flips", "1", "--learn", "lines"], "--lr-flips: got 1 with --learn lines"),
         (["--lr-flips", "1", "--optimizer", "lbfgs", "--schedule", "constant", "--noise", "0"], "--lr-flips: got 1"),

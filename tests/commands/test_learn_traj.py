@@ -296,7 +296,7 @@ BAD = {
     ),
     "density of nothing": (["--density", "pipe"], "--density: got 'pipe', for which CG has no use"),
     "iterations of which": (["--density-iterations", "3"], "--density-iterations: got 3, for which cg has no use"),
-    "unknown term": (["--term", "mse"], "--term: got 'mse', expected one of nrmse, dissimilarity"),
+    "unknown term": (["--term", "mse"], "--term: got 'mse', expected one of nrmse, squared_error, dissimilarity"),
     "weightless term": (["--term", "nrmse=0"], "--term: got nrmse=0, expected a weight above 0"),
     "unknown reconstruction": (["--reconstruction", "sense"], "--reconstruction: got 'sense', expected one of cg"),
     "unknown start": (["--init", "radial"], "--init: got 'radial', expected one of reference, poisson"),
@@ -372,3 +372,25 @@ def test_what_a_file_knows_becomes_the_run_s(tmp_path, monkeypatch, capsys, endi
     for flag, *values in (("--shape", 5, 6, 5), ("--samples", 9), ("--fov-mm", 200, 180, 150)):
         assert main("--init", path, flag, *values) == 2
         assert f"{flag}: got" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "grid_steps"), [("learn_traj", 0.28), ("learn_joint", 0.384)])
+def test_lines_step_by_the_grid_and_gently_from_what_was_learned(tmp_path, monkeypatch, name, grid_steps):
+    """Adam's first step is its rate: so many steps of the longer side's grid; a tenth of that from a file, for 40."""
+    lines = ["--lines", 16, "--calibration", 0]
+    trains = ["--echoes", 4, "--te-eff-ms", 10] if name == "learn_joint" else []
+    rates = {}
+    for side in (12, 20):
+        found = _lines.asked(monkeypatch, name, "--shape", 1, 10, side, *lines, *trains, "--steps", 40)
+        rates[side] = rate_of(found)
+        np.testing.assert_allclose(rates[side], grid_steps / side, rtol=1e-4)
+    write_design(tmp_path / "held.npz", found["problem"].trajectory.design() | {"shape": (1, 10, 20)})
+    found = _lines.asked(monkeypatch, name, "--init", tmp_path / "held.npz", *trains, "--steps", 40)
+    np.testing.assert_allclose(rate_of(found), rates[20] / 10, rtol=1e-4)
+
+
+def rate_of(found):
+    """How far the first step of an optimiser moves lines."""
+    learned = jax.tree.map(jnp.ones_like, found["problem"].split()[0])
+    update, _ = found["optimizer"].update(learned, found["optimizer"].init(learned), learned)
+    return -update.trajectory.points[0, 0]

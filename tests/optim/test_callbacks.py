@@ -15,9 +15,11 @@ from acqdesign.optim import (
     Checkpoints,
     NonFiniteError,
     Progress,
+    Settled,
     Snapshots,
     StopOnSignal,
     TimeLimit,
+    lbfgs,
     load_checkpoint,
 )
 
@@ -305,6 +307,50 @@ def test_a_run_ends_after_its_minutes():
     result = run(steps=10_000_000, callbacks=[TimeLimit(0.005)])
     assert result.stopped == "time"
     assert 0 < result.steps < 10_000_000
+
+
+def test_what_is_settled_takes_no_more_steps(tmp_path):
+    """Within 0.1 % of the loss of all steps; going on from its checkpoint takes none."""
+    above = lambda params, key: (1 + jnp.sum((params["x"] - 3) ** 2), {})  # noqa: E731
+    whole = run(above, steps=600)
+    watch = lambda resume: [Checkpoints(tmp_path, 1000, resume=resume), Settled()]  # noqa: E731
+    result = run(above, steps=600, callbacks=watch(False))
+    assert (result.stopped, whole.stopped) == ("settled", "finished")
+    assert result.steps < 300
+    assert result.final_loss <= 1.001 * whole.final_loss
+    again = run(above, steps=600, callbacks=watch(True))
+    assert (again.stopped, again.steps) == ("settled", result.steps)
+
+
+def test_a_loss_that_varies_by_chance_is_not_taken_for_settled():
+    """Falling by 2 % of itself over the run, under noise of 5 %."""
+    rough = lambda params, key: (1 + 1e-3 * params["x"][0] + 0.05 * jax.random.normal(key), {})  # noqa: E731
+    for seed in range(5):
+        result = run(rough, steps=400, key=jax.random.key(seed), callbacks=[Settled()])
+        assert result.steps > 380
+
+
+def test_a_line_search_that_gains_nothing_ends_a_run():
+    """Three losses equal to the bit."""
+    result = run(lambda params, key: (jnp.sum(params["x"] ** 2), {}), optimizer=lbfgs(), callbacks=[Settled()])
+    assert result.stopped == "settled"
+    assert result.steps <= 6
+    assert result.final_loss == 0
+
+
+def test_a_start_that_may_overtake_goes_on():
+    """One rests at 1, the other falls from 3, fast enough to get there or not; one that broke does not count."""
+
+    def each(params, key):
+        x = params["x"][0]
+        return 1 + 2 * jnp.where(x > 0, x, x - x), {}
+
+    def steps(other, rate):
+        params = {"x": jnp.array([[0.0], [other]])}
+        return run(each, params, starts=2, steps=100, optimizer=optax.sgd(rate), callbacks=[Settled()]).steps
+
+    assert steps(1.0, 0.008) > 60
+    assert steps(1.0, 0.002) == steps(jnp.nan, 0.008) == 20
 
 
 def test_between_steps_the_host_may_exchange_parameters_and_moments():
