@@ -430,7 +430,7 @@ def test_help_teaches_flat_flags_with_units_and_defaults(capsys):
     for name in [*names.split(), "style", "max-minutes", "deterministic", "precision", "shape"]:
         assert f"--{name} " in text
     assert "--run." not in text
-    assert "(default: 12)" in text
+    assert "(1 to 10000000; default: 12)" in " ".join(text.split())
     assert text.index("--precision") < text.index(" device options") < text.index("--mesh")
 
 
