@@ -18,7 +18,8 @@ from acqdesign.commands.options import (
     with_file,
 )
 from acqdesign.commands.run import learner
-from acqdesign.design import GRID_STEPS, Design, Held, Problem
+from acqdesign.design import Design, Held, Problem
+from acqdesign.design.driver import GRID_STEPS
 from acqdesign.recon import CG
 
 

@@ -1,6 +1,5 @@
 """Design problems: what is learned for what, and the driver that learns, judges, writes and draws."""
 
-from acqdesign.design.driver import GRID_STEPS as GRID_STEPS
 from acqdesign.design.driver import Found as Found
 from acqdesign.design.driver import Held as Held
 from acqdesign.design.driver import adam as adam

@@ -29,7 +29,7 @@ CHANGES = {
     "coils": (2, {}),
     "noise": (0.5, {}),
     "planes_per_step": (2, {"shape": (4, 8, 8)}),
-    "anatomies_per_step": (1, {"phantom": ("one.npz", "other.npz")}),
+    "anatomies_per_step": (2, {"phantom": ("one.npz", "other.npz", "one.npz")}),
     "contrast": ("T2w", {}),
     "tissue": ("csf,wm,gm", {}),
     "b1_spread": (0.2, {}),

@@ -29,7 +29,20 @@ def rms(flips):
 
 def test_an_echo_train_is_learned_and_reported(tmp_path):
     out = tmp_path / "run"
-    flags = [*ADAM, "--t1-ms", "1000", "--t2-ms", "100", "--echoes", "12", "--steps", "60", "--starts", "2"]
+    flags = [
+        *ADAM,
+        "--t1-ms",
+        "1000",
+        "--t2-ms",
+        "100",
+        "--echoes",
+        "12",
+        "--steps",
+        "60",
+        "--starts",
+        "2",
+        "--no-early-stop",
+    ]
     assert main([*flags, "--out", str(out)]) == 0
     found, summary = read_design(out / "design.npz"), json.loads((out / "summary.json").read_text())
     flips = np.degrees(found["flips_rad"])

@@ -179,7 +179,7 @@ def test_sar_by_any_name_is_one_limit():
         (["--min-flip-deg", "60", "--b1rms-ut", "1"], "--b1rms-ut: got 1, expected at least 2.26"),
         (["--esp-ms", "1", "--te-eff-ms", "3", "--system", "generic"], "ms too short for 12 samples on generic"),
         (["--pulse-ms", "0.1", "--min-flip-deg", "40", "--system", "generic"], "--pulse-ms: got 0.1, too short"),
-        (["--optimizer", "lbfgs", "--schedule", "constant"], "--optimizer: got lbfgs with --augment or --noise"),
+        (["--optimizer", "lbfgs", "--schedule", "constant"], "--optimizer: got lbfgs with --noise"),
         (["--t2-spread", "-0.1"], "--t2-spread: got -0.1"),
         (["--noise", "0", "--term", "noise"], "--term: got noise with --noise 0, expected a noise above 0"),
         (["--term", "nrmse", "blur"], "--term: got 'blur', expected one of nrmse, squared_error"),
