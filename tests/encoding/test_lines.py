@@ -282,9 +282,7 @@ def blob(shape):
     return (1.5 + x + 2 * y * z) * (radius < 0.16) - (np.hypot(y - 0.1, z) < 0.08) * (radius < 0.16)
 
 
-@pytest.mark.parametrize(
-    ("shape", "count"), [pytest.param((23, 28, 23), 253, marks=pytest.mark.slow), ((8, 9, 6), 40)]
-)
+@pytest.mark.parametrize(("shape", "count"), [pytest.param((23, 28, 23), 253, marks=pytest.mark.slow), ((8, 9, 6), 40)])
 def test_reference_loss_has_its_own_gradient(shape, count):
     """The whole reference loss, density recomputed and differentiated: the exact DFT's gradient, odd and even.
 
