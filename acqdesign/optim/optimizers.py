@@ -185,12 +185,13 @@ def _wolfe(along: Callable[[Any], tuple[Any, Any]], value: Any, slope: Any, most
         root = jnp.sqrt(jnp.maximum(first**2 - sa * sb, 0)) * jnp.sign(b - a)
         share = 1 - (sb + root - first) / (sb - sa + 2 * root)
         share = jnp.clip(jnp.where(jnp.isfinite(share), share, 0.5), 0.1, 0.9)
-        return Search(low, high, a + share * (b - a), enough, search.count + 1)
+        return Search(low, high, a + share * (b - a), enough | (-slope * jnp.abs(b - a) <= least), search.count + 1)
 
     def pick(first: Any, a: Any, b: Any) -> Any:
         return jax.tree.map(lambda x, y: jnp.where(first, x, y), a, b)
 
     zero, full = jnp.zeros_like(value), jnp.full_like(value, most)
+    least = jnp.finfo(value.dtype).eps * jnp.abs(value)  # what rounding leaves of a gain
     begin = Search((zero, value, slope), (full, value, slope), full, slope >= 0, jnp.int32(0))
     found = jax.lax.while_loop(lambda search: ~search.done & (search.count < evaluations), better, begin)
     return found.low[0]
