@@ -41,7 +41,8 @@ class SelectivePulse(eqx.Module):
         time_bandwidth: duration times the frequency across the nominal thickness [1], a number.
         thickness: nominal thickness of the slice that this pulse selects, in units that a sequence's pulses share.
         extent: width of the region that signals are summed over, in the same units.
-        positions: number of positions across it, the middles of equal parts.
+        positions: number of positions across it, the middles of equal parts. 48 across 3 thicknesses leave echo trains
+            1e-7 off for time-bandwidth products up to 4; more need as many times more.
 
     Raises:
         UsageError: an envelope that is no vector, sums to zero, or whose lobes cancel so far that flips up to 360° do
