@@ -42,7 +42,7 @@ class FlipTermOptions(TermOptions):
 
     objective: Literal["t2", "t1", "t1t2"] | None = None
     """Relative Cramér–Rao bound of t2 (T1 known), t1 (T2 known) or t1t2 (their sum), M0 and its phase unknown.
-    Unless given, t2 for fse, t1t2 for others. --term takes its place."""
+    Unless given, t2 for fse, t1 for mprage, which T2 hardly reaches, t1t2 for others. --term takes its place."""
     ensemble: Literal["mean", "worst"] = "mean"
     """Of that bound over tissues and B1: mean, or worst case (a smooth maximum)."""
 
@@ -53,7 +53,7 @@ class FlipTermOptions(TermOptions):
                 if given:
                     raise usage_error(f"--{name}", "it with --term", "one of the two")
             return self.make()
-        target = self.objective or ("t2" if sequence == "fse" else "t1t2")
+        target = self.objective or {"fse": "t2", "mprage": "t1"}.get(sequence, "t1t2")
         reduce = "max" if self.ensemble == "worst" else "mean"
         return bound(*(name for name in ("t1", "t2") if name in target), reduce=reduce)
 

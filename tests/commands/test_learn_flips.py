@@ -12,7 +12,7 @@ from acqdesign.design import figures
 from acqdesign.export import read_design
 from acqdesign.learn_flips import main
 from acqdesign.scene import Tissue
-from acqdesign.signal import FSE
+from acqdesign.signal import FSE, SEQUENCES
 from acqdesign.signal.starts import STARTS
 
 from ._lines import asked
@@ -25,6 +25,16 @@ FIGURES = {"flips", "power", "bounds", "echoes", "bound_map", "loss"}
 
 def rms(flips):
     return np.sqrt(np.mean(np.square(flips)))
+
+
+@pytest.mark.parametrize("more", [[], ["--time-bandwidth", "2"]], ids=["alike", "selective"])
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_every_sequence_has_a_bound_to_learn(name, more, monkeypatch):
+    """That of what it is made to measure is finite; of a slice, another one."""
+    problem = asked(monkeypatch, "learn_flips", "--sequence", name, "--echoes", "8", "--starts", "1", *more)["problem"]
+    value, _ = jax.jit(lambda key: problem.loss(problem.design, key))(jax.random.key(0))
+    assert 0 < float(value) < 1e6
+    assert (problem.sequence.pulse is None) == (not more)
 
 
 def test_an_echo_train_is_learned_and_reported(tmp_path):
