@@ -14,6 +14,8 @@ def _ignoring(start: str, package: str, use: Callable[[Any], object]) -> None:
         use(importlib.import_module(package))
     except Exception as error:
         wrong = sorted(name for name in os.environ if name.startswith(start))
+        if not wrong:  # the package itself is broken
+            raise
         text = " ".join(f"{type(error).__name__} {error}".split())
         print(f"warning: ignored {', '.join(wrong)}: {text}", file=sys.stderr)
         for name in wrong:
