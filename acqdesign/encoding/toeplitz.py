@@ -24,7 +24,7 @@ from acqdesign.encoding import _backends
 from acqdesign.encoding.nufft import nufft_adjoint
 
 # Below this many multiply-adds the dense spectrum is the faster one on two CPU cores.
-_DENSE_WORK = 2**23
+_DENSE_WORK = 2**24
 # Planes transformed together: on a CPU what a core's cache holds, elsewhere what fills the device.
 _CPU_BLOCK_BYTES, _DEVICE_BLOCK_BYTES = 2**19, 2**30
 

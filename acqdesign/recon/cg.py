@@ -15,6 +15,8 @@ from acqdesign.base.sharding import alike, total, vary, varying
 from acqdesign.base.types import Array, Image, Samples
 from acqdesign.encoding import Encoding, Gram
 
+_KEPT_BYTES = 2**29  # iterations are all kept for the gradient while they take no more
+
 
 def _inner(a: Array, b: Array, axes: tuple[int, ...]) -> Array:
     here = jnp.sum((jnp.conj(a) * b).real, axis=axes, keepdims=True)
@@ -36,7 +38,7 @@ def cg(
 ) -> Image:
     """Solves `gram x = rhs` by conjugate gradients from zero, each image by itself, or each plane of it.
 
-    The gradient is that of the iterations as computed, converged or not; `2 sqrt(iterations)` of them are kept.
+    The gradient is that of the iterations as computed, converged or not.
 
     Args:
         gram: a Hermitian positive semi-definite map of images, such as `encoding.normal() + 1e-3`.
@@ -73,17 +75,20 @@ def cg(
         new = _inner(residual, residual, axes)
         return (x, residual, residual + _quotient(new, power, going) * direction, new), None
 
-    # Segments of about sqrt(n) iterations: only their first states are kept for the backward pass.
-    segment = math.isqrt(iterations)
+    b = rhs / norm
+    state = (alike(jnp.zeros_like(b), b)[0], b, b, _inner(b, b, axes))
+    # The backward pass needs three images of every iteration. Where those are too many only the first states of
+    # segments of about sqrt(n) iterations are kept, and the others made again.
+    segment = iterations if 3 * iterations * b.nbytes <= _KEPT_BYTES else math.isqrt(iterations)
     whole, rest = divmod(iterations, segment)
 
-    @jax.checkpoint
     def advance(state: tuple, _: Any) -> tuple[tuple, None]:
         return jax.lax.scan(step, state, length=segment)
 
-    b = rhs / norm
-    state = (alike(jnp.zeros_like(b), b)[0], b, b, _inner(b, b, axes))
-    state, _ = jax.lax.scan(advance, state, length=whole)
+    if whole > 1:
+        state, _ = jax.lax.scan(jax.checkpoint(advance), state, length=whole)
+    else:
+        state, _ = advance(state, None)
     if rest:  # `disable_jit` has no scans of no length
         state, _ = jax.lax.scan(step, state, length=rest)
     return norm * state[0]

@@ -32,10 +32,14 @@ def doubled(*arrays):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
-    ("shape", "kinds"), [((15,), DOUBLE), ((16,), DOUBLE), ((8, 7), SINGLE), ((8, 7), DOUBLE), ((7, 6, 5), DOUBLE)]
-)
+    ("shape", "kinds"),
+    [
+        ((15,), DOUBLE), ((16,), DOUBLE), ((8, 7), SINGLE), ((8, 7), DOUBLE), ((7, 6, 5), DOUBLE),
+        ((128, 3), DOUBLE), ((5, 127), SINGLE),
+    ],
+)  # fmt: skip
 def test_values_are_those_of_the_exact_dft(rng, shape, kinds, backend):
-    """Forward and adjoint within 10 eps, several images at once, odd and even axes, points beyond ±0.5."""
+    """Forward and adjoint within 10 eps: several images, odd, even and padded axes, points beyond ±0.5."""
     real, dtype = kinds
     points = some_points(rng, 40, len(shape), real)
     image, samples = some_complex(rng, (3, *shape), dtype), some_complex(rng, (3, 40), dtype)

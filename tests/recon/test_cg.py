@@ -1,5 +1,7 @@
 """Laws of conjugate gradients: the dense solution, the gradient of what is computed, and little memory."""
 
+import sys
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -205,8 +207,19 @@ def test_the_gradient_of_converged_iterations_is_that_of_the_solution(rng):
     assert np.abs(early - want).max() > 1e-2 * np.abs(want).max()
 
 
-def test_memory_of_the_gradient_grows_as_the_root_of_the_iterations():
-    """16 times the iterations take four times the memory of states, not 16 times."""
+@pytest.mark.parametrize("iterations", [1, 7, 9])
+def test_the_gradient_is_the_same_whether_iterations_are_kept_or_made_again(rng, monkeypatch, iterations):
+    loss, x = curved(rng)
+    kept = jax.value_and_grad(loss)(x, iterations)
+    monkeypatch.setattr(sys.modules["acqdesign.recon.cg"], "_KEPT_BYTES", 0)
+    again = jax.value_and_grad(loss)(x, iterations)
+    np.testing.assert_allclose(again[0], kept[0], rtol=1e-12)
+    np.testing.assert_allclose(again[1], kept[1], rtol=1e-10)
+
+
+def test_memory_of_the_gradient_grows_as_the_root_of_the_iterations(monkeypatch):
+    """16 times the iterations take four times the memory of states, not 16 times, where all would be too many."""
+    monkeypatch.setattr(sys.modules["acqdesign.recon.cg"], "_KEPT_BYTES", 0)
     size = 4096
     scale, rhs = jax.ShapeDtypeStruct((size,), np.float32), jax.ShapeDtypeStruct((size,), np.complex64)
 
