@@ -127,7 +127,7 @@ def device_mesh(text: str, lengths: Mapping[str, int]) -> Mesh:
         what = f"{'exactly' if several else 'at most'} the {there} {kind} device{'s' * (there > 1)} here"
         remedy = f"This would fit: {fitting}." if fitting else ""
         if kind == "cpu" and not several:
-            remedy += f" XLA_FLAGS=--xla_force_host_platform_device_count={needed} makes that many of one processor."
+            remedy += f' jax.config.update("jax_num_cpu_devices", {needed}), before all else, makes that many.'
         raise usage_error("--mesh", f"{text}, which takes {needed} devices", what, remedy)
     kinds = (AxisType.Auto,) * len(sizes)
     return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=kinds, devices=jax.devices()[:needed])

@@ -45,6 +45,8 @@ OWN = ("trajectory", "sequence", "reconstruction", "term", "limit")
 """Options that may name a user's own file."""
 # Found by benchmarks/traj_planes.py.
 _PLANES = 8
+# From so many voxels seen by coils in a step, cores that share its planes gain more than they cost.
+_MANY_VOXELS = 2**17
 
 
 def check_given(check: Callable[..., Any], options: Any, *names: str, **how: Any) -> None:
@@ -770,28 +772,27 @@ class RunOptions:
         return jax.random.key(self.seed)
 
     def mesh(self, problem: Problem, held: Scene | None = None) -> Mesh | None:
-        """The mesh asked for, over what of the problem can be split; None for one device."""
-        text = self.device.mesh
-        if text is None:
-            return None
-        if problem.of_a_step:
-            raise usage_error("--mesh", f"{text} with --planes-per-step or --anatomies-per-step", "one of the two")
-        scene = problem.scene
+        """The mesh asked for over what can be split, or that of the processor's cores; None for one device."""
+        text, scene = self.device.mesh, problem.scene
         if problem.trajectory is None:
             assert scene.ensemble is not None
-            return device_mesh(text, {"tissues": int(scene.ensemble.shape[-1])})
-        assert scene.maps is not None
-        anatomies = scene.maps.shape[1]
+            return None if text is None else device_mesh(text, {"tissues": int(scene.ensemble.shape[-1])})
+        anatomies, planes = problem.of_a_step or (scene.support.shape[0], scene.shape[0])  # type: ignore[union-attr]
         if held is not None and held.maps is not None:
             anatomies = math.gcd(anatomies, held.maps.shape[1])  # what is held out is split likewise
         lengths = {"anatomies": anatomies, "coils": 1 if scene.smaps is None else len(scene.smaps)}
         if problem.trajectory.planes_apart(scene):
-            lengths["planes"] = scene.shape[0]
-        elif "planes" in text:
+            lengths["planes"] = math.gcd(planes, scene.shape[0])
+        elif text is not None and "planes" in text:
             samples, planes = getattr(problem.trajectory, "samples", None), scene.shape[0]
             mixed = f"--samples {samples} mix the {planes} planes across a readout; --samples {planes} would not."
             raise usage_error("--mesh", text, "no planes", mixed)
-        return device_mesh(text, lengths)
+        if text is None:
+            cores = jax.local_device_count() if jax.default_backend() == "cpu" and jax.process_count() == 1 else 1
+            share = max(n for n in range(1, cores + 1) if lengths.get("planes", 1) % n == 0)
+            work = anatomies * planes * math.prod(scene.shape[1:]) * lengths["coils"]
+            text = f"planes={share}" if share > 1 and work >= _MANY_VOXELS else None
+        return None if text is None else device_mesh(text, lengths)
 
     def refuse_size(self, scene: SceneOptions, lines: TrajectoryOptions, usual_lines: int) -> None:
         """Raises where memory does not even hold the images and samples of every coil and start, three of each."""
@@ -805,8 +806,8 @@ class RunOptions:
 
     @property
     def whole(self) -> bool:
-        """Whether a step needs all of the scene: L-BFGS one loss, a mesh what it splits."""
-        return self.optimizer == "lbfgs" or self.device.mesh is not None
+        """Whether a step needs all of the scene, as L-BFGS needs one loss."""
+        return self.optimizer == "lbfgs"
 
     def refuse_lbfgs(self, scene: SceneOptions) -> None:
         """Raises where a loss that changes from step to step is given to L-BFGS."""

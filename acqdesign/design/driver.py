@@ -140,8 +140,10 @@ def learn(
     grid = 28 if problem.trajectory is None else max(problem.scene.shape[1:])
     optimizer = optimizer or adam(steps, trajectory=GRID_STEPS / grid)
     key = jax.random.key(0) if key is None else key
-    if mesh is not None and problem.of_a_step:
-        raise usage_error("mesh", "it with planes_per_step or anatomies_per_step", "one of the two")
+    for axis, count in zip(("anatomies", "planes"), problem.of_a_step or (), strict=False):
+        if mesh is not None and count % mesh.shape.get(axis, 1):
+            what = f"{axis}={mesh.shape[axis]} with {count} {axis} a step"
+            raise usage_error("mesh", what, f"a divisor of {count} for {axis}", f"Or another {axis}_per_step.")
     for design in begin:
         if not jax.tree.leaves(problem.split(design)[0]):
             raise usage_error("problem", "nothing to learn", "a float array that is not held")

@@ -24,7 +24,7 @@ import optax
 
 from acqdesign.base.sharding import device_mesh, everywhere, place
 from acqdesign.base.trees import leaf_names
-from acqdesign.design import Problem, bound, learn, noise, nrmse, term, width
+from acqdesign.design import Problem, bound, learn, noise, nrmse, squared_error, term, width
 from acqdesign.encoding import Lines, Trajectory
 from acqdesign.recon import Prior, Subspace, cg
 from acqdesign.scene import Scene, brain
@@ -65,9 +65,9 @@ def brightness(scan):
     return jnp.mean(jnp.abs(jnp.abs(scan.image) - scan.target))
 
 
-def scene(dtype, poses):
+def scene(dtype, poses, shape=SHAPE):
     """Two anatomies with coils."""
-    one = brain(SHAPE, coils=COILS, dtype=dtype, augment=poses)
+    one = brain(shape, coils=COILS, dtype=dtype, augment=poses)
     maps = jnp.concatenate([one.maps, one.maps[:, :, :, ::-1]], axis=1)
     turned = one.poses
     if poses:
@@ -88,8 +88,11 @@ def problem(case, dtype, lines=16):
     if case == "own":
         halves = (Spokes(jnp.linspace(0, 1, lines, dtype=dtype)), Train(flips))
         more = {"reconstruction": tikhonov, "terms": nrmse() + term(brightness)}
+    shape = SHAPE
+    if case == "parts":
+        shape, more = (8, *SHAPE[1:]), more | {"terms": squared_error(), "anatomies_per_step": 1, "planes_per_step": 4}
     sigma = 1e-3 if case == "own" else 0.05
-    return Problem(scene(dtype, case == "poses"), *halves, noise=sigma, order=None, **more)
+    return Problem(scene(dtype, case == "poses", shape), *halves, noise=sigma, order=None, **more)
 
 
 def mesh_of(text):

@@ -65,6 +65,11 @@ def test_eight_devices_equal_one_and_send_as_much_for_four_times_the_lines(case)
     assert 0 < few["all_reduce"] < 40
 
 
+def test_steps_on_some_planes_are_shared_as_steps_on_all_are():
+    found = results(start("none;planes=2", "double", "parts", devices=2))
+    check_equal(found["planes=2"], found["none"], "double")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["double", "single"])
 @pytest.mark.parametrize("case", ["plain", "poses", "terms", "subspace"])

@@ -123,8 +123,8 @@ def test_what_is_not_the_mean_of_its_parts_is_refused(changes, said):
         Problem(made.scene, arguments.pop("trajectory"), **arguments)
 
 
-def test_a_mesh_with_parts_is_refused():
+def test_planes_of_a_step_that_devices_cannot_share_are_refused():
     made = of_lines(shape=SHAPE)
     problem = Problem(made.scene, made.trajectory, terms=squared_error(), planes_per_step=2)
-    with pytest.raises(UsageError, match="mesh: got it with planes_per_step"):
-        learn(problem, 1, mesh=jax.make_mesh((1,), ("planes",)))
+    with pytest.raises(UsageError, match="mesh: got planes=3 with 2 planes a step, expected a divisor of 2"):
+        learn(problem, 1, mesh=jax.sharding.Mesh(jax.devices() * 3, ("planes",)))
