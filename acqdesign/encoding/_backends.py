@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import scipy.fft
+import scipy
 
 from acqdesign.base.checks import check_choice, usage_error
 from acqdesign.base.sharding import alike

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Bool
 
 from acqdesign.base.checks import check_choice, check_count, check_key, check_shape, usage_error
@@ -114,9 +115,7 @@ def _poisson(plane: _Plane, count: int, decay: float, key: PRNGKey) -> np.ndarra
     # Without a block that holds it, the centre of k-space is the first dart.
     darts = np.concatenate([np.zeros((1, 2)), darts])
     darts = darts[plane.holds(darts)]
-    from scipy.spatial import cKDTree  # a fifth of the package's import time, and only needed here
-
-    tree = cKDTree(darts)
+    tree = scipy.spatial.cKDTree(darts)
     diameters = np.sqrt(_PACKING / density(plane.radius(darts)))
 
     def stuck(scale: float) -> np.ndarray:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import scipy.fft
+import scipy
 from jaxtyping import Complex
 
 from acqdesign.base.types import Array, Float, Image, Inexact, LinePoints

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
+import scipy
 
 from acqdesign.base.checks import usage_error
 from acqdesign.base.files import atomic_write

@@ -7,8 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.interpolate
-import scipy.linalg
+import scipy
 from jax.typing import ArrayLike
 
 from acqdesign.base.checks import check_count, usage_error

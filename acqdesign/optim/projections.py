@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import scipy.linalg
+import scipy
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
