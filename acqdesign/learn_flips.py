@@ -81,7 +81,7 @@ class FlipOptions:
 
 def build(options: FlipOptions) -> dict[str, Any]:
     """The problem that the options stand for, and how it is run."""
-    run, train = options.run, options.train
+    run, train = options.run, options.train.with_file()
     scene = options.sample.scene(run.dtype)
     assert scene.ensemble is not None
     kind, spins, pulses = train.kind, math.prod(scene.ensemble.shape), train.echoes or 1

@@ -114,7 +114,7 @@ class JointOptions:
 def build(options: JointOptions) -> dict[str, Any]:
     """The problem that the options stand for, and how it is run."""
     scene_options, lines, file = with_file(options.scene, options.trajectory)
-    options = dataclasses.replace(options, scene=scene_options, trajectory=lines)
+    options = dataclasses.replace(options, scene=scene_options, trajectory=lines, train=options.train.with_file())
     run, train, goal = options.run, options.train, options.goal
     run.refuse_lbfgs(scene_options)
     run.refuse_size(scene_options, lines, LINES)

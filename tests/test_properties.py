@@ -190,7 +190,7 @@ designs = st.fixed_dictionaries(
     }
 ).map(lambda found: found | {"samples_per_line": np.array(64)})
 # How exact positions come back.
-FORMATS = {"npz": 0.0, "mat": 0.0, "mrd": 6e-8, "cfl": 1.2e-7, "bin": 1e-6, "seq": 1e-4}
+FORMATS = {"npz": 0.0, "mat": 0.0, "mrd": 6e-8, "cfl": 1.2e-7, "csv": 1e-7, "bin": 1e-6, "seq": 1e-4}
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,25 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax
 import tyro
 
 from acqdesign.base.checks import usage_error
+from acqdesign.base.units import m_from_mm, s_from_ms
 from acqdesign.commands.flags import Count, Milliseconds, check_ranges, flag, read_flags, si, within
 from acqdesign.commands.own import accepted, load_part, no_use, takes
 from acqdesign.commands.run import run_command
-from acqdesign.export import FORMATS, Format, PulseqOptions, read_design, with_samples, write_design
+from acqdesign.encoding import INITIALISERS, usual_pattern
+from acqdesign.export import (
+    FORMATS,
+    Format,
+    PulseqOptions,
+    read_design,
+    read_positions,
+    with_lines,
+    with_samples,
+    write_design,
+)
 from acqdesign.export.formats import design_file, writes
 from acqdesign.scene import system_limits
 
@@ -26,8 +38,9 @@ class ExportOptions:
     echo for those of learn_traj, which have lines but no echo trains. Needs the extra "pulseq".
     bin: SPARKLING gradients, as mri-nufft reads them. cfl: a BART trajectory, with its .hdr.
     mrd: ISMRM Raw Data with trajectory and header; needs the extra "mrd". mat: MATLAB, every array by its name.
+    csv: a table of flips [deg], phases, times [ms] and the order of lines, for product sequences.
 
-    Designs of learn_flips have no lines to acquire: seq, bin, cfl and mrd refuse them. Times and pulses that the
+    Designs of learn_flips have no lines to acquire: --lines gives those of fse some. Times and pulses that the
     design does not say are chosen within the limits of --system. Exit codes: 0 written, 2 wrong use or a design that
     the scanner cannot play (the error says what would fix it), 4 file system. Examples:
 
@@ -35,13 +48,34 @@ class ExportOptions:
 
     python -m acqdesign.export runs/plane --to seq --samples 256 --slab-mm 150
 
-    python -m acqdesign.export runs/lines --to cfl
+    python -m acqdesign.export runs/flips --to seq csv --lines caipi --shape 192 192 96 --fov-mm 192 192 144
+
+    python -m acqdesign.export runs/lines --to cfl --out brain.cfl
     """
 
     run_dir: Annotated[Path, tyro.conf.Positional]
     """Folder of the run, or a design.npz."""
-    to: str
-    """Format: seq, bin, cfl, mrd, mat, npz, or your own: FILE.py:NAME."""
+    to: tuple[str, ...] = ()
+    """Formats, one or more: seq, bin, cfl, mrd, mat, csv, npz, or your own: FILE.py:NAME. That of --out
+    unless given."""
+    out: Path | None = None
+    """File to write; design.<ending> beside the design unless given."""
+    overwrite: bool = False
+    """Replace files that are there."""
+    lines: str | None = None
+    """Lines for flips of fse that have none: a run's folder, a file, or poisson, caipi, spiral or full."""
+    shape: Annotated[tuple[int, int, int] | None, within(1, 2**15)] = None
+    """Voxels NX NY NZ of lines by name, x along the readout."""
+    fov_mm: Annotated[tuple[float, float, float] | None, within(1.0, 3e3)] = None
+    """Field of view along x, y and z [mm] of lines by name."""
+    acceleration: Annotated[float | None, within(1.0, 1e3)] = None
+    """Phase encodes of the full grid over lines, of lines by name; 4 unless given."""
+    calibration: Annotated[int | None, within(0, 2**15)] = None
+    """Side of the fully sampled block in the centre, of lines by name."""
+    ordering: str = "centre-out"
+    """Which of these lines at which echo: linear, centre-out, radial-fan or random."""
+    te_eff_ms: Annotated[float, within(0.01, 1e5)] = 80.0
+    """Time at which the centre of k-space is then acquired, to the nearest echo [ms]."""
     samples: Count = None
     """Samples of a readout instead of the design's. Designs of one plane need it: they get as many voxels along x,
     each as thick as the plane."""
@@ -84,36 +118,89 @@ class ExportOptions:
         )
 
 
+_OF_LINES = ("shape", "fov_mm", "acceleration", "calibration", "ordering", "te_eff_ms")
+
+
+def _with_lines(design: Mapping[str, Any], options: ExportOptions) -> Mapping[str, Any]:
+    """The design with the lines that the options say."""
+    name = options.lines
+    if name is None:
+        for field in _OF_LINES:
+            value = getattr(options, field)
+            if value != getattr(ExportOptions, field):
+                raise usage_error(flag(field), value, "it with --lines")
+        return design
+    if name in INITIALISERS:
+        if options.shape is None or options.fov_mm is None:
+            raise usage_error("--lines", f"{name} without --shape and --fov-mm", "both of them")
+        made = usual_pattern(
+            name, options.shape, jax.random.key(0), acceleration=options.acceleration, calibration=options.calibration
+        )
+        samples = options.samples or options.shape[0]
+        found: Mapping[str, Any] = {
+            "points": made.points,
+            "shape": options.shape,
+            "fov_m": tuple(map(m_from_mm, options.fov_mm)),
+        }
+        found = {**found, "samples_per_line": samples}
+    else:
+        if not design_file(name).exists():
+            raise usage_error("--lines", name, "a file, a run's folder, or one of " + ", ".join(INITIALISERS))
+        for field in _OF_LINES[:4]:
+            if getattr(options, field) is not None:
+                raise usage_error(flag(field), getattr(options, field), f"nothing: {name} has lines of its own")
+        found = read_positions(name, tell=print)
+    return with_lines(design, found, te=s_from_ms(options.te_eff_ms), ordering=options.ordering)
+
+
 def _main(argv: Sequence[str] | None) -> int:
     args = sys.argv[1:] if argv is None else argv
     options = read_flags(ExportOptions, args, "python -m acqdesign.export")
     check_ranges(options)
-    kind = load_part("--to", options.to, {name: kind for name, kind in FORMATS.items() if writes(kind)}, Format)
-    readers = {"system": ("system", "options"), "pns_asc": ("pns_hardware",)}
-    for field in dataclasses.fields(options)[3:]:
-        value, able = getattr(options, field.name), readers.get(field.name, ("options",))
-        if value != field.default and not any(takes(kind, name) for name in able):
-            raise no_use(flag(field.name), value, options.to)
+    names = options.to or ((options.out.suffix[1:],) if options.out is not None and options.out.suffix else ())
+    if not names:
+        raise usage_error("--to", "nothing", "a format, or --out with an ending")
+    if len(names) > 1 and options.out is not None:
+        raise usage_error("--out", f"{options.out} with {len(names)} formats", "one format")
     source = design_file(options.run_dir)
     if not source.exists():
         raise usage_error("RUN_DIR", f"{options.run_dir}, without a design.npz", "the folder of a run")
-    design: Mapping[str, Any] = read_design(source)
+    made = [_format(name, options) for name in names]
+    paths = [options.out or source.with_name(f"design.{form.ending}") for form in made]
+    for name, path in zip(names, paths, strict=True):
+        if path == source:
+            raise usage_error("--to", name, f"another format than that of {source}")
+        if path.exists() and not options.overwrite:
+            raise usage_error("--out", f"{path}, which is there", "another file", "Or add --overwrite.")
+    design: Mapping[str, Any] = _with_lines(read_design(source), options)
     if options.samples is not None:
         design = with_samples(design, options.samples)
-    given = {"system": system_limits(options.system), "options": options.pulseq(), "pns_hardware": options.pns_asc}
-    made = kind(**accepted(kind, given, dict.fromkeys(given, "--to"), given))
-    if not kind.ending:
-        raise usage_error("--to", f"{options.to}, without an ending", 'a class with one, such as ending = "csv"')
-    path = source.with_name(f"design.{kind.ending}")
-    if path == source:
-        raise usage_error("--to", options.to, f"another format than that of {source}")
-    said = write_design(path, design, to=made)
-    for line in said.lines() if hasattr(said, "lines") else ():
-        print(line)
-    print(f"wrote {path}")
+    for form, path in zip(made, paths, strict=True):
+        said = write_design(path, design, to=form)
+        for line in said.lines() if hasattr(said, "lines") else ():
+            print(line)
+        print(f"wrote {path}")
     return 0
 
 
+def _format(name: str, options: ExportOptions) -> Format:
+    """A format by its name, with the settings that it takes; others are refused."""
+    kind = load_part("--to", name, {name: kind for name, kind in FORMATS.items() if writes(kind)}, Format)
+    readers = {"system": ("system", "options"), "pns_asc": ("pns_hardware",)}
+    if len(options.to) < 2:  # of several, each takes what it knows
+        for field in dataclasses.fields(options)[_FIRST:]:
+            value, able = getattr(options, field.name), readers.get(field.name, ("options",))
+            if value != field.default and not any(takes(kind, name) for name in able):
+                raise no_use(flag(field.name), value, name)
+    given = {"system": system_limits(options.system), "options": options.pulseq(), "pns_hardware": options.pns_asc}
+    made = kind(**accepted(kind, given, dict.fromkeys(given, "--to"), given))
+    if not kind.ending:
+        raise usage_error("--to", f"{name}, without an ending", 'a class with one, such as ending = "csv"')
+    return made
+
+
+# The options of formats stand last.
+_FIRST = next(n for n, field in enumerate(dataclasses.fields(ExportOptions)) if field.name == "system")
 main = partial(run_command, _main, prog="export")
 
 

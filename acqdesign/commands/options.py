@@ -24,13 +24,13 @@ from acqdesign.commands.flags import Count, Degrees, Each, Milliseconds, Rate, S
 from acqdesign.commands.own import accepted, by_flags, is_own, load_part, no_use, takes
 from acqdesign.design import TERMS, Problem, Term, term
 from acqdesign.encoding import INITIALISERS, ORDERINGS, TRAJECTORIES, Lines, Trajectory
-from acqdesign.export import FORMATS, POSITION_FILES, read_positions
+from acqdesign.export import FORMATS, POSITION_FILES, read_design, read_positions
 from acqdesign.export.formats import design_file, format_of, reads
 from acqdesign.optim import Box, Constraint, Limits, MeanAtMost, Scaled, Spline, make_optimizer
 from acqdesign.recon import RECONSTRUCTIONS
 from acqdesign.scene import SYSTEMS, Scene, Tissue, b1_map, load_scene, system_limits, tissues
 from acqdesign.scene.scanner import EchoShape, max_phase_encode, min_echo_spacing
-from acqdesign.signal import FSE, SEQUENCES, SelectivePulse, Sequence, sinc_pulse
+from acqdesign.signal import FSE, SEQUENCES, SPGR, SelectivePulse, Sequence, sinc_pulse
 from acqdesign.signal.trains import PulseTrain
 
 Shape = Annotated[tuple[int, int, int] | None, within(1, 4096)]
@@ -340,7 +340,8 @@ class SequenceOptions:
     """Shortest and longest TI [ms]: learn the inversion delay too (mrf, spgr, bssfp)."""
     start: str | None = None
     """Flips to start from: constant (at the RMS), sinusoid, random (smooth) or comb (a strong pulse every few).
-    For fse also those whose echoes settle at a level (pss) or decay with twice the T2 (exponential).
+    For fse also those whose echoes settle at a level (pss) or decay with twice the T2 (exponential). Or those of a
+    file, with the times that it says: a run's folder, csv, npz, seq or mat.
     Unless given, constant for fse and mprage, sinusoid for others. Further --starts are combs for fse, else random."""
 
     def check(self) -> None:
@@ -360,6 +361,43 @@ class SequenceOptions:
         return load_part("--sequence", self.sequence, SEQUENCES, Sequence)
 
     @property
+    def from_file(self) -> bool:
+        """Whether the flips to start from are a file's."""
+        return self.start is not None and (self.start.endswith(POSITION_FILES) or Path(self.start).is_dir())
+
+    def with_file(self) -> Any:
+        """The options with the number of pulses and the times of the file of `--start`, where there is one.
+
+        A flag that says another than the file is refused.
+        """
+        if not self.from_file:
+            return self
+        design = read_design(str(self.start))
+        if "flips_rad" not in design:
+            raise usage_error("--start", f"{self.start}, without flips", "a design with flips, or a table")
+        keys = {
+            "esp_ms": "esp_s",
+            "tr_ms": "tr_s",
+            "te_ms": "te_s",
+            "ti_ms": "ti_s",
+            "excitation_deg": "excitation_rad",
+        }
+        said: dict[str, Any] = {}
+        for name in (n for n, key in keys.items() if key in design and (n != "te_ms" or self.sequence != "fse")):
+            values = design[keys[name]].astype(float)
+            if np.ptp(values) > 1e-6 * values.max():
+                got = f"{self.start}, whose {keys[name]} differs from pulse to pulse"
+                raise usage_error("--start", got, "one for all", "Keep it out of the file.")
+            said[name] = (deg_from_rad if name == "excitation_deg" else ms_from_s)(values.flat[0].item())
+        said["echoes"] = len(design["flips_rad"])
+        for name, value in said.items():
+            given = getattr(self, name)
+            if given is not None and not math.isclose(given, value, rel_tol=1e-4):
+                raise usage_error(flag(name), f"{given:g}", f"that of {self.start}, {value:.6g}", "Leave it out.")
+        new = {name: type(value)(f"{value:.6g}") for name, value in said.items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **new)
+
+    @property
     def spacing_ms(self) -> float | None:
         """From one pulse to the next [ms], where that is known."""
         parameters = inspect.signature(self.kind.start).parameters
@@ -373,7 +411,9 @@ class SequenceOptions:
 
     def make(self, tissue: Tissue, key: PRNGKey, limits: Limits, start: str | None) -> Sequence:
         """The sequence to start from, before it is projected onto the limits."""
-        kind = self.kind
+        kind, held = self.kind, dict[str, np.ndarray]()
+        if self.from_file and start == self.start:
+            held, start = read_design(str(start)), None
         flags = {name: flag(option) for name, option in _SETTINGS.items()}
         default = dataclasses.replace(type(self)(), sequence=self.sequence).settings()
         said = {name: getattr(self, option) for name, option in _SETTINGS.items()}
@@ -382,7 +422,13 @@ class SequenceOptions:
         level = {name: value for name, value in level.items() if value is not None and math.isfinite(value)}
         settings |= accepted(kind.start, level, dict.fromkeys(level, "--start"), level)
         with by_flags(flags):
-            made = kind.start(tissue, key, **settings)
+            made: Any = kind.start(tissue, key, **settings)
+        for name in ("flips", "phases"):
+            wanted, own = held.get(f"{name}_rad"), made.design().get(f"{name}_rad")
+            if wanted is not None and not (np.shape(own) == wanted.shape and np.allclose(own, wanted, atol=1e-6)):
+                if np.shape(own) != wanted.shape or (name == "phases" and isinstance(made, SPGR)):
+                    raise usage_error("--start", f"{self.start} of {len(wanted)} {name}", f"those of {self.sequence}")
+                made = _changed(made, name, jnp.asarray(wanted, made.flips.dtype))
         return self._with_learned_times(self._with_selective_pulses(made))
 
     def _with_selective_pulses(self, sequence: Any) -> Any:

@@ -22,6 +22,7 @@ from acqdesign.encoding.ordering import ORDERINGS as ORDERINGS
 from acqdesign.encoding.ordering import order_readouts as order_readouts
 from acqdesign.encoding.patterns import INITIALISERS as INITIALISERS
 from acqdesign.encoding.patterns import initial_lines as initial_lines
+from acqdesign.encoding.patterns import usual_pattern as usual_pattern
 from acqdesign.encoding.straight import Lines as Lines
 from acqdesign.encoding.trajectory import FreeForm as FreeForm
 from acqdesign.encoding.trajectory import Radial as Radial

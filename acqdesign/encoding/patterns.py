@@ -6,7 +6,7 @@ voxel within [-0.5, 0.5], the calibration centre first, and which of them learni
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -272,6 +272,33 @@ def initial_lines(
     make = {"poisson": _poisson, "spiral": _spiral, "caipi": _caipi_of_size}[name]
     others = make(plane, count, decay, key) if count else np.empty((0, 2))
     return _finished(plane, others)
+
+
+def usual_pattern(
+    name: str,
+    shape: Sequence[int],
+    key: PRNGKey,
+    *,
+    lines: int | None = None,
+    acceleration: float | int | None = None,
+    calibration: int | None = None,
+) -> Pattern:
+    """A pattern of `initial_lines` as commands make it, of a quarter of the lines unless told how many.
+
+    `poisson` and `spiral` have a calibration block of nearly a third of the lines unless told otherwise and, where the
+    lines fit, `poisson` keeps to the ellipse inside k-space.
+    """
+    _, ny, nz = check_shape("shape", shape, dims=(3,))
+    if lines is None and acceleration is None and name != "full":
+        acceleration = 4.0
+    shutter = False
+    if name in ("poisson", "spiral"):
+        count = lines if lines is not None else ny * nz / (acceleration or 1.0)
+        if calibration is None:
+            calibration = min(round(math.sqrt(0.3 * count)), ny, nz)
+        shutter = name == "poisson" and count <= 0.75 * ny * nz
+    more: dict[str, Any] = {"shutter": shutter, "calibration": calibration or 0}
+    return initial_lines(name, shape, key=key, lines=lines, acceleration=acceleration, **more)
 
 
 def _block(calibration: int | Sequence[int], grid: tuple[int, int]) -> tuple[int, int]:

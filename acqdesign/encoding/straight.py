@@ -1,6 +1,5 @@
 """Straight readout lines as a trajectory: where they lie in the plane of the phase encodes is learned."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ from acqdesign.base.checks import as_real, check_number, usage_error
 from acqdesign.base.types import Array, Float, LinePoints, PRNGKey
 from acqdesign.encoding.lines import StraightLineEncoding, check_readout, uniform_readout
 from acqdesign.encoding.nufft import check_options, check_points
-from acqdesign.encoding.patterns import initial_lines
+from acqdesign.encoding.patterns import usual_pattern
 from acqdesign.encoding.trajectory import Trajectory
 from acqdesign.optim import Box, Constraint, held, learned_mask
 from acqdesign.scene.scene import Scene
@@ -127,10 +126,7 @@ class Lines(Trajectory):
         samples: int | None = None,
         **more: Any,
     ) -> "Lines":
-        """A pattern to start from; see `initial_lines`.
-
-        `poisson` and `spiral` have a calibration block of nearly a third of the lines unless told otherwise and, where
-        the lines fit, `poisson` keeps to the ellipse inside k-space.
+        """A pattern to start from; see `usual_pattern`.
 
         Args:
             scene: to be imaged.
@@ -142,19 +138,7 @@ class Lines(Trajectory):
             samples: of a line.
             more: further arguments of the class.
         """
-        _, ny, nz = scene.shape
-        if lines is None and acceleration is None and init != "full":
-            acceleration = 4.0
-        shutter = False
-        if init in ("poisson", "spiral"):
-            count = lines if lines is not None else ny * nz / (acceleration or 1.0)
-            if calibration is None:
-                calibration = min(round(math.sqrt(0.3 * count)), ny, nz)
-            shutter = init == "poisson" and count <= 0.75 * ny * nz
-        pattern = initial_lines(
-            init, scene.shape, key=key, lines=lines, acceleration=acceleration, calibration=calibration or 0,
-            shutter=shutter,
-        )  # fmt: skip
+        pattern = usual_pattern(init, scene.shape, key, lines=lines, acceleration=acceleration, calibration=calibration)
         real = jnp.float32 if scene.support is None else scene.support.dtype
         return cls(pattern.points.astype(real), pattern.learned, samples=samples or scene.shape[0], **more)
 

@@ -23,9 +23,11 @@ from acqdesign.export.pulseq import Pulseq as Pulseq
 from acqdesign.export.sparkling import Sparkling as Sparkling
 from acqdesign.export.straight import SAID, check_units
 from acqdesign.export.straight import trajectory as trajectory
+from acqdesign.export.straight import with_lines as with_lines
 from acqdesign.export.straight import with_samples as with_samples
+from acqdesign.export.table import Csv as Csv
 
-FORMATS: dict[str, type[Format]] = {kind.ending: kind for kind in (Npz, Pulseq, Sparkling, Bart, Mrd, Mat, Mask)}
+FORMATS: dict[str, type[Format]] = {kind.ending: kind for kind in (Npz, Pulseq, Sparkling, Bart, Mrd, Mat, Mask, Csv)}
 """Formats by their files' ending; one of your own that is put here is found by its ending."""
 
 POSITION_FILES = tuple(by_endings(FORMATS, reads))

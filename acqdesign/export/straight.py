@@ -5,9 +5,11 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from acqdesign.base.checks import check_count, usage_error
+from acqdesign.encoding import order_readouts
 
 MAX_BYTES = 2**30
 MAX_LINE, MAX_SAMPLES, MAX_MATRIX = 2**20, 2**27, 2**15  # of a line, of all lines, and voxels along an axis
@@ -23,7 +25,7 @@ def need(design: Mapping[str, Any], *names: str) -> None:
     if missing:
         remedy = "The phantom's file doesn't say: learn with --fov-mm." if "fov_m" in missing else ""
         if "points" in missing:
-            remedy = "Designs of learn_flips have no lines to acquire: learn them together with learn_joint."
+            remedy = "Designs of learn_flips have no lines: export with --lines, or learn both by learn_joint."
         raise usage_error("design", "none of " + ", ".join(missing), "a design with " + ", ".join(names), remedy)
 
 
@@ -53,6 +55,37 @@ def with_samples(design: Mapping[str, Any], samples: int) -> dict[str, Any]:
         if fov is not None:
             changed["fov_m"] = np.asarray(fov) * np.array([samples, 1, 1])
     return {name: value for name, value in {**design, **changed}.items() if value is not None}
+
+
+def with_lines(
+    design: Mapping[str, Any], lines: Mapping[str, Any], *, te: float = 80e-3, ordering: str = "centre-out"
+) -> dict[str, Any]:
+    """The flips of a fast spin echo with lines, each acquired at an echo of a train.
+
+    Args:
+        design: of flips, by the names of `design.npz`.
+        lines: a design with `points`, `shape`, `fov_m` and a readout. Where they do not fill the last train, its last
+            echoes acquire nothing.
+        te: after the excitation, at which the centre of k-space is acquired: the nearest echo's [s].
+        ordering: one of `acqdesign.encoding.ORDERINGS`.
+    """
+    wanted = ("flips_rad", "esp_s", "excitation_rad")
+    missing = [name for name in wanted if design.get(name) is None]
+    has_lines = design.get("points") is not None
+    if missing or has_lines:
+        got = "lines of its own" if has_lines else "none of " + ", ".join(missing)
+        raise usage_error("design", got, "the flips of a fast spin echo, as of learn_flips")
+    need(lines, "points", "shape", "fov_m")
+    points, echoes = np.asarray(lines["points"], float), len(np.asarray(design["flips_rad"]))
+    missing_lines = np.tile(points[np.argmax(np.hypot(*points.T))], (-len(points) % echoes, 1))
+    te_echo = min(max(round(te / float(design["esp_s"])) - 1, 0), echoes - 1)
+    every = np.concatenate([points, missing_lines])
+    order = order_readouts(ordering, every, echoes, te_echo=te_echo, key=jax.random.key(0))
+    of_lines = ("points", "shape", "fov_m", "samples_per_line", "readout", "dwell_s", "learned")
+    of_flips = (*wanted, "phases_rad", "te_s", "tr_s")
+    found = {name: lines.get(name) for name in of_lines} | {name: design.get(name) for name in of_flips}
+    found |= {"train": order.train[: len(points)], "echo": order.echo[: len(points)]}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def trajectory(design: Mapping[str, Any]) -> np.ndarray:

@@ -22,6 +22,8 @@ JOINT = {
     "flips_rad": [2.0, 1.5, 1.0],
     "esp_s": 5e-3,
 }
+FLIPS = {name: JOINT[name] for name in ("flips_rad", "esp_s")} | {"excitation_rad": np.pi / 2}
+BY_NAME = ["--lines", "caipi", "--shape", "16", "20", "15", "--fov-mm", "192", "220", "180"]
 LINES = {name: JOINT[name] for name in ("points", "shape", "fov_m", "samples_per_line")}
 
 
@@ -72,12 +74,24 @@ def test_planes_are_exported_with_samples(tmp_path, capsys):
         (
             ["--to", "sec"],
             JOINT,
-            "--to: got 'sec', expected one of npz, seq, bin, cfl, mrd, mat, FILE.py:NAME. Did you mean 'seq'?",
+            "--to: got 'sec', expected one of npz, seq, bin, cfl, mrd, mat, csv, FILE.py:NAME. Did you mean 'seq'?",
         ),
         (["--to", "cfl", "--samples", "0"], JOINT, "--samples: got 0"),
         (["--to", "seq", "--tr-ms", "-1"], JOINT, "--tr-ms: got -1.0"),
         (["--to", "seq", "--system", "prizma"], JOINT, "Did you mean 'prisma'?"),
-        (["--to", "cfl"], {"flips_rad": [1.0]}, "Designs of learn_flips have no lines to acquire"),
+        (["--to", "cfl"], {"flips_rad": [1.0]}, "Designs of learn_flips have no lines: export with --lines"),
+        (["--to", "seq", "--lines", "caipi"], FLIPS, "--lines: got caipi without --shape and --fov-mm"),
+        (["--to", "seq", "--lines", "caipy"], FLIPS, "--lines: got caipy, expected a file, a run's folder, or one of"),
+        (["--to", "seq", "--acceleration", "2"], FLIPS, "--acceleration: got 2.0, expected it with --lines"),
+        (["--to", "seq", *BY_NAME], JOINT, "design: got lines of its own, expected the flips of a fast spin echo"),
+        (
+            ["--to", "seq", *BY_NAME],
+            {"flips_rad": [1.0]},
+            "design: got none of esp_s, excitation_rad, expected the flips",
+        ),
+        (["--to", "seq"], JOINT | {"ti_s": 0.9}, "design: got trains of gradient echoes, as of mprage"),
+        ([], JOINT, "--to: got nothing, expected a format, or --out with an ending"),
+        (["--to", "seq", "mat", "--out", "a.seq"], JOINT, "--out: got a.seq with 2 formats, expected one format"),
         (["--to", "mrd"], {**LINES, "fov_m": None}, "none of fov_m"),
         (["--to", "npz"], JOINT, "--to: got npz, expected another format"),
         (["--to", "bin", "--tr-ms", "9"], JOINT, "--tr-ms: got 9.0, for which bin has no use"),
@@ -110,7 +124,7 @@ def test_a_folder_without_a_design_is_code_2(tmp_path, capsys):
 def test_a_design_the_scanner_cannot_play_is_code_2_and_keeps_the_old_file(run, capsys):
     pytest.importorskip("pypulseq")
     (run / "design.seq").write_text("good")
-    assert main([str(run), "--to", "seq", "--tr-ms", "10"]) == 2
+    assert main([str(run), "--to", "seq", "--tr-ms", "10", "--overwrite"]) == 2
     assert "tr_s: got 0.01, expected at least" in capsys.readouterr().err
     assert (run / "design.seq").read_text() == "good"
 
@@ -144,6 +158,50 @@ def test_flips_alone_go_to_matlab(tmp_path, capsys):
     np.testing.assert_array_equal(read_design(tmp_path / "design.mat")["flips_rad"], np.float32([1, 2]))
 
 
+def test_files_that_are_there_are_kept_unless_told_otherwise(run, tmp_path, capsys):
+    """Of several formats nothing is written where one of them is there."""
+    (run / "design.mat").write_text("mine")
+    assert main([str(run), "--to", "csv", "mat"]) == 2
+    assert f"{run / 'design.mat'}, which is there, expected another file" in capsys.readouterr().err
+    assert (run / "design.mat").read_text() == "mine"
+    assert not (run / "design.csv").exists()
+    assert main([str(run), "--to", "csv", "mat", "--overwrite"]) == 0
+    for ending in ("csv", "mat"):
+        assert len(read_design(run / f"design.{ending}")["points"]) == 6
+    assert main([str(run), "--out", str(tmp_path / "other.csv")]) == 0
+    assert (tmp_path / "other.csv").read_bytes() == (run / "design.csv").read_bytes()
+
+
+@pytest.mark.parametrize("more", [[], ["--acceleration", "2"], ["--calibration", "5"], ["--ordering", "linear"]])
+@pytest.mark.parametrize("te", [5, 15])
+def test_flips_alone_are_played_with_lines_by_name(tmp_path, capsys, more, te):
+    """Each line once; the centre of k-space at the effective echo time; every flag changes the file."""
+    write_design(tmp_path / "design.npz", FLIPS)
+    found = []
+    for arguments in (more, [*more, "--te-eff-ms", str(te)]):
+        assert main([str(tmp_path), "--to", "csv", "--overwrite", *BY_NAME, *arguments]) == 0
+        found.append((tmp_path / "design.csv").read_text())
+    played = read_design(tmp_path / "design.csv")
+    centre = np.hypot(*played["points"].T).argmin()
+    assert played["echo"][centre] == te / 5 - 1
+    count = {"--acceleration": 150}.get(more[0] if more else "", 75)
+    assert len(np.unique(played["points"], axis=0)) == len(played["points"])
+    assert (len(played["points"]) == count) == ("--calibration" not in more)
+    np.testing.assert_allclose(played["flips_rad"], JOINT["flips_rad"], rtol=5e-7)
+    assert (found[0] == found[1]) == (te == 15)  # the last echo is the nearest to 80 ms
+
+
+def test_flips_alone_are_played_with_another_run_s_lines(tmp_path, capsys):
+    pytest.importorskip("pypulseq")
+    write_design(tmp_path / "design.npz", FLIPS)
+    write_design(tmp_path / "lines.npz", LINES | {"points": JOINT["points"][:5]})
+    assert main([str(tmp_path), "--to", "seq", "--lines", str(tmp_path / "lines.npz")]) == 0
+    assert "2 trains of 3 echoes, 5 ms apart" in capsys.readouterr().out
+    found = read_positions(tmp_path / "design.seq")
+    np.testing.assert_allclose(np.sort(found["points"], 0), np.sort(JOINT["points"][:5], 0), atol=1e-5)
+    np.testing.assert_allclose(found["flips_rad"], JOINT["flips_rad"], rtol=1e-5)
+
+
 def test_every_flag_changes_the_sequence_or_is_refused(tmp_path, capsys):
     """Of trains, or of single lines; by what is written or by what is said of it."""
     pytest.importorskip("pypulseq")
@@ -153,10 +211,12 @@ def test_every_flag_changes_the_sequence_or_is_refused(tmp_path, capsys):
         "refocusing_ms": 1.5, "excitation_ms": 1.5, "slab_mm": 150, "crusher": 2, "no_noise_scan": None,
         "pns_asc": tmp_path / "own.asc",
     }  # fmt: skip
-    assert set(changes) == {field.name for field in dataclasses.fields(ExportOptions)} - {"run_dir", "to"}
+    others = {"run_dir", "to", "out", "overwrite", "lines", "shape", "fov_mm", "acceleration", "calibration"}
+    others |= {"ordering", "te_eff_ms"}  # see the tests below
+    assert set(changes) == {field.name for field in dataclasses.fields(ExportOptions)} - others
 
     def written(name, *more):
-        code = main([str(tmp_path / f"{name}.npz"), "--to", "seq", *map(str, more)])
+        code = main([str(tmp_path / f"{name}.npz"), "--to", "seq", "--overwrite", *map(str, more)])
         return code, capsys.readouterr().out, code == 0 and (tmp_path / "design.seq").read_bytes()
 
     write_design(tmp_path / "trains.npz", JOINT)

@@ -14,9 +14,10 @@ from acqdesign.export.npz import DESIGN_KEYS
 from ._designs import DESIGN, IN_SPACE, READOUT, SPOKES
 
 # How closely positions come back [cycles/voxel], and which formats hold the order of echoes and any trajectory.
-PRECISION = {"npz": 0.0, "mat": 0.0, "cfl": 6e-8, "mrd": 6e-8, "bin": 1e-6, "seq": 1e-5}
+PRECISION = {"npz": 0.0, "mat": 0.0, "cfl": 6e-8, "mrd": 6e-8, "csv": 1e-7, "bin": 1e-6, "seq": 1e-5}
 NEEDS = {"seq": "pypulseq", "mrd": "ismrmrd"}
-HOLD_TRAINS, HOLD_READOUTS, HOLD_ANY = ({"npz", "mat", "mrd", "seq"}, {"bin", "cfl", "mrd", "seq"}, {"npz", "mat"})
+HOLD_TRAINS, HOLD_READOUTS = {"npz", "mat", "mrd", "seq", "csv"}, {"bin", "cfl", "mrd", "seq"}
+HOLD_ANY = {"npz", "mat"}
 
 
 @pytest.fixture(params=[name for name, kind in FORMATS.items() if writes(kind)])
@@ -59,9 +60,9 @@ def test_a_design_has_the_same_dtypes_out_of_any_format(ending, file):
 
 
 def test_other_trajectories_come_back_or_are_refused_by_name(ending, file):
-    """Two formats hold any readouts, three are written but read as lines alone, and one has to play them."""
-    if ending == "seq":
-        with pytest.raises(UsageError, match=r"readouts that are not straight lines.*bin and cfl take any"):
+    """Two formats hold any readouts, three are written but read as lines alone, and two take lines alone."""
+    if ending in ("seq", "csv"):
+        with pytest.raises(UsageError, match=r"(not straight lines|neither lines nor flips).*bin and cfl take any"):
             write_design(file, SPOKES)
         return
     write_design(file, SPOKES)
@@ -118,7 +119,7 @@ def test_a_write_that_fails_leaves_the_old_file(file, monkeypatch):
 
 def test_a_design_without_lines_is_kept_or_says_where_to_get_them(ending, file):
     flips = {"flips_rad": np.ones(3)}
-    if ending in HOLD_ANY:
+    if ending in {*HOLD_ANY, "csv"}:
         write_design(file, flips)
         assert set(read_design(file)) == {"flips_rad"}
         with pytest.raises(UsageError, match="without line positions, expected an array named points"):
@@ -148,8 +149,8 @@ def test_without_its_package_a_format_says_how_to_get_it(ending, monkeypatch, tm
 
 
 def test_an_unknown_ending_tells_the_known_ones(tmp_path):
-    both = r"expected one of \.npz, \.seq, \.bin, \.cfl, \.hdr, \.mrd, \.h5, \.mat"
-    for call, known in ((read_design, both + r", \.npy, \.txt"), (lambda path: write_design(path, DESIGN), both)):
+    both = r"expected one of \.npz, \.seq, \.bin, \.cfl, \.hdr, \.mrd, \.h5, \.mat%s, \.csv"
+    for call, known in ((read_design, both % r", \.npy, \.txt"), (lambda path: write_design(path, DESIGN), both % "")):
         with pytest.raises(UsageError, match=rf"ending: got '\.matt', {known}. Did you mean '\.mat'"):
             call(tmp_path / "design.matt")
     assert set(POSITION_FILES) == {
@@ -192,11 +193,11 @@ def test_a_format_of_one_s_own_is_written_and_read(tmp_path):
 
 
 def test_a_format_put_among_the_others_is_found_by_its_ending(tmp_path, monkeypatch):
-    with pytest.raises(UsageError, match=r"ending: got '\.csv'"):
-        write_design(tmp_path / "design.csv", DESIGN)
-    monkeypatch.setitem(FORMATS, "csv", Csv)
-    write_design(tmp_path / "design.csv", DESIGN)
-    np.testing.assert_array_equal(read_positions(tmp_path / "design.csv")["points"], DESIGN["points"])
+    with pytest.raises(UsageError, match=r"ending: got '\.lines'"):
+        write_design(tmp_path / "design.lines", DESIGN)
+    monkeypatch.setitem(FORMATS, "lines", type("Lines", (Csv,), {"ending": "lines"}))
+    write_design(tmp_path / "design.lines", DESIGN)
+    np.testing.assert_array_equal(read_positions(tmp_path / "design.lines")["points"], DESIGN["points"])
 
 
 def test_what_a_format_cannot_do_is_told(tmp_path, monkeypatch):
