@@ -101,6 +101,8 @@ class ExportOptions:
     """seq: trains, or single echoes, played first without a readout; 1 and 64 unless given."""
     no_noise_scan: bool = False
     """seq: leave out the readout of noise at the start."""
+    pulseq_version: str = "1.5"
+    """seq: version of the file, 1.5, or 1.4 for older interpreters."""
     pns_asc: Path | None = None
     """seq: scanner's .asc file for the prediction of nerve stimulation, instead of a published example."""
 
@@ -114,6 +116,7 @@ class ExportOptions:
             crusher=self.crusher,
             dummies=self.dummies,
             noise_scan=not self.no_noise_scan,
+            version=self.pulseq_version,
             **times,
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from acqdesign.base.checks import check_count, check_positive, usage_error
+from acqdesign.base.checks import check_choice, check_count, check_positive, usage_error
 from acqdesign.base.units import GAMMA_HZ_PER_T, per_m_from_cycles, rad_from_deg
 from acqdesign.export.straight import need, readout_of
 from acqdesign.scene import scanner
@@ -42,6 +42,7 @@ class PulseqOptions:
             repetition [cycles/voxel].
         dummies: trains, or single echoes, played without a readout at the start; 1 and 64 unless given.
         noise_scan: sample noise once, before anything else.
+        version: of the file, 1.5 or, for older interpreters, 1.4.
     """
 
     system: SystemLimits = SYSTEMS["generic"]
@@ -55,8 +56,10 @@ class PulseqOptions:
     crusher: float = 1.0
     dummies: int | None = None
     noise_scan: bool = True
+    version: str = "1.5"
 
     def __post_init__(self) -> None:
+        check_choice("version", self.version, ("1.4", "1.5"))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, float):

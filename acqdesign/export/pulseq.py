@@ -111,7 +111,7 @@ class Pulseq(Format):
     uses: str | None = None
 
     def write(self, design: Mapping[str, Any], path: Path) -> PulseqReport:
-        """Writes a design as a Pulseq file (`.seq`, version 1.5), atomically; equal designs give equal bytes.
+        """Writes a design as a Pulseq file (`.seq`), atomically; equal designs give equal bytes.
 
         With echo trains a 3D fast spin echo: 90° about y, refocusing about x (CPMG), every line wound and rewound
         within its echo, crushers along the readout. Without, a 3D spoiled gradient echo with RF spoiling. The file is
@@ -132,8 +132,9 @@ class Pulseq(Format):
             raise usage_error("timing", got, "none", "Choose other durations.")
         with tempfile.TemporaryDirectory() as folder:
             draft = Path(folder) / "design.seq"
-            sequence.write(str(draft), create_signature=True)
-            played = read_pulseq(draft)
+            sequence.write(str(draft), create_signature=True, v141_compat=options.version == "1.4")
+            # Before 1.5 files do not say what pulses are for.
+            played = read_pulseq(draft, uses=None if options.version == "1.5" else "e" + "r" * len(plan.flips))
             played.pop(SAID, None)
             _compare(plan, played)
             data = draft.read_bytes()
