@@ -208,8 +208,8 @@ def test_every_flag_changes_the_sequence_or_is_refused(tmp_path, capsys):
     (tmp_path / "own.asc").write_text("")
     changes = {
         "samples": 16, "system": "prisma", "dwell_ms": 0.01, "tr_ms": 900, "te_ms": 5, "flip_deg": 20, "dummies": 3,
-        "refocusing_ms": 1.5, "excitation_ms": 1.5, "slab_mm": 150, "crusher": 2, "no_noise_scan": None, "pulseq_version": "1.4",
-        "pns_asc": tmp_path / "own.asc",
+        "refocusing_ms": 1.5, "excitation_ms": 1.5, "slab_mm": 150, "crusher": 2, "no_noise_scan": None,
+        "pns_asc": tmp_path / "own.asc", "pulseq_version": "1.4",
     }  # fmt: skip
     others = {"run_dir", "to", "out", "overwrite", "lines", "shape", "fov_mm", "acceleration", "calibration"}
     others |= {"ordering", "te_eff_ms"}  # see the tests below

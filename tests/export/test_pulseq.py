@@ -79,7 +79,7 @@ def test_older_versions_play_the_same(tmp_path, design):
         kspace[version] = read_design(path, by=Pulseq(uses=uses))
     np.testing.assert_allclose(kspace["1.4"]["points"], kspace["1.5"]["points"], rtol=0, atol=1e-8)
     np.testing.assert_allclose(kspace["1.4"]["readout"], kspace["1.5"]["readout"], rtol=0, atol=1e-8)
-    with pytest.raises(UsageError, match="version: got '1.3', expected one of 1.4, 1.5"):
+    with pytest.raises(UsageError, match=r"version: got '1\.3', expected one of 1\.4, 1\.5"):
         PulseqOptions(version="1.3")
 
 
