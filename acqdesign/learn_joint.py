@@ -56,7 +56,7 @@ class JointRunOptions(RunOptions):
 class JointTrajectoryOptions(TrajectoryOptions):
     """How k-space is sampled."""
 
-    usual_samples = None
+    usual_samples = 0
 
     lines: Count = None
     """Number of readouts, a multiple of --echoes; 768 unless --acceleration or a file is given."""

@@ -202,7 +202,7 @@ class TissueOptions:
 class TrajectoryOptions:
     """How k-space is sampled."""
 
-    usual_samples: ClassVar[int | None] = 128
+    usual_samples: ClassVar[int] = 128
 
     trajectory: str = "lines"
     """lines, radial, free, or your own: FILE.py:NAME."""
@@ -211,7 +211,8 @@ class TrajectoryOptions:
     acceleration: Annotated[float | None, within(0.1, 1e4)] = None
     """Instead of --lines: phase encodes of the full grid over lines."""
     samples: Count = None
-    """Samples of a readout; 128 unless given, here or in a file of --init."""
+    """Samples of a readout; 128, or as many as voxels along x where those are more, unless given, here or in a file of
+    --init."""
     init: str | None = None
     """Where lines start: reference, poisson, caipi, spiral, full, or a file of positions: the design.npz of a run,
     Pulseq .seq, SPARKLING .bin, BART .cfl, ISMRM Raw Data .mrd or .h5, or MATLAB .mat."""
@@ -255,7 +256,7 @@ class TrajectoryOptions:
         nufft: dict[str, Any] = {"eps": self.eps, "backend": "dft" if deterministic and kind is Lines else self.backend}
         if self.from_file:
             assert scene.support is not None
-            dtype, samples = scene.support.dtype, self.samples or self.usual_samples or scene.shape[0]
+            dtype, samples = scene.support.dtype, self.samples or max(self.usual_samples, scene.shape[0])
             usual = (np.arange(samples) - samples // 2) / samples
             if "readout" in held and not np.allclose(held["readout"], usual, atol=1e-6):
                 more = {"readout": jnp.asarray(held["readout"], dtype)} | more
@@ -267,7 +268,7 @@ class TrajectoryOptions:
         if self.lines is None and self.acceleration is None and self.init != "full" and kind is Lines:
             given["lines"] = min(253, scene.shape[1] * scene.shape[2])
         if self.samples is None and takes(kind.start, "samples"):
-            given["samples"] = self.usual_samples
+            given["samples"] = max(self.usual_samples, scene.shape[0])
         default = {f.name: f.default for f in dataclasses.fields(self)}
         flags = {name: flag(name) for name in given}
         with by_flags(flags):
@@ -846,7 +847,7 @@ class RunOptions:
         if lines.acceleration is not None or lines.init == "full":
             count = math.ceil(math.prod(scene.grid[1:]) / (lines.acceleration or 1))
         sizes = f"{' x '.join(map(str, scene.grid))} voxels, {count} lines, {scene.coils} coils, {self.starts} starts"
-        each = voxels + count * (lines.samples or lines.usual_samples or scene.grid[0])
+        each = voxels + count * (lines.samples or max(lines.usual_samples, scene.grid[0]))
         need = 6 * np.dtype(self.dtype).itemsize * len(scene.phantom) * (voxels + scene.coils * self.starts * each)
         check_memory(need, sizes, "Fewer of one of them.")
 

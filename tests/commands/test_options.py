@@ -239,3 +239,13 @@ def test_planes_are_shared_among_the_cores_where_they_are_many(monkeypatch, shap
     monkeypatch.setattr(jax, "device_count", lambda: cores)
     found = RunOptions(device=DeviceOptions()).mesh(problem)
     assert (found and dict(found.shape)) == wanted
+
+
+@pytest.mark.parametrize(("nx", "wanted"), [(1, 128), (96, 128), (160, 160)])
+def test_a_readout_has_as_many_samples_as_voxels_or_more(nx, wanted):
+    """Fewer would mix planes across it."""
+    shape = (nx, 4, 4)
+    assert (
+        TrajectoryOptions(lines=4, init="poisson").make(brain(shape), KEY, deterministic=False, held={}).samples
+        == wanted
+    )
