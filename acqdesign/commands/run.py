@@ -129,7 +129,7 @@ def run_and_report(command: str, options: Any, problem: Problem, **more: Any) ->
             resume=run.resume is not None,
             figures=not run.no_figures,
             early_stop=not run.no_early_stop,
-            config={"command": command, "options": flat, "seed": run.seed},
+            config={"command": command, "options": flat, "given": _given(options), "seed": run.seed},
             identity={"command": command, **{k: v for k, v in flat.items() if k not in _NEW_ON_RESUME}},
             **{name: getattr(run, name) for name in same},
             **more,
@@ -139,6 +139,12 @@ def run_and_report(command: str, options: Any, problem: Problem, **more: Any) ->
     if found.result.stopped in (*_EXIT_SIGNALS, "time"):
         print(f"go on with: python -m acqdesign.{command} --resume {found.out}")
     return _EXIT_SIGNALS.get(found.result.stopped, 0)
+
+
+def _given(options: Any) -> dict[str, Any]:
+    """The options that are not as usual, but for where results go."""
+    usual, places = flat_options(type(options)()), ("out", "overwrite", "config", "resume")
+    return {n: v for n, v in flat_options(options).items() if v != usual[n] and n not in places}
 
 
 def learner(name: str, kind: type, build: Callable[[Any], dict[str, Any]]) -> Callable[..., int]:
