@@ -158,6 +158,13 @@ def pages(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """The report of a run of each command, and of two beside each other, in a headless Chromium, Debian's say."""
+    session.install("-e", ".", "playwright>=1.50")
+    session.run("python", "tools/check_report.py", "--out", "docs/_build/shots", *session.posargs)
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """The source distribution, and the wheel from it, into dist/."""
     session.install("build>=1.2")

@@ -11,6 +11,7 @@ COMMANDS = {
     "learn_flips": "learn flip angles for Cramér–Rao bounds",
     "learn_joint": "learn both, in one loss",
     "export": "write a run's design for a scanner or another program",
+    "plot": "draw a run again, or compare several",
     "merge": "one table from many runs",
     "doctor": "what this machine offers, checked",
 }
@@ -28,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"acqdesign: {error}", file=sys.stderr)
         return 2
-    module = importlib.import_module(f"acqdesign.{'export.__main__' if name == 'export' else name}")
+    module = importlib.import_module(
+        f"acqdesign.{name}.__main__" if name in ("export", "plot") else f"acqdesign.{name}"
+    )
     return int(module.main(rest))
 
 

@@ -15,6 +15,7 @@ import acqdesign
 from acqdesign import doctor, learn_flips, learn_joint, learn_traj, merge
 from acqdesign.commands.export import ExportOptions
 from acqdesign.commands.flags import read_flags
+from acqdesign.commands.plot import PlotOptions
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs" / "_ext"))
@@ -27,6 +28,7 @@ COMMANDS = {
     "learn_flips": learn_flips.FlipOptions,
     "learn_joint": learn_joint.JointOptions,
     "export": ExportOptions,
+    "plot": PlotOptions,
     "merge": merge.main,
     "doctor": doctor.main,
 }

@@ -17,7 +17,7 @@ FLOORS = (
     {"export", "plot"},
     {"design"},
     {"commands"},
-    {"learn_traj", "learn_flips", "learn_joint", "export.__main__", "merge", "doctor"},
+    {"learn_traj", "learn_flips", "learn_joint", "export.__main__", "plot.__main__", "merge", "doctor"},
     {"__main__"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

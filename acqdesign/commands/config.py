@@ -72,7 +72,13 @@ def read_config(
             near = difflib.get_close_matches(key, known, n=1)
             remedy = f"Did you mean {near[0]!r}?" if near else "Known keys: " + ", ".join(known) + "."
             raise usage_error(f"config {path}", f"the unknown key {key!r}", "options of this command", remedy)
-    return _build(kind, kind(), {k: v for k, v in flat.items() if k not in ignored}, path)
+    return with_options(kind(), {k: v for k, v in flat.items() if k not in ignored}, str(path))
+
+
+def with_options(options: Options, flat: Mapping[str, Any], where: str) -> Options:
+    """Options with those of a flat mapping in JSON's types, known to be theirs; `where` it is from, for errors."""
+    built: Options = _build(type(options), options, flat, where)
+    return built
 
 
 def _build(kind: type[Any], default: Any, flat: Mapping[str, Any], path: Path | str) -> Any:

@@ -1,10 +1,12 @@
 """Options from the command line, with tyro; a mistake is one line rather than a box of usage."""
 
+import ast
 import contextlib
 import dataclasses
 import difflib
 import inspect
 import io
+import itertools
 import os
 import re
 import shutil
@@ -109,13 +111,57 @@ def description(kind: type) -> str:
     return "\n".join(found)
 
 
-def read_flags(kind: type[Options], args: Sequence[str], prog: str, default: Options | None = None) -> Options:
+def _documented(kind: type) -> dict[str, tuple[str, tuple[Any, ...], Any]]:
+    """What is said of each option of a class of options, in it and in its bases, its choices, and its default."""
+    hints, found = typing.get_type_hints(kind), dict[str, tuple[str, tuple[Any, ...], Any]]()
+    for base in reversed(kind.__mro__[:-1]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body  # type: ignore[attr-defined]
+        for field, said in itertools.pairwise(body):
+            if isinstance(field, ast.AnnAssign) and isinstance(said, ast.Expr) and isinstance(said.value, ast.Constant):
+                name = field.target.id  # type: ignore[union-attr]
+                hint = hints.get(name)
+                choices = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
+                found[name] = " ".join(str(said.value.value).split()), choices, getattr(kind, name, None)
+    nested = [hints[field.name] for field in dataclasses.fields(kind) if dataclasses.is_dataclass(hints[field.name])]
+    return found | {name: told for inner in nested for name, told in _documented(inner).items()}
+
+
+def short_help(kind: type, prog: str, first: Sequence[str]) -> str:
+    """The help of a command with the flags that are needed first, of each the first sentence."""
+    width, indent = min(100, max(_NARROWEST, shutil.get_terminal_size().columns)), 23
+    said, lines = _documented(kind), [f"usage: {prog} [--help-all] [--presets] [FLAGS]\n", description(kind), ""]
+    for name in (name for name in first if name in said):
+        about, choices, default = said[name]
+        text = re.match(r"(.*?[^.]\.)( [A-Z]|$)", about + " ")
+        words = (text[1] if text else about).rstrip(".")
+        shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+        usual = (
+            default not in (None, (), "") and default is not False and not re.search(rf"\b{re.escape(shown)}\b", words)
+        )
+        notes = [" or ".join(map(str, choices))] * bool(choices) + [shown] * usual
+        wrap = textwrap.TextWrapper(width, f"  {flag(name):<{indent - 2}}", " " * indent, break_on_hyphens=False)
+        lines.append(wrap.fill(words + (f" ({'; '.join(notes)})" if notes else "")))
+    more = (
+        f"All {len(said)} flags, with units, ranges and defaults: --help-all. Protocols as sites play them: --presets."
+    )
+    return "\n".join([*lines, "", textwrap.fill(more, width)])
+
+
+def read_flags(
+    kind: type[Options], args: Sequence[str], prog: str, default: Options | None = None, first: Sequence[str] = ()
+) -> Options:
     """Options of a dataclass of dataclasses from flat flags: `--steps`, not `--run.steps`; over `default`.
+
+    Of a command with many flags, `--help` shows those that are needed `first`, and `--help-all` all of them.
 
     Raises:
         UsageError: a flag that is unknown or cannot be read.
         SystemExit: after `--help`.
     """
+    if first and {"-h", "--help"} & set(args):
+        print(short_help(kind, prog, first))
+        raise SystemExit(0)
+    args = ["--help" if arg == "--help-all" else arg for arg in args]
     # A flag that is set already has no second form: saying it again, as on resuming, changes nothing.
     held = {} if default is None else flat_options(default)
     args = [arg for arg in args if held.get(arg.removeprefix("--").replace("-", "_")) is not True]

@@ -43,6 +43,13 @@ Starts = Annotated[int, within(1, 1000)]
 
 OWN = ("trajectory", "sequence", "reconstruction", "term", "limit")
 """Options that may name a user's own file."""
+FIRST = (
+    *("preset", "phantom", "tissue", "t1_ms", "t2_ms", "shape", "field", "contrast", "coils", "noise"),
+    *("trajectory", "lines", "acceleration", "init", "sequence", "echoes", "esp_ms", "tr_ms", "te_eff_ms"),
+    *("rms_flip_deg", "max_flip_deg", "max_step_deg", "term", "objective", "reconstruction", "learn", "compare"),
+    *("steps", "starts", "seed", "out", "overwrite", "config", "resume"),
+)
+"""Options that most people need first, which `--help` shows; `--help-all` has the others too."""
 # Found by benchmarks/traj_planes.py.
 _PLANES = 8
 # From so many voxels seen by coils in a step, cores that share its planes gain more than they cost.
@@ -768,6 +775,9 @@ class RunOptions:
     """Largest norm of the gradient; longer ones are scaled down to it."""
     starts: Starts = 1
     """Starting points learned side by side; the best is kept."""
+    preset: str | None = None
+    """Protocol to start from: t1w-3d-1mm, tse-t2-3d, mprage, mrf-400 or t2-map-16, each of one command; see --presets.
+    Flags given here come first."""
     config: Path | None = None
     """config.json of an earlier run, or options in JSON, to start from; flags given here come first."""
     resume: Path | None = None

@@ -20,8 +20,9 @@ from acqdesign.commands.cache import of_cache
 from acqdesign.commands.config import flat_options, read_config
 from acqdesign.commands.devices import DeviceOptions, explain, leave_others
 from acqdesign.commands.flags import check_ranges, flag, read_flags
-from acqdesign.commands.options import OWN, RunOptions
+from acqdesign.commands.options import FIRST, OWN, RunOptions
 from acqdesign.commands.own import by_flags, is_own
+from acqdesign.commands.presets import listed, with_preset
 from acqdesign.commands.streams import forgiving_streams, telling
 from acqdesign.design import Found, Problem
 from acqdesign.design import run as run_problem
@@ -53,15 +54,22 @@ def parse_options(kind: type[Options], argv: Sequence[str] | None, *, prog: str)
             option that is wrong, or differs from that of the run to resume.
     """
     args = list(sys.argv[1:] if argv is None else argv)
-    options: Any = read_flags(kind, args, prog)
+    command = prog.rpartition(".")[2]
+    if "--presets" in args:
+        print(listed())
+        raise SystemExit(0)
+    options: Any = read_flags(kind, args, prog, first=FIRST)
     run = options.run
     source = run.resume / "config.json" if run.resume else run.config
+    if run.preset is not None:
+        if source is not None:
+            raise usage_error("--preset", f"{run.preset} with {source}", "one of the two")
+        options = read_flags(kind, args, prog, default=with_preset(options, run.preset, command))
     if source is not None:
         for other in ("out", "overwrite", "config") if run.resume else ():
             if getattr(run, other):
                 remedy = "A resumed run stays in its folder, with its options."
                 raise usage_error("--resume", f"{run.resume} with --{other}", "one of the two", remedy)
-        command = prog.rpartition(".")[2]
         stored = read_config(kind, source, ignored=_NOT_READ_BACK, whole=run.resume is not None, command=command)
         options = read_flags(kind, args, prog, default=stored)
         _refuse_code(options, args, source)
@@ -129,7 +137,7 @@ def run_and_report(command: str, options: Any, problem: Problem, **more: Any) ->
             resume=run.resume is not None,
             figures=not run.no_figures,
             early_stop=not run.no_early_stop,
-            config={"command": command, "options": flat, "seed": run.seed},
+            config={"command": command, "options": flat, "given": _given(command, options), "seed": run.seed},
             identity={"command": command, **{k: v for k, v in flat.items() if k not in _NEW_ON_RESUME}},
             **{name: getattr(run, name) for name in same},
             **more,
@@ -139,6 +147,15 @@ def run_and_report(command: str, options: Any, problem: Problem, **more: Any) ->
     if found.result.stopped in (*_EXIT_SIGNALS, "time"):
         print(f"go on with: python -m acqdesign.{command} --resume {found.out}")
     return _EXIT_SIGNALS.get(found.result.stopped, 0)
+
+
+def _given(command: str, options: Any) -> dict[str, Any]:
+    """The options that are not as usual, but for where results go."""
+    usual = type(options)()
+    if options.run.preset is not None and options.run.config is None and options.run.resume is None:
+        usual = with_preset(usual, options.run.preset, command)
+    told, places = flat_options(usual) | {"preset": None}, ("out", "overwrite", "config", "resume")
+    return {n: v for n, v in flat_options(options).items() if v is not None and v != told[n] and n not in places}
 
 
 def learner(name: str, kind: type, build: Callable[[Any], dict[str, Any]]) -> Callable[..., int]:

@@ -19,14 +19,14 @@ from jax.sharding import Mesh
 
 from acqdesign import optim
 from acqdesign.base.checks import check_count, usage_error
-from acqdesign.base.files import write_history, write_json
+from acqdesign.base.files import write_history, write_json, write_npz
 from acqdesign.base.sharding import is_main_process, peak_memory_bytes, place
 from acqdesign.base.trees import leaf_names, node, with_node
 from acqdesign.base.types import Array, Image, PRNGKey, Scalar
 from acqdesign.base.units import deg_from_rad, ms_from_s
 from acqdesign.design import terms as of
 from acqdesign.design.exchange import exchange_step
-from acqdesign.design.figures import animation, deviation_of, draw
+from acqdesign.design.figures import deviation_of, drawn_by_itself, shown
 from acqdesign.design.folder import environment, run_folder
 from acqdesign.design.problem import Design, Problem, bounds_of, by_tissue, names_of, stacked
 from acqdesign.design.scan import name_of
@@ -34,7 +34,7 @@ from acqdesign.design.terms import Term
 from acqdesign.export import write_design
 from acqdesign.optim.fit import FINISHED, SETTLED, NonFiniteError
 from acqdesign.optim.history import verdict
-from acqdesign.plot import write_figure
+from acqdesign.plot import write_run
 from acqdesign.scene import Scene
 
 GRID_STEPS, FLIP_RATE = 0.28, 6e-2
@@ -343,9 +343,8 @@ def run(
         if place_of is not None:
             _write(found, files)
             if figures:
-                for file, figure in draw(found).items():
-                    write_figure(place_of / file, figure)
-                animation(found, place_of / "learning.gif")
+                write_npz(place_of / "figures.npz", shown(found))
+                write_run(place_of, instead=drawn_by_itself(found.design.trajectory))
         return found
 
 
@@ -411,6 +410,8 @@ def _judged(found: Found, held: Held | None, judged_by: Any, key: PRNGKey, compa
             history |= _curve(found, other, key)
         if problem.of_a_step and "loss" in numbers:  # on all of the scene, in place of a part
             first, last = numbers["initial_loss"], numbers["loss"]
+            history["loss_on_all"] = np.full(len(history["loss"]), np.nan)
+            history["loss_on_all"][[0, -1]] = first, last
             held_to = verdict(np.array([first, *history["loss"][1:-1], last]))
             result = dataclasses.replace(result, initial_loss=first, final_loss=last, verdict=held_to)
     if problem.sequence is not None:

@@ -1,6 +1,5 @@
-"""The figures of a run: which there are follows from the halves that the problem has."""
+"""What the figures of a run show: which there are follows from the halves that the problem has."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -24,80 +23,68 @@ if TYPE_CHECKING:
 MAP_POINTS, MAP_B1 = 18, (0.8, 1.0, 1.2)
 
 
-def draw_trajectory(trajectory: Trajectory, start: Any, echo: Array | None) -> Figure:
-    """A trajectory over the one it started from; a part may draw itself on axes with a method `draw`."""
-    if isinstance(trajectory, Lines):
-        return plot.plot_lines(trajectory.points, start=start.points, learned=trajectory.moves, echo=echo)
-    if hasattr(trajectory, "draw"):
-        figure = plot.new_figure(5.6, 5.2)
-        trajectory.draw(figure.subplots())
-        return figure
-    return plot.plot_readouts(trajectory.coordinates(), start=start.coordinates())
+def drawn_by_itself(trajectory: Trajectory | None) -> dict[str, Figure]:
+    """The figure of a trajectory that draws itself on axes, with a method `draw`, by its file's name."""
+    draw = getattr(trajectory, "draw", None)
+    if draw is None:
+        return {}
+    figure = plot.new_figure(5.6, 5.2)
+    draw(figure.subplots())
+    return {"trajectory.png": figure}
 
 
-def draw(found: "Found") -> dict[str, Figure]:
-    """Figures by their files' names."""
+def shown(found: "Found") -> dict[str, np.ndarray]:
+    """What the figures of a run show, by the names that `plot.draw_run` knows: the run's `figures.npz`."""
     problem = found.problem
-    figures = {} if problem.trajectory is None else _of_images(found)
+    arrays = {} if problem.trajectory is None else _of_images(found) | _of_trajectory(found)
     if problem.sequence is not None:
-        figures |= _of_sequence(found)
-    label = "relative bound" if problem.trajectory is None else "loss"
-    figures["loss.png"] = plot.plot_loss(found.history, label=label)
-    return figures
+        arrays |= _of_sequence(found)
+    return {name: np.asarray(array) for name, array in arrays.items() if array is not None}
 
 
-def animation(found: "Found", path: Path) -> None:
-    """Writes the animation of lines that move; nothing for other trajectories."""
-    if not isinstance(found.design.trajectory, Lines) or "trajectory" not in found.problem.learn:
-        return
-    steps, designs = found.snapshots
-    points = np.stack([np.asarray(design.trajectory.points) for design in designs])
-    losses, at = found.history["loss"], found.history["step"]
-    plot.animate_lines(path, points, steps=steps, losses=losses, loss_steps=at, echo=_echo(found.problem))
+def _of_trajectory(found: "Found") -> dict[str, Any]:
+    """Where readouts are and were in the start that they came from, in the order in which they are played."""
+    problem = found.problem
+    after, before = (resolve(design.trajectory) for design in (found.design, found.origin))
+    echoes = None if problem.sequence is None else problem.sequence.readouts()
+    arrays: dict[str, Any] = {"echo": None if echoes is None else np.arange(after.readouts()) % echoes}
+    arrays |= {"shape": problem.scene.shape, "fov_m": problem.scene.fov}
+    if not isinstance(after, Lines):
+        return arrays | {"coordinates": after.coordinates(), "start.coordinates": before.coordinates()}
+    arrays |= {"points": after.points, "start.points": before.points, "moves": after.moves}
+    if "trajectory" in problem.learn:
+        steps, designs = found.snapshots
+        arrays |= {"frames": np.stack([np.asarray(d.trajectory.points) for d in designs]), "frame_steps": steps}
+    return arrays
 
 
-def _echo(problem: Problem) -> Array | None:
-    if problem.sequence is None:
-        return None
-    return jnp.arange(problem.trajectory.readouts()) % problem.sequence.readouts()
-
-
-def _of_images(found: "Found") -> dict[str, Figure]:
-    problem, images = found.problem, found.images
-    problem = problem.judged_on(problem.scene)
-    truth = problem.scan().target[0]
-    shown = {name: images[name] for name in ("start", "learned", *found.beside)}
-    error = jax.jit(nrmse)
-    captions = {name: f"NRMSE {float(error(jnp.asarray(image), truth)):.3f}" for name, image in shown.items()}
+def _of_images(found: "Found") -> dict[str, Any]:
+    problem, images = found.problem.judged_on(found.problem.scene), found.images
+    truth, error = problem.scan().target[0], jax.jit(nrmse)
+    arrays: dict[str, Any] = {"truth": jnp.abs(truth)}
+    for name in ("start", "learned", *found.beside):
+        arrays |= {f"image.{name}": np.abs(images[name]), f"nrmse.{name}": error(jnp.asarray(images[name]), truth)}
     # Density compensation shows how k-space is covered; with a sequence the reconstruction undoes its weighting.
     judged = problem.judged_by(reconstruction=DensityAdjoint() if problem.sequence is None else None)
     respond = eqx.filter_jit(lambda problem, design: problem.scan(design).point_spread)
-    after, before = (respond(judged, design) for design in (found.design, found.start))
-    halves = [resolve(design.trajectory) for design in (found.design, found.origin)]
-    return {
-        "trajectory.png": draw_trajectory(*halves, _echo(problem)),
-        "reconstruction.png": plot.plot_images(truth, shown, captions=captions),
-        "psf.png": plot.plot_psf(after, start=before),
-    }
+    return arrays | {"psf": respond(judged, found.design), "start.psf": respond(judged, found.start)}
 
 
-def _of_sequence(found: "Found") -> dict[str, Figure]:
+def _of_sequence(found: "Found") -> dict[str, Any]:
     problem = found.problem
     after, before = (resolve(design.sequence) for design in (found.design, found.start))
-    figures: dict[str, Figure] = {}
+    arrays: dict[str, Any] = _signals(problem, found.design, found.start)
     flips, start = (getattr(sequence, "flips", None) for sequence in (after, before))
     if flips is not None and jnp.ndim(flips) == 1:
-        figures["flips.png"] = plot.plot_flips(flips, start=start)
         limits = [c for c in problem.constraints if isinstance(c, Limits) and c.where == "sequence.flips"]
-        figures["power.png"] = plot.plot_power(flips, start=start, limit=limits[0].rms if limits else None)
-    figures["echoes.png"] = _signals(problem, found.design, found.start)
+        arrays |= {"flips_rad": flips, "start.flips_rad": start, "rms_rad": limits[0].rms if limits else None}
+        others = {name: getattr(resolve(design.sequence), "flips", None) for name, design in found.beside.items()}
+        arrays |= {f"beside.{name}.flips_rad": flips for name, flips in others.items()}
     tr = getattr(after, "tr", None)
     if tr is not None and jnp.ndim(tr) == 1 and tr is not getattr(before, "tr", None):
-        figures["tr.png"] = plot.plot_times(tr)
+        arrays["tr_s"] = tr
     targets = problem.terms.bound_targets()
-    if targets:
-        figures |= _bounds(found, targets)
-    return figures
+    return arrays | (_bounds(found, targets) if targets else {})
 
 
 @eqx.filter_jit
@@ -105,7 +92,7 @@ def _signal(sequence: Any, tissue: Tissue) -> Array:
     return sequence.signal(tissue)
 
 
-def _signals(problem: Problem, design: Design, start: Design) -> Figure:
+def _signals(problem: Problem, design: Design, start: Design) -> dict[str, Any]:
     """Signals of the tissues in units of their M0; of the classes that a tissue was split into, the middle one."""
     tissue = problem.scene.tissue
     assert tissue is not None
@@ -114,10 +101,8 @@ def _signals(problem: Problem, design: Design, start: Design) -> Figure:
     after, before = (jnp.atleast_2d(_signal(resolve(d.sequence), unit)) for d in (design, start))
     places = {name: [n for n, other in enumerate(names) if other == name] for name in names}
     rows = np.array([at[len(at) // 2] for at in places.values()])
-    shown: dict[str, Any] = {"names": tuple(places), "start": before[rows]}
-    if isinstance(design.sequence, FSE):
-        return plot.plot_echoes(after[rows], esp_s=float(design.sequence.esp), **shown)
-    return plot.plot_fingerprints(after[rows], **shown)
+    esp = float(design.sequence.esp) if isinstance(design.sequence, FSE) else None
+    return {"tissues": np.array([*places]), "signals": after[rows], "start.signals": before[rows], "esp_s": esp}
 
 
 def deviation_of(targets: tuple[str, ...]) -> str:
@@ -126,7 +111,7 @@ def deviation_of(targets: tuple[str, ...]) -> str:
     return one.get("".join(targets), "root of sum of (σ/T)² over T1, T2")
 
 
-def _bounds(found: "Found", targets: tuple[str, ...]) -> dict[str, Figure]:
+def _bounds(found: "Found", targets: tuple[str, ...]) -> dict[str, Any]:
     problem, scene = found.problem, found.problem.scene
     ensemble = scene.ensemble
     assert ensemble is not None
@@ -136,7 +121,8 @@ def _bounds(found: "Found", targets: tuple[str, ...]) -> dict[str, Figure]:
     names = names_of(ensemble, len(after))
     unique = len(set(names)) == len(names)
     names = names if unique else tuple(f"{name} {n + 1}" for n, name in enumerate(names))
-    figures = {"bounds.png": plot.plot_bounds(after, names=names, start=before, label=label)}
+    arrays: dict[str, Any] = {"bounds": after, "start.bounds": before}
+    arrays |= {"bound_tissues": np.array(names), "bound_label": np.array(label)}
 
     t1, t2, b1 = (np.unique(np.asarray(x, float)) for x in (ensemble.t1, ensemble.t2, ensemble.b1))
     fields = b1 if len(b1) > 1 else np.asarray(MAP_B1)
@@ -148,9 +134,8 @@ def _bounds(found: "Found", targets: tuple[str, ...]) -> dict[str, Figure]:
     chart = eqx.filter_jit(lambda sequence, tissue: relative_bounds(sequence, tissue, targets))
     pair = (resolve(design.sequence) for design in (found.design, found.start))
     maps = [np.where(possible, np.asarray(chart(sequence, tissue)), np.nan) for sequence in pair]
-    marked = {}
+    arrays |= {"map.t1_s": axes[0], "map.t2_s": axes[1], "map.b1": fields, "map": maps[0], "start.map": maps[1]}
     if unique and scene.tissue is not None and len(names) == len(np.ravel(scene.tissue.t1)):
-        times = (np.ravel(x).tolist() for x in (scene.tissue.t1, scene.tissue.t2))
-        marked = dict(zip(names, zip(*times, strict=True), strict=True))
-    figures["bound_map.png"] = plot.plot_bound_map(*[*axes, fields, *maps], tissues=marked, label=label)
-    return figures
+        arrays |= {"map.tissues": arrays["bound_tissues"]}
+        arrays |= {"map.tissues_s": np.stack([np.ravel(x) for x in (scene.tissue.t1, scene.tissue.t2)], axis=1)}
+    return arrays

@@ -15,7 +15,8 @@ from acqdesign.base.files import write_json
 from acqdesign.base.sharding import is_main_process
 
 _RUN_FILES = ("config.json", "design.npz", "history.csv", "summary.json", "checkpoint/step-*.json")
-_RUN_OUTPUTS = (*_RUN_FILES, "checkpoint/step-*.npz", "*.png", "*.pdf", "learning.gif", "design.*")
+_DRAWN = ("*.png", "*.pdf", "learning.gif", "figures.npz", "report.html")
+_RUN_OUTPUTS = (*_RUN_FILES, "checkpoint/step-*.npz", *_DRAWN, "design.*")
 _HALF_WRITTEN = (".*.tmp", "checkpoint*/.*.tmp")
 
 

@@ -23,6 +23,7 @@ def animate_lines(
     loss_steps: ArrayLike | None = None,
     echo: ArrayLike | None = None,
     seconds: float = 5.0,
+    label: str = "loss",
 ) -> None:
     """Writes an animated GIF of lines moving through k-space, beside the loss as it falls.
 
@@ -36,6 +37,7 @@ def animate_lines(
         loss_steps: `(rows,)` steps of `losses`; `steps` unless given.
         echo: `(S,)` echo of each line, from 0, as colour; the radius at the start unless given.
         seconds: length of the animation; the last frame stays for a further two.
+        label: what the loss is.
     """
     times, values = np.asarray(steps), np.asarray(losses)
     frames = shaped("points", points, (len(times), None, 2), "shape (frames, lines, 2), with a step for each frame")
@@ -52,7 +54,7 @@ def animate_lines(
     moving += curve.plot([], [], color=COLOURS[0], lw=2.4)
     moving += curve.plot([], [], "o", color=COLOURS[0], ms=7)
     moving.append(curve.text(0.97, 0.95, "", transform=curve.transAxes, ha="right", va="top", fontsize=12))
-    curve.set(xlabel="step", ylabel="loss", title="Learning")
+    curve.set(xlabel="step", ylabel=label, title="Learning")
     curve.grid(axis="y")
     for artist in moving:
         artist.set_animated(True)

@@ -67,7 +67,7 @@ def plot_images(
 
 @styled
 def plot_psf(psf: ArrayLike, start: ArrayLike | None = None) -> Figure:
-    """Point spread functions in dB below their peak, as maps and as profiles through the peak.
+    """Point spread functions in dB below their peak, as maps and as profiles through the peak, with their numbers.
 
     Args:
         psf: `(ny, nz)` point spread function, its peak at `(ny//2, nz//2)`; its magnitude is shown, in
@@ -75,30 +75,70 @@ def plot_psf(psf: ArrayLike, start: ArrayLike | None = None) -> Figure:
         start: `psf` before learning.
     """
     given = {"psf": psf} if start is None else {"start": start, "psf": psf}
-    held = {"learned" if name == "psf" else name: _decibels(name, each) for name, each in given.items()}
-    figure = new_figure(4.1 * len(held) + 4.6, 4.0)
+    held = {"learned" if name == "psf" else name: decibels(name, each) for name, each in given.items()}
+    numbers = {name: psf_numbers(each) for name, each in zip(held, given.values(), strict=True)}
+    figure = new_figure(4.1 * len(held) + 4.6, 4.2)
     axes = figure.subplots(1, len(held) + 1, width_ratios=[1] * len(held) + [1.25])
-    for cell, (name, decibels) in zip(axes, held.items(), strict=False):
-        ny, nz = decibels.shape
+    for cell, (name, level) in zip(axes, held.items(), strict=False):
+        ny, nz = level.shape
         extent = (-(ny // 2) - 0.5, ny - ny // 2 - 0.5, -(nz // 2) - 0.5, nz - nz // 2 - 0.5)
-        shown = cell.imshow(decibels.T, cmap=SEQUENCE_MAP, vmin=-50, vmax=0, origin="lower", extent=extent)
-        cell.set(title=f"PSF, {name}", xlabel="y [voxels]", ylabel="z [voxels]")
+        shown = cell.imshow(level.T, cmap=SEQUENCE_MAP, vmin=-50, vmax=0, origin="lower", extent=extent)
+        width = " × ".join("–" if np.isnan(w) else f"{w:.2f}" for w in numbers[name][0])
+        cell.set(title=f"PSF, {name}: FWHM\n{width} voxels", xlabel="y [voxels]", ylabel="z [voxels]")
     figure.colorbar(shown, ax=list(axes[:-1]), shrink=0.75, pad=0.02, label="dB to the peak")
-    for name, decibels in held.items():
-        # The largest value in each ring of one voxel around the peak.
-        offsets = [np.arange(n) - n // 2 for n in decibels.shape]
-        distance = np.rint(np.hypot(*np.meshgrid(*offsets, indexing="ij"))).astype(int)
-        rings = np.arange(min(decibels.shape) // 2 + 1)
-        worst = [decibels[distance == ring].max() for ring in rings]
-        axes[-1].plot(rings, worst, "o-", ms=3.5, color=COLOURS[0] if name == "learned" else MUTED, label=name)
-    axes[-1].set(title="Largest side lobe", xlabel="distance [voxels]", ylabel="side lobe [dB]")
+    for name, level in held.items():
+        rings, worst = side_lobes(level)
+        text = f"{name}, {numbers[name][1]:.1f} dB"
+        axes[-1].plot(rings, worst, "o-", ms=3.5, color=COLOURS[0] if name == "learned" else MUTED, label=text)
+    title = "Largest side lobe"
+    if start is not None and numbers["learned"][1] > numbers["start"][1] + 0.5:
+        title += " (risen: the loss\nis of images, which have power near k = 0)"
+    axes[-1].set(title=title, xlabel="distance [voxels]", ylabel="side lobe [dB]")
     axes[-1].set(ylim=(-50, 2), xlim=(0, None), box_aspect=0.85)
     axes[-1].grid(axis="y")
     axes[-1].legend()
     return figure
 
 
-def _decibels(name: str, psf: ArrayLike) -> np.ndarray:
+def psf_numbers(psf: ArrayLike) -> tuple[tuple[float, float], float]:
+    """Full widths at half maximum [voxels] along y and z, and the largest side lobe [dB to the peak].
+
+    Widths are of the band-limited function between voxels, NaN where it does not fall to half; side lobes are what is
+    outside the central five voxels.
+    """
+    values = np.asarray(psf)
+    middle = [n // 2 for n in values.shape]
+    widths = [_width(np.take(values, middle[1 - axis], axis=1 - axis)) for axis in (0, 1)]
+    away = np.maximum(*np.meshgrid(*(np.abs(np.arange(n) - n // 2) for n in values.shape), indexing="ij"))
+    lobe = decibels("psf", values)[away > 2].max(initial=-np.inf)
+    return (widths[0], widths[1]), float(lobe)
+
+
+def _width(line: np.ndarray) -> float:
+    """Full width at half maximum of a line through the peak, by its Fourier series."""
+    n = len(line)
+    series = np.fft.fftshift(np.fft.fft(np.fft.ifftshift(line)))
+    place = np.linspace(-min(n // 2, 16), min(n // 2, 16), 3201)
+    level = np.abs(np.exp(2j * np.pi / n * np.outer(place, np.arange(n) - n // 2)) @ series)
+    sides = [side / level[1600] for side in (level[1600::-1], level[1600:])]
+    crossed = [np.flatnonzero(side < 0.5)[:1] for side in sides]
+    if not all(found.size for found in crossed):
+        return float("nan")
+    # Between samples on a straight line.
+    ends = [n - (0.5 - side[n]) / (side[n - 1] - side[n]) for side, (n,) in zip(sides, crossed, strict=True)]
+    return float(sum(ends) * (place[1] - place[0]))
+
+
+def side_lobes(level: np.ndarray) -> tuple[np.ndarray, list[float]]:
+    """Distances from the peak [voxels], and the largest value in each ring of one voxel about it."""
+    offsets = [np.arange(n) - n // 2 for n in level.shape]
+    distance = np.rint(np.hypot(*np.meshgrid(*offsets, indexing="ij"))).astype(int)
+    rings = np.arange(distance.max() + 1)
+    return rings, [float(level[distance == ring].max()) for ring in rings]
+
+
+def decibels(name: str, psf: ArrayLike) -> np.ndarray:
+    """The magnitude of a point spread function `(ny, nz)` in dB to its peak."""
     magnitude = np.abs(shaped(name, psf, (None, None), "a point spread function of shape (ny, nz)"))
     with np.errstate(divide="ignore"):
         return 20 * np.log10(magnitude / magnitude.max())

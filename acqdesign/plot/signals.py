@@ -31,20 +31,25 @@ def plot_loss(history: Mapping[str, ArrayLike], *, label: str = "loss") -> Figur
     """The loss and its named terms by step.
 
     Args:
-        history: `step`, `loss` and any further terms, each `(rows,)`, NaN where a term was not looked at.
+        history: `step`, `loss` and any further terms, each `(rows,)`, NaN where a term was not looked at; with
+            `loss_on_all` where `loss` is that of a part of the scene: its ends are then what is marked and told.
         label: what the loss is, with its unit.
     """
     columns = {name: np.asarray(column, float) for name, column in history.items()}
     step, loss = columns.pop("step"), columns.pop("loss")
+    judged = columns.pop("loss_on_all", loss)
     # A single term is the loss itself, and would lie under it.
     columns = {name: term for name, term in columns.items() if not np.array_equal(term, loss)}
     figure = new_figure(6.4, 4.0)
     axes = figure.subplots()
-    for index, (name, term) in enumerate(columns.items()):
+    for (name, term), look in zip(columns.items(), looks(["loss", *columns])[1:], strict=True):
         there = np.isfinite(term)
-        marks: dict[str, Any] = {"marker": MARKERS[index % 8], "ms": 4, "markevery": _every(int(there.sum()))}
-        axes.plot(step[there], term[there], lw=1.4, color=COLOURS[1 + index % 7], label=name.replace("_", " "), **marks)
+        marks: dict[str, Any] = {"marker": MARKERS[look], "ms": 4, "markevery": _every(int(there.sum()))}
+        axes.plot(step[there], term[there], lw=1.4, color=COLOURS[look], label=name.replace("_", " "), **marks)
     axes.plot(step, loss, color=COLOURS[0], lw=2.4, label=label)
+    if judged is not loss:
+        columns["loss on all of it"] = judged
+        axes.plot([], [], "o", color=COLOURS[0], ms=6, label="loss on all of it")
     values = np.concatenate([loss, *columns.values()])
     values = values[np.isfinite(values)]
     if values.size and values.min() > 0 and values.max() > 4 * values.min():
@@ -53,8 +58,8 @@ def plot_loss(history: Mapping[str, ArrayLike], *, label: str = "loss") -> Figur
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
     # The first value stands on the side that the curve leaves, the last one behind its end.
-    first: tuple[float, str] = (-8, "top") if loss[-1] > loss[0] else (8, "bottom")
-    for x, y, offset, va in ((step[0], loss[0], (0, first[0]), first[1]), (step[-1], loss[-1], (8, 0), "center")):
+    first: tuple[float, str] = (-8, "top") if judged[-1] > judged[0] else (8, "bottom")
+    for x, y, offset, va in ((step[0], judged[0], (0, first[0]), first[1]), (step[-1], judged[-1], (8, 0), "center")):
         axes.plot(x, y, "o", color=COLOURS[0], ms=6)
         axes.annotate(f"{y:.3g}", (x, y), offset, textcoords="offset points", va=va, color=INK, fontsize="small")
     axes.set(xlabel="step", ylabel=label, title="Learning")
@@ -67,20 +72,24 @@ def plot_loss(history: Mapping[str, ArrayLike], *, label: str = "loss") -> Figur
 
 
 @styled
-def plot_flips(flips: ArrayLike, start: ArrayLike | None = None) -> Figure:
+def plot_flips(
+    flips: ArrayLike, start: ArrayLike | None = None, *, beside: Mapping[str, ArrayLike] | None = None
+) -> Figure:
     """Flip angles by pulse in degrees, with their root mean square.
 
     Args:
         flips: `(pulses,)` [rad].
         start: `flips` before learning.
+        beside: `flips` of designs to compare with, by name.
     """
     figure = new_figure(6.8, 3.8)
     axes = figure.subplots()
     top = 0.0
-    for name, angles, colour, dashes in (("start", start, MUTED, "--"), ("flips", flips, COLOURS[0], "-")):
+    others = [(name, each, COLOURS[1 + n % 7], ":") for n, (name, each) in enumerate((beside or {}).items())]
+    for name, angles, colour, dashes in (("start", start, MUTED, "--"), *others, ("flips", flips, COLOURS[0], "-")):
         if angles is not None:
             degrees = deg_from_rad(shaped(name, angles, (None,), "shape (pulses,)"))
-            text = f"{'learned' if name == 'flips' else name}, RMS {np.sqrt(np.mean(degrees**2)):.0f}°"
+            text = f"{'learned' if angles is flips else name}, RMS {np.sqrt(np.mean(degrees**2)):.0f}°"
             marker = "o" if degrees.size <= 128 else ""
             axes.plot(np.arange(1, degrees.size + 1), degrees, dashes, color=colour, label=text, marker=marker, ms=3.5)
             top = max(top, 1.06 * degrees.max())

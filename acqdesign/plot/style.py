@@ -48,6 +48,7 @@ _STYLE: Any = {
     "legend.fontsize": 10,
     "lines.linewidth": 1.8,
     "image.interpolation": "nearest",
+    "svg.hashsalt": "acqdesign",
 }
 # On paper: text of 8 points in figures no wider than a page of 7.2 inches, type that editors can change.
 _PAPER: Any = {
@@ -60,6 +61,7 @@ _PAPER: Any = {
     "lines.markersize": 4,
     "pdf.fonttype": 42,
 }
+_INCH = 0.0254
 _chosen: ContextVar[str] = ContextVar("style", default="screen")
 
 
@@ -126,11 +128,27 @@ def shaped(name: str, values: ArrayLike, shape: Sequence[int | None], expected: 
 
 
 @styled
-def write_figure(path: Path | str, figure: Figure, *, dpi: int = 150) -> None:
-    """Writes a figure as PNG, and inside `figure_style("paper")` at 300 dpi and as PDF beside it, atomically."""
-    with atomic_write(path) as file:
-        figure.savefig(file, format="png", dpi=300 if on_paper() else dpi)
-    if on_paper():
-        with atomic_write(Path(path).with_suffix(".pdf")) as file:
-            # Without the date equal figures give equal bytes.
-            figure.savefig(file, format="pdf", dpi=300, metadata={"CreationDate": None})
+def write_figure(
+    path: Path | str, figure: Figure, *, dpi: int | float | None = None, width: float | None = None
+) -> None:
+    """Writes a figure in the format that the file's ending says, atomically: PNG, PDF, SVG or another of matplotlib's.
+
+    Inside `figure_style("paper")` it has 300 dpi, and of a PNG there is a PDF beside it.
+
+    Args:
+        path: of the file.
+        figure: what is drawn.
+        dpi: of pictures; 150 unless given, or 300.
+        width: of the figure [m], the height being in proportion; its own unless given.
+    """
+    path = Path(path)
+    if width is not None:
+        across, up = figure.get_size_inches()
+        figure.set_size_inches(width / _INCH, width / _INCH * up / across)
+    endings = [path.suffix, *[".pdf"] * (on_paper() and path.suffix == ".png")]
+    for ending in endings:
+        form = check_choice("ending", ending.removeprefix("."), figure.canvas.get_supported_filetypes())
+        # Without the date equal figures give equal bytes.
+        undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(form)
+        with atomic_write(path.with_suffix(ending)) as file:
+            figure.savefig(file, format=form, dpi=dpi or (300 if on_paper() else 150), metadata=undated)

@@ -1,4 +1,7 @@
-"""The directive `help` shows what a command says of itself: `--help`, with every flag, its unit, range and default."""
+"""The directive `help` shows what a command says of itself, with every flag, its unit, range and default.
+
+That is `--help`, or `--help-all` where there is one.
+"""
 
 import os
 import subprocess
@@ -16,7 +19,8 @@ class Help(Directive):
 
     def run(self) -> list[nodes.Node]:
         around = os.environ | {"COLUMNS": "100", "NO_COLOR": "1", "JAX_PLATFORMS": "cpu"}
-        asked = [sys.executable, "-m", "acqdesign", self.arguments[0], "--help"]
+        several = self.arguments[0].startswith("learn_")
+        asked = [sys.executable, "-m", "acqdesign", self.arguments[0], "--help-all" if several else "--help"]
         said = subprocess.run(asked, env=around, capture_output=True, text=True, check=True).stdout
         return [nodes.literal_block(said, said, language="text")]
 

@@ -138,8 +138,8 @@ class Small(Box):
 
 
 def flags(kind):
-    """Of a command's options, but for those that read others from a file, which `test_run` is about."""
-    return [name for name in flat_options(kind()) if name not in ("config", "resume")]
+    """Of a command's options, but for those that set others, which `test_run` and `test_presets` are about."""
+    return [name for name in flat_options(kind()) if name not in ("config", "preset", "resume")]
 
 
 @pytest.fixture(scope="module")

@@ -72,7 +72,7 @@ def test_help_states_every_range(command, capsys, monkeypatch):
         with pytest.raises(SystemExit):
             export(["--help"])
     else:
-        assert main(command, "--help") == 0
+        assert main(command, "--help-all") == 0
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for _, name, hint in (flag for flag in FLAGS if flag[0] == command):
         behind = text.split(f" --{name.replace('_', '-')} ")[1:]

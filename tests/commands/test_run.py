@@ -423,7 +423,7 @@ def test_runs_of_another_version_are_not_resumed(name, tmp_path, capsys):
 
 def test_help_teaches_flat_flags_with_units_and_defaults(capsys):
     with pytest.raises(SystemExit) as caught:
-        command("--help")
+        command("--help-all")
     assert caught.value.code == 0
     text = capsys.readouterr().out
     names = "out overwrite seed steps optimizer lr schedule config resume checkpoint-every starts no-figures"

@@ -13,6 +13,7 @@ from acqdesign.design import Design, Held, Problem, adam, bound, learn, nrmse, r
 from acqdesign.encoding import Lines, Radial
 from acqdesign.export import read_design
 from acqdesign.optim import Callback, Limits, lbfgs
+from acqdesign.plot import write_run
 from acqdesign.recon import CG
 from acqdesign.scene import brain, tissues
 from acqdesign.signal import FSE
@@ -36,7 +37,7 @@ class Interrupted(Callback):
             fit.stop = "SIGTERM"
 
 
-WRITTEN = {"config.json", "design.npz", "history.csv", "summary.json", "loss.png"}
+WRITTEN = {"config.json", "design.npz", "figures.npz", "history.csv", "report.html", "summary.json", "loss.png"}
 OF_IMAGES = {"trajectory.png", "reconstruction.png", "psf.png", "learning.gif"}
 SUMMARY = {"initial_loss", "final_loss", "seconds_per_step", "compile_seconds", "peak_memory_bytes", "steps"}
 
@@ -57,6 +58,9 @@ def test_a_run_writes_what_it_found_and_a_broken_off_one_ends_as_if_it_had_not_b
     whole = run(problem, 4, out=tmp_path / "whole", **QUIET)
     numbers = {"nrmse", "psnr", "nrmse_held_out", "rms_flip_deg"}
     check_written(tmp_path / "whole", whole, OF_IMAGES | {"flips.png", "echoes.png"}, numbers)
+    pictures = {path.name: path.read_bytes() for path in (tmp_path / "whole").glob("*.*g*")}
+    write_run(tmp_path / "whole")  # draws the same again
+    assert {path.name: path.read_bytes() for path in (tmp_path / "whole").glob("*.*g*")} == pictures
     run(problem, 4, out=tmp_path / "half", callbacks=[Interrupted()], figures=False, **QUIET)
     assert json.loads((tmp_path / "half" / "summary.json").read_text())["stopped"] == "SIGTERM"
     again = run(problem, 4, out=tmp_path / "half", resume=True, figures=False, **QUIET)

@@ -91,6 +91,9 @@ def test_a_run_reports_and_resumes_on_all(tmp_path):
     found = run(problem, 6, out=tmp_path / "whole", **plain)
     assert found.result.final_loss == pytest.approx(found.numbers["nrmse"] ** 2, rel=1e-4)
     assert found.result.final_loss < found.result.initial_loss
+    # The log, and so its figure, says the same as the summary.
+    ends = found.history["loss_on_all"][[0, -1]]
+    np.testing.assert_array_equal(ends, [found.result.initial_loss, found.result.final_loss])
 
     class Stop(Callback):
         def after(self, fit):
