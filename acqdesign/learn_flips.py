@@ -99,8 +99,8 @@ def build(options: FlipOptions) -> dict[str, Any]:
     scene = options.sample.scene(run.dtype)
     assert scene.ensemble is not None
     terms = options.term.of(kind := train.kind)
-    for option, names in (("--objective", terms.bound_targets()), ("--nuisance", options.term.nuisance)):
-        for name in (name for name in names if name in _GIVEN_BY and getattr(scene.ensemble, name) is None):
+    for option, unknown in (("--objective", terms.bound_targets()), ("--nuisance", options.term.nuisance)):
+        for name in (name for name in unknown if name in _GIVEN_BY and getattr(scene.ensemble, name) is None):
             raise usage_error(option, name, "what the tissue has", f"{_GIVEN_BY[name]} gives it.")
     spins, pulses = math.prod(scene.ensemble.shape), train.echoes or 1
     # Of every order, of which there are as many as pulses, the state and its derivatives by T1 and T2.

@@ -196,14 +196,14 @@ class TissueOptions:
                 tissue = Tissue(t1, t2, names=names)
         else:
             tissue = tissues("wm,gm" if self.tissue is None else self.tissue, field=self.field)
-        units = {"t2_prime": ("t2_prime_ms", s_from_ms), "t1_rho": ("t1_rho_ms", s_from_ms)}
+        units: dict[str, Any] = {"t2_prime": ("t2_prime_ms", s_from_ms), "t1_rho": ("t1_rho_ms", s_from_ms)}
         units["diffusivity"] = ("adc_um2_ms", lambda adc: 1e-9 * adc)
         for field, (option, convert) in units.items():
             if given := getattr(self, option):
                 if len(given) not in (1, tissue.t1.size):
                     raise usage_error(flag(option), f"{len(given)} values", f"one, or {tissue.t1.size}")
                 value = convert(np.asarray(given, dtype))
-                tissue = dataclasses.replace(tissue, **{field: jnp.asarray(value[0] if len(value) == 1 else value)})
+                tissue = _changed(tissue, field, jnp.asarray(value[0] if len(value) == 1 else value))
         tissue = tissue.astype(dtype)
         # One B1 for all stays a scalar: the pulses' sines and cosines are then the same for every tissue.
         b1 = jnp.asarray(self.b1, dtype)

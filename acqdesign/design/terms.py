@@ -175,7 +175,7 @@ def bound(*targets: str, reduce: str = "mean", nuisance: Sequence[str] = ("m0",)
     """
     _check_targets(targets)
     check_choice("reduce", reduce, ("mean", "max"))
-    how = {"nuisance": tuple(nuisance), "per_time": per_time}
+    how: dict[str, Any] = {"nuisance": tuple(nuisance), "per_time": per_time}
 
     def value(scan: SimulatedScan) -> tuple[Scalar, dict[str, Scalar]]:
         found = scan.bounds(*targets, **how)

@@ -70,8 +70,9 @@ class Repeated(Sequence):
             if value is None:
                 continue
             if np.ndim(value) > several or 0 in np.shape(value) or (name in self.rows and not np.ndim(value)):
-                expected = {name in self.each: "a number, or one for each acquisition", name in self.rows: "a vector"}
-                raise usage_error(name, value, expected.get(True, "one number"))
+                of_rows = "a vector" if name in self.rows else "one number"
+                expected = "a number, or one for each acquisition" if name in self.each else of_rows
+                raise usage_error(name, value, expected)
             check_finite(name, value)
             if name not in self.angles and is_concrete(value) and (np.asarray(value) < 0).any():
                 raise usage_error(name, repr(float(np.min(value))), "at least 0")
