@@ -112,6 +112,7 @@ CALLS = {
     "encoding.FreeForm": {"points": POINTS.reshape(1, 5, 2)},
     "recon.cg": {"gram": lambda: doubled, "rhs": IMAGE, "iterations": 2, "dims": 2},
     "recon.cg_sense": {"encoding": nufft, "kspace": SAMPLES, "ridge": 0.1, "iterations": 2},
+    "recon.match_dictionary": {"sequence": echoes, "samples": np.ones((2, 4), F), "atoms": TISSUE},
     "recon.nrmse": {"image": IMAGE, "truth": IMAGE, "dims": 2},
     "recon.psnr": {"image": IMAGE, "truth": IMAGE, "dims": 2},
     "recon.ssim": {"image": np.ones((16, 16), F), "truth": np.ones((16, 16), F)},
@@ -139,6 +140,7 @@ OTHERS = {
     "Plane",
     "Trajectory",
 }
+OTHERS |= {"fit_tissue"}  # needs an extra
 OTHERS |= {"available_backends", "CG", "DensityAdjoint", "Prior", "Subspace", "Reconstruction"}
 
 # Made when called: what JAX would make at import.

@@ -212,7 +212,7 @@ def tissue_bounds(
     jacobian = jnp.stack([columns[name] for name in targets], axis=-1)
     unknown, told = len(targets) + len(others), signal.shape[-1] * (2 if jnp.iscomplexobj(signal) else 1)
     if unknown > told:
-        word = "%d numbers of %s for %d unknowns (%s): bounds are infinite"
+        word = "%d numbers of %s for %d unknowns (%s): some bounds are infinite"
         named = ", ".join(dict.fromkeys((*targets, *nuisance)))
         logging.getLogger("acqdesign").warning(word, told, type(sequence).__name__, unknown, named)
     return crlb(jacobian, noise=noise, weights=weights, nuisance=jnp.stack(others, axis=-1) if others else None)
