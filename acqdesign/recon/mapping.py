@@ -143,7 +143,8 @@ def _fitted(
 def _of(tissue: Tissue, change: Any, m0: Array) -> Tissue:
     """The tissue with its fields changed and another M0."""
     fields = {name: getattr(tissue, name) for name in EFFECTS if name != "m0"}
-    changed: dict[str, Any] = {n: None if x is None else change(jnp.broadcast_to(x, tissue.shape)) for n, x in fields.items()}
+    given = {name: field for name, field in fields.items() if field is not None}
+    changed: dict[str, Any] = {n: change(jnp.broadcast_to(x, tissue.shape)) for n, x in given.items()}
     return Tissue(**changed, m0=m0)
 
 
