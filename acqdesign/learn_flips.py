@@ -10,6 +10,7 @@ import numpy as np
 
 from acqdesign.base.checks import usage_error
 from acqdesign.commands.devices import check_memory
+from acqdesign.commands.flags import flag
 from acqdesign.commands.options import (
     LimitOptions,
     RunOptions,
@@ -19,9 +20,10 @@ from acqdesign.commands.options import (
     TermOptions,
     TissueOptions,
 )
-from acqdesign.commands.own import takes
+from acqdesign.commands.own import by_flags, takes
 from acqdesign.commands.run import learner
 from acqdesign.design import Design, Problem, Term, bound
+from acqdesign.signal import Sequence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,22 +42,31 @@ class FlipRunOptions(RunOptions):
 class FlipTermOptions(TermOptions):
     """What the design is made for."""
 
-    objective: Literal["t2", "t1", "t1t2"] | None = None
-    """Relative Cramér–Rao bound of t2 (T1 known), t1 (T2 known) or t1t2 (their sum), M0 and its phase unknown.
-    Unless given, t2 for fse, t1 for mprage, which T2 hardly reaches, t1t2 for others. --term takes its place."""
+    objective: str | None = None
+    """Relative Cramér–Rao bound of t2 (T1 known), t1 (T2 known) or t1t2 (their sum), or of parameters by name with
+    commas: t1, t2, m0, b1, t2_prime, t1_rho, diffusivity. Unless given, of what the sequence is made to measure: t2
+    for fse, t1 for mprage, which T2 hardly reaches, t1t2 for mrf, spgr and bssfp. --term takes its place."""
+    nuisance: tuple[str, ...] = ("m0",)
+    """What else is unknown in that bound: m0 (with its phase), t1, t2, b1, b0, t2_prime, t1_rho, diffusivity, or a
+    number of the sequence, such as inversion_efficiency."""
+    per_time: bool = False
+    """That bound times the duration of the sequence [s]: what is reached in equal time."""
     ensemble: Literal["mean", "worst"] = "mean"
     """Of that bound over tissues and B1: mean, or worst case (a smooth maximum)."""
 
-    def of(self, sequence: str) -> Term:
-        """The terms for a sequence."""
+    def of(self, kind: type[Sequence]) -> Term:
+        """The terms for a kind of sequence."""
         if self.term:
-            for name, given in (("objective", self.objective), ("ensemble", self.ensemble != "mean")):
-                if given:
-                    raise usage_error(f"--{name}", "it with --term", "one of the two")
+            default = {field.name: field.default for field in dataclasses.fields(self)}
+            for name in ("objective", "ensemble", "nuisance", "per_time"):
+                if getattr(self, name) != default[name]:
+                    raise usage_error(flag(name), "it with --term", "one of the two")
             return self.make()
-        target = self.objective or {"fse": "t2", "mprage": "t1"}.get(sequence, "t1t2")
+        asked = {"t1t2": ("t1", "t2"), None: kind.measures}.get(self.objective)
+        targets = asked or tuple(name.strip() for name in str(self.objective).split(","))
         reduce = "max" if self.ensemble == "worst" else "mean"
-        return bound(*(name for name in ("t1", "t2") if name in target), reduce=reduce)
+        with by_flags({"targets": "--objective", "nuisance": "--nuisance"}):
+            return bound(*targets, reduce=reduce, nuisance=self.nuisance, per_time=self.per_time)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,12 +90,19 @@ class FlipOptions:
     run: FlipRunOptions = dataclasses.field(default_factory=FlipRunOptions)
 
 
+_GIVEN_BY = {"t2_prime": "--t2-prime-ms", "t1_rho": "--t1-rho-ms", "diffusivity": "--adc-um2-ms"}
+
+
 def build(options: FlipOptions) -> dict[str, Any]:
     """The problem that the options stand for, and how it is run."""
     run, train = options.run, options.train.with_file()
     scene = options.sample.scene(run.dtype)
     assert scene.ensemble is not None
-    kind, spins, pulses = train.kind, math.prod(scene.ensemble.shape), train.echoes or 1
+    terms = options.term.of(kind := train.kind)
+    for option, unknown in (("--objective", terms.bound_targets()), ("--nuisance", options.term.nuisance)):
+        for name in (name for name in unknown if name in _GIVEN_BY and getattr(scene.ensemble, name) is None):
+            raise usage_error(option, name, "what the tissue has", f"{_GIVEN_BY[name]} gives it.")
+    spins, pulses = math.prod(scene.ensemble.shape), train.echoes or 1
     # Of every order, of which there are as many as pulses, the state and its derivatives by T1 and T2.
     need = 3 * 6 * np.dtype(run.dtype).itemsize * spins * pulses * run.starts
     check_memory(need, f"{pulses} pulses, {spins} tissues and B1, {run.starts} starts", "Fewer of one of them.")
@@ -98,10 +116,11 @@ def build(options: FlipOptions) -> dict[str, Any]:
         train.make(scene.tissue, key, level, name)
         for name, key in zip(names, jax.random.split(run.key, run.starts), strict=True)
     ]
-    limits = options.limit.make(kind.usual_limits(), made[0].readouts(), train.spacing_ms)
+    pulses = int(np.size(getattr(made[0], "flips", np.zeros(made[0].readouts()))))
+    limits = options.limit.make(kind.usual_limits(), pulses, train.spacing_ms)
     starts = [options.limit.as_learned(sequence) for sequence in made]
     every = [*options.limit.of(starts[0], limits), *train.time_limits(starts[0])]
-    problem = Problem(scene, sequence=starts[0], terms=options.term.of(train.sequence), limits=every)
+    problem = Problem(scene, sequence=starts[0], terms=terms, limits=every)
     return {
         "problem": problem,
         "starts": [Design(None, start) for start in starts],

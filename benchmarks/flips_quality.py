@@ -4,19 +4,22 @@ An echo train at equal power against constant flips; a fingerprinting schedule, 
 limited, against sinusoidal ones. Everything is learned by `acqdesign.learn_flips` and judged again here, from the
 flips it wrote, in float64.
 
-    python benchmarks/flips_quality.py [fse mrf times] [--steps 150] [--seeds 3]
+    python benchmarks/flips_quality.py [fse mrf times zhao] [--steps 150] [--seeds 3]
 
-`times` is `mrf` with repetition times and the inversion delay learned too, in the same scan time. What is not run
-keeps its place in the results.
+`times` is `mrf` with repetition times and the inversion delay learned too, in the same scan time. `zhao` has the limits
+of Zhao et al., IEEE Trans Med Imaging 38:844, 2019, against pseudo-random schedules within the same limits and of the
+same duration, for white and grey matter. What is not run keeps its place in the results.
 """
 
 import argparse
+import dataclasses
 import functools
 import itertools
 import json
 import math
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,10 +32,14 @@ from _harness import RESULTS, machine, write_results
 from acqdesign import signal
 from acqdesign.export import read_design
 from acqdesign.learn_flips import main as learn
-from acqdesign.scene import Tissue
+from acqdesign.optim import Limits, MeanAtMost, spline_basis
+from acqdesign.scene import Tissue, tissues
 
 FSE = {"t1_ms": 1000, "t2_ms": 100, "echoes": 32, "esp_ms": 10, "tr_ms": 1000, "rms_flip_deg": 60}
 MRF = {"t1_ms": 1380, "t2_ms": 80, "echoes": 400, "tr_ms": 10, "te_ms": 2, "ti_ms": 20, "max_step_deg": 1}
+ZHAO = {"tissue": "wm,gm", "echoes": 400, "tr_ms": 13, "te_ms": 2, "ti_ms": 20, "max_step_deg": 1}
+ZHAO |= {"min_flip_deg": 10, "max_flip_deg": 60}
+ZHAO_TR_MS = (11, 15)
 # Where times are learned too: the mean TR stays that of MRF.
 TR_MS, TI_MS = (8, 16), (5, 200)
 
@@ -150,9 +157,74 @@ def fingerprinting(*how: str) -> dict[str, Any]:
     }
 
 
+def pseudo_random(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Flips [deg] and TR [ms], smooth and random, of the whole ranges and the mean TR of `ZHAO`."""
+    keys = jax.random.split(jax.random.key(seed))
+    low, high = ZHAO["min_flip_deg"], ZHAO["max_flip_deg"]
+    knots = [jax.random.uniform(key, (20,), minval=-1, maxval=1) for key in keys]
+    basis = spline_basis(ZHAO["echoes"], 20)
+    flips, tr = (np.asarray(basis @ knot) for knot in knots)
+    flips = low + (high - low) * (flips - flips.min()) / np.ptp(flips)
+    flips = np.asarray(Limits(low, high, step=ZHAO["max_step_deg"]).project(jnp.asarray(flips)))
+    limit = MeanAtMost("tr", ZHAO["tr_ms"], *ZHAO_TR_MS)
+    return flips, np.asarray(limit.project(jnp.asarray(ZHAO["tr_ms"] + 2 * tr / np.abs(tr).max())))
+
+
+def both_times(scan: Any) -> Any:
+    """The term that is learned: relative bounds, those of T1 counted 1.4 times, so that they do not grow."""
+    tissue = dataclasses.replace(scan.scene.ensemble, m0=jnp.ones((), scan.scene.ensemble.t1.dtype))
+    found = signal.tissue_bounds(scan.sequence, tissue, relative=True)
+    return jnp.mean(1.4 * found[..., 0] + found[..., 1])
+
+
+def as_published(*how: str) -> dict[str, Any]:
+    """The learned schedule beside ten pseudo-random ones: relative bounds of T1 and T2 of each tissue."""
+    start = time.perf_counter()
+    summary, flips, design = learned("mrf", ZHAO, "--term", f"{__file__}:both_times", "--starts", "8", *how)
+    lasted = time.perf_counter() - start
+    tissue = dataclasses.replace(tissues(ZHAO["tissue"]), m0=jnp.ones(()))
+    held = {"te": 1e-3 * ZHAO["te_ms"], "inversion_time": 1e-3 * ZHAO["ti_ms"]}
+
+    @jax.jit
+    def both(flips: Any, tr: Any) -> Any:
+        return signal.tissue_bounds(signal.SSFPFID(jnp.radians(flips), 1e-3 * tr, **held), tissue, relative=True)
+
+    found = np.asarray(both(flips, 1e3 * design["tr_s"]))
+    random = [pseudo_random(seed) for seed in range(10)]
+    others = np.stack([both(*each) for each in random])
+    humps = np.maximum(sinusoids(ZHAO["echoes"])["10 + 50 sin, humps of 250, every second halved (Ma 2013)"], 10)
+    lobes = np.stack([both(humps, tr) for _, tr in random])
+    baselines = {
+        "flips and TR, the median of ten": np.median(others, axis=0),
+        "flips and TR, the best of ten": np.min(others, axis=0),
+        "TR, with humps of 10 + 50 sin (Ma 2013), the best of ten": np.min(lobes, axis=0),
+    }
+    ratios = {
+        which: {
+            name: dict(zip(("t1", "t2"), (row / found[n]).tolist(), strict=True))
+            for n, (name, row) in enumerate(zip(tissue.names, reduced, strict=True))
+        }
+        for which, reduced in baselines.items()
+    }
+    print(f"Zhao's limits: {lasted:.0f} s; variance lower than of pseudo-random schedules: {ratios}")
+    return {
+        "settings": ZHAO | {"learn_tr_ms": ZHAO_TR_MS},
+        "relative_bounds_learned": dict(zip(tissue.names, found.tolist(), strict=True)),
+        "variance_ratio_to_pseudo_random": ratios,
+        "largest_step_deg": float(np.abs(np.diff(flips)).max()),
+        "flip_range_deg": [float(flips.min()), float(flips.max())],
+        "mean_tr_ms": float(1e3 * design["tr_s"].mean()),
+        "seconds": lasted,
+        "steps": summary["steps"],
+        "flips_deg": flips.round(2).tolist(),
+        "tr_ms": (1e3 * design["tr_s"]).round(3).tolist(),
+        **{name: summary[name] for name in ("compile_seconds", "seconds_per_step")},
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", help="fse, mrf, times (default: all)")
+    parser.add_argument("parts", nargs="*", help="fse, mrf, times, zhao (default: all)")
     parser.add_argument("--steps", type=int, default=150, help="optimisation steps (default: 150)")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the echo train (default: 3)")
     args = parser.parse_args()
@@ -163,6 +235,7 @@ def main() -> None:
         "fse": lambda: echo_trains(args.seeds, *steps),
         "mrf": lambda: fingerprinting(*steps),
         "times": lambda: fingerprinting(*steps, *times),
+        "zhao": lambda: as_published(*steps, "--learn-tr-ms", *map(str, ZHAO_TR_MS)),
     }
     path = RESULTS / "flips_quality.json"
     report: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("unchecked_types")
 F = np.float32
 SHAPE, POINTS, KEY = (6, 8), np.linspace(-0.4, 0.4, 10, dtype=F).reshape(5, 2), jax.random.key(0)
 IMAGE, SAMPLES = np.ones(SHAPE, np.complex64), np.ones(5, np.complex64)
-VOLUME, FLIPS, TISSUE = (4, 6, 8), np.full(4, 0.3, F), Tissue(1.0, 0.1)
+VOLUME, FLIPS, TISSUE = (4, 6, 8), np.full(4, 0.3, F), Tissue(1.0, 0.1, t1_rho=0.09)
 JACOBIAN = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 7.0]], F)
 
 
@@ -67,6 +67,24 @@ CALLS = {
     "signal.MPRAGE": {
         "flips": FLIPS, "esp": 0.01, "inversion_time": 0.9, "tr": 2.0, "te": 0.002, "inversion_efficiency": 0.9,
     },
+    "signal.SpinEcho": {"flips": FLIPS, "te": 0.02, "tr": 1.0, "refocusing": 3.0},
+    "signal.MultiSpinEcho": {"flips": FLIPS, "spacings": 0.01 * np.ones(4, F), "tr": 1.0, "excitation": 1.5},
+    "signal.StimulatedEcho": {"flips": FLIPS[:3], "te": 0.02, "tm": 0.1 * np.ones(2, F)},
+    "signal.Hyperecho": {"flips": FLIPS, "esp": 0.01, "phases": 0.1},
+    "signal.MultiGradientEcho": {"flips": FLIPS, "spacings": 0.002 * np.ones(2, F), "tr": 0.05},
+    "signal.DESS": {"flips": FLIPS, "tr": 0.01, "te": 0.002},
+    "signal.PSIF": {"flips": FLIPS, "tr": 0.01, "te": 0.002},
+    "signal.InversionRecovery": {"flips": FLIPS, "ti": 0.1, "tr": 1.0, "inversion_efficiency": 0.9},
+    "signal.SaturationRecovery": {"flips": FLIPS, "ti": 0.1},
+    "signal.FLAIR": {"flips": FLIPS, "esp": 0.01, "ti": 0.5, "tr": 2.0},
+    "signal.LookLocker": {"flips": FLIPS, "esp": 0.03, "ti": 0.02, "te": 0.002},
+    "signal.MOLLI": {
+        "flips": np.full(8, 0.3, F), "ti": np.array([0.1, 0.2], F), "beat": 1.0, "esp": 0.002, "pulses": 4,
+    },
+    "signal.MP2RAGE": {"flips": FLIPS[:2], "ti": np.array([0.5, 1.0], F), "esp": 0.01, "tr": 2.0, "pulses": 4},
+    "signal.T2Prepared": {"flips": FLIPS, "prep": 0.05, "tr": 1.0},
+    "signal.SpinLock": {"flips": FLIPS, "prep": 0.05},
+    "signal.DiffusionPrepared": {"flips": FLIPS, "order_moment": 1e4, "delta": 0.01, "separation": 0.02},
     "signal.exponential_decay": {"echoes": 4, "esp": 0.01, "time": 0.1, "level": 0.8},
     "signal.flips_for_echoes": {
         "target": np.full(4, 0.5, F), "esp": 0.01, "t1": 1.0, "t2": 0.1, "excitation": 1.5, "upper": 3.0,
@@ -94,6 +112,7 @@ CALLS = {
     "encoding.FreeForm": {"points": POINTS.reshape(1, 5, 2)},
     "recon.cg": {"gram": lambda: doubled, "rhs": IMAGE, "iterations": 2, "dims": 2},
     "recon.cg_sense": {"encoding": nufft, "kspace": SAMPLES, "ridge": 0.1, "iterations": 2},
+    "recon.match_dictionary": {"sequence": echoes, "samples": np.ones((2, 4), F), "atoms": TISSUE},
     "recon.nrmse": {"image": IMAGE, "truth": IMAGE, "dims": 2},
     "recon.psnr": {"image": IMAGE, "truth": IMAGE, "dims": 2},
     "recon.ssim": {"image": np.ones((16, 16), F), "truth": np.ones((16, 16), F)},
@@ -107,6 +126,9 @@ CALLS = {
 # Events, which `play` checks; seams; recipes, whose numbers their `__call__` uses.
 OTHERS = {
     "Interval",
+    "Invert",
+    "Lock",
+    "Repeated",
     "Pulse",
     "Readout",
     "Spoil",
@@ -118,6 +140,7 @@ OTHERS = {
     "Plane",
     "Trajectory",
 }
+OTHERS |= {"fit_tissue"}  # needs an extra
 OTHERS |= {"available_backends", "CG", "DensityAdjoint", "Prior", "Subspace", "Reconstruction"}
 
 # Made when called: what JAX would make at import.

@@ -31,6 +31,7 @@ from acqdesign.recon import RECONSTRUCTIONS
 from acqdesign.scene import SYSTEMS, Scene, Tissue, b1_map, load_scene, system_limits, tissues
 from acqdesign.scene.scanner import EchoShape, max_phase_encode, min_echo_spacing
 from acqdesign.signal import FSE, SEQUENCES, SPGR, SelectivePulse, Sequence, sinc_pulse
+from acqdesign.signal.repeated import Repeated
 from acqdesign.signal.trains import PulseTrain
 
 Shape = Annotated[tuple[int, int, int] | None, within(1, 4096)]
@@ -179,6 +180,12 @@ class TissueOptions:
     """T2 of each tissue [ms]."""
     b1: Annotated[tuple[float, ...], within(0.01, 10.0)] = (1.0,)
     """Transmit fields relative to nominal that every tissue is seen at."""
+    t2_prime_ms: Each = ()
+    """T2' of each tissue [ms], or one of all; none unless given."""
+    t1_rho_ms: Each = ()
+    """T1 in the rotating frame of each tissue [ms], or one of all; t1rho needs it."""
+    adc_um2_ms: Annotated[tuple[float, ...], within(1e-3, 10.0)] = ()
+    """Diffusivity of each tissue [µm²/ms], or one of all; diffusion needs it."""
 
     def check(self) -> None:
         if self.tissue is not None and (self.t1_ms or self.t2_ms):
@@ -198,6 +205,14 @@ class TissueOptions:
                 tissue = Tissue(t1, t2, names=names)
         else:
             tissue = tissues("wm,gm" if self.tissue is None else self.tissue, field=self.field)
+        units: dict[str, Any] = {"t2_prime": ("t2_prime_ms", s_from_ms), "t1_rho": ("t1_rho_ms", s_from_ms)}
+        units["diffusivity"] = ("adc_um2_ms", lambda adc: 1e-9 * adc)
+        for field, (option, convert) in units.items():
+            if given := getattr(self, option):
+                if len(given) not in (1, tissue.t1.size):
+                    raise usage_error(flag(option), f"{len(given)} values", f"one, or {tissue.t1.size}")
+                value = convert(np.asarray(given, dtype))
+                tissue = _changed(tissue, field, jnp.asarray(value[0] if len(value) == 1 else value))
         tissue = tissue.astype(dtype)
         # One B1 for all stays a scalar: the pulses' sines and cosines are then the same for every tissue.
         b1 = jnp.asarray(self.b1, dtype)
@@ -320,19 +335,20 @@ class SequenceOptions:
     """How the spins are played."""
 
     sequence: str = "fse"
-    """fse (echo trains), mrf (spoiled, with inversion), spgr (RF-spoiled), bssfp (balanced, with
-    inversion), mprage, or your own: FILE.py:NAME."""
+    """fse (echo trains), mrf (spoiled, with inversion), spgr (RF-spoiled), bssfp (balanced, with inversion), mprage;
+    se, mese, steam, hyperecho (spin echoes); mgre, dess, psif (gradient echoes); ir, sr, flair, looklocker, molli,
+    mp2rage, t2prep, t1rho, diffusion (prepared); or your own: FILE.py:NAME. The sequences page has their defaults."""
     echoes: Echoes = None
-    """Readouts of a train; 32 for fse, 128 for mprage, 400 for the others unless given."""
+    """Readouts of a train, or acquisitions; 32 for fse, 128 for mprage, 400 for mrf, spgr and bssfp unless given."""
     esp_ms: Milliseconds = None
-    """Echo spacing of fse and mprage [ms]; 10 and 8 unless given."""
+    """Spacing of pulses or echoes in trains [ms]; 10 for fse and 8 for mprage unless given."""
     tr_ms: Milliseconds = None
-    """Repetition time [ms]: from train to train for fse (1000) and mprage (2300), from pulse to pulse for the others
-    (10, bssfp 5)."""
+    """Repetition time [ms]: from train to train for fse (1000) and mprage (2300), from pulse to pulse for mrf, spgr
+    (10) and bssfp (5)."""
     te_ms: Milliseconds = None
-    """Echo time of mrf, spgr (2) and mprage (3) [ms]; that of bssfp is half of TR."""
+    """Echo time [ms] of gradient echoes (2, mprage 3) and single spin echoes; that of bssfp is half of TR."""
     ti_ms: Milliseconds = None
-    """From the inversion to the first pulse [ms]: 900 for mprage, 20 for others that have one."""
+    """From the inversion to the first pulse [ms]: 900 for mprage, 20 for mrf, spgr and bssfp."""
     excitation_deg: Degrees = None
     """Excitation flip of fse [deg]; 90 unless given."""
     time_bandwidth: Annotated[float | None, within(1.0, 16.0)] = None
@@ -343,9 +359,11 @@ class SequenceOptions:
     refocusing_thickness: Annotated[float | None, within(0.1, 10.0)] = None
     """Slice of fse's refocusing pulses over that of its excitation; 1 unless given."""
     learn_tr_ms: Span = None
-    """Shortest and longest TR [ms]: learn the TR of every pulse too, with --tr-ms as the largest mean (mrf, spgr)."""
+    """Shortest and longest TR [ms]: learn the TR of every pulse, or acquisition, too, with --tr-ms as the largest mean
+    (mrf, spgr, and sequences of single acquisitions)."""
     learn_ti_ms: Span = None
-    """Shortest and longest TI [ms]: learn the inversion delay too (mrf, spgr, bssfp)."""
+    """Shortest and longest TI [ms]: learn the inversion delay too (mrf, spgr, bssfp, looklocker); the range of those
+    that are learned anyway (ir, sr, flair, molli, mp2rage)."""
     start: str | None = None
     """Flips to start from: constant (at the RMS), sinusoid, random (smooth) or comb (a strong pulse every few).
     For fse also those whose echoes settle at a level (pss) or decay with twice the T2 (exponential). Or those of a
@@ -443,7 +461,8 @@ class SequenceOptions:
         if self.time_bandwidth is None:
             return sequence
         if not isinstance(sequence, PulseTrain):
-            raise usage_error("--time-bandwidth", f"it with {self.sequence}", f"one of {', '.join(SEQUENCES)}")
+            names = ", ".join(name for name, kind in SEQUENCES.items() if issubclass(kind, PulseTrain))
+            raise usage_error("--time-bandwidth", f"it with {self.sequence}", f"one of {names}")
         excitation = self.excitation_time_bandwidth or self.time_bandwidth
         positions = round(12 * max(4.0, excitation, self.time_bandwidth))  # an edge takes 1 / TBW
 
@@ -458,6 +477,8 @@ class SequenceOptions:
         return sequence
 
     def _with_learned_times(self, sequence: Any) -> Any:
+        if isinstance(sequence, Repeated):
+            return self._with_repeated_times(sequence)
         for name, field in (("learn_tr_ms", "tr"), ("learn_ti_ms", "inversion_time")):
             span = getattr(self, name)
             if span is None:
@@ -474,9 +495,28 @@ class SequenceOptions:
             sequence = _changed(sequence, field, Scaled(relative, held))
         return sequence
 
+    def _with_repeated_times(self, sequence: Repeated) -> Repeated:
+        for name, field in (("learn_tr_ms", "tr"), ("learn_ti_ms", "ti")):
+            span, held = getattr(self, name), getattr(sequence, field, None)
+            if span is None:
+                continue
+            if held is None:
+                raise usage_error(flag(name), f"{span} with --sequence {self.sequence}", f"one that has a {field}")
+            low, high = (s_from_ms(end) for end in span)
+            size = (sequence.acquisitions(),) if field in sequence.each else jnp.shape(held)
+            sequence = _changed(sequence, field, jnp.clip(jnp.broadcast_to(jnp.asarray(held), size), low, high))
+        return sequence
+
     def time_limits(self, sequence: Any) -> list[Constraint]:
         """Limits on the times that are learned."""
         found: list[Constraint] = []
+        if isinstance(sequence, Repeated):
+            if self.learn_tr_ms is not None:
+                mean = float(jnp.mean(sequence.tr))
+                found.append(MeanAtMost("sequence.tr", mean, *map(s_from_ms, self.learn_tr_ms)))
+            if self.learn_ti_ms is not None:
+                found.append(Box("sequence.ti", *map(s_from_ms, self.learn_ti_ms)))
+            return found
         if self.learn_tr_ms is not None:
             found.append(MeanAtMost("sequence.tr", sequence.tr.unit, *map(s_from_ms, self.learn_tr_ms)))
         if self.learn_ti_ms is not None:

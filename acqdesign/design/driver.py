@@ -457,7 +457,7 @@ def _of_sequence(found: Found) -> dict[str, Any]:
                 f"{prefix}relative_power": float(np.sum((degrees / 180) ** 2)),
             }
         if hasattr(sequence, "duration"):
-            numbers[f"{prefix}scan_s"] = sequence.duration()
+            numbers[f"{prefix}scan_s"] = float(sequence.duration())
     targets = found.problem.terms.bound_targets()
     if targets:
         before, after = (np.asarray(bounds_of(found.problem, d, targets)) for d in (found.start, found.design))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from acqdesign.design.driver import Found
 
 MAP_POINTS, MAP_B1 = 18, (0.8, 1.0, 1.2)
+_SAID = {"t2_prime": "T2'", "t1_rho": "T1ρ", "diffusivity": "D"}
 
 
 def drawn_by_itself(trajectory: Trajectory | None) -> dict[str, Figure]:
@@ -107,15 +108,16 @@ def _signals(problem: Problem, design: Design, start: Design) -> dict[str, Any]:
 
 def deviation_of(targets: tuple[str, ...]) -> str:
     """What the root of a relative bound is: for noise of 1 % of M0, a standard deviation in percent."""
-    one = {"t2": "σ(T2) / T2", "t1": "σ(T1) / T1"}
-    return one.get("".join(targets), "root of sum of (σ/T)² over T1, T2")
+    names = [_SAID.get(name, name.upper()) for name in targets]
+    return f"σ({names[0]}) / {names[0]}" if len(names) == 1 else f"root of sum of (σ/T)² over {', '.join(names)}"
 
 
 def _bounds(found: "Found", targets: tuple[str, ...]) -> dict[str, Any]:
     problem, scene = found.problem, found.problem.scene
     ensemble = scene.ensemble
     assert ensemble is not None
-    label = f"{deviation_of(targets)} [%]\nfor noise of 1 % of $M_0$"
+    how = problem.terms.bound_how()
+    label = f"{deviation_of(targets)} [%]\nfor noise of 1 % of $M_0$" + " in 1 s" * how.get("per_time", False)
     unit = problem if not problem.noisy else eqx.tree_at(lambda p: p.noise, problem, jnp.ones_like(problem.noise))
     after, before = (by_tissue(bounds_of(unit, design, targets)) for design in (found.design, found.start))
     names = names_of(ensemble, len(after))
@@ -130,8 +132,15 @@ def _bounds(found: "Found", targets: tuple[str, ...]) -> dict[str, Any]:
     dtype = ensemble.t1.dtype
     grid = jnp.meshgrid(*(jnp.asarray(axis, dtype) for axis in (fields, *axes)), indexing="ij")
     possible = np.asarray(grid[2] <= grid[1])
-    tissue = Tissue(grid[1], jnp.minimum(grid[1], grid[2]), b1=grid[0])
-    chart = eqx.filter_jit(lambda sequence, tissue: relative_bounds(sequence, tissue, targets))
+    given = {name: getattr(ensemble, name) for name in ("b0", "t2_prime", "diffusivity", "t1_rho")}
+    given = {name: jnp.mean(value) for name, value in given.items() if value is not None}
+    tissue = Tissue(grid[1], jnp.minimum(grid[1], grid[2]), b1=grid[0], **given)
+
+    @eqx.filter_jit
+    def chart(sequence: Any, tissue: Tissue) -> Array:
+        found = relative_bounds(sequence, tissue, targets, nuisance=how.get("nuisance", ("m0",)))
+        return found * sequence.duration() if how.get("per_time") else found
+
     pair = (resolve(design.sequence) for design in (found.design, found.start))
     maps = [np.where(possible, np.asarray(chart(sequence, tissue)), np.nan) for sequence in pair]
     arrays |= {"map.t1_s": axes[0], "map.t2_s": axes[1], "map.b1": fields, "map": maps[0], "start.map": maps[1]}

@@ -353,7 +353,7 @@ def stacked(designs: Sequence[Design]) -> Design:
 @eqx.filter_jit
 def bounds_of(problem: Problem, design: Design, targets: tuple[str, ...]) -> Array:
     """Relative bounds of a design, `(..., tissues)` over the scene's ensemble; see `SimulatedScan.bounds`."""
-    return jnp.atleast_1d(problem.scan(design).bounds(*targets))
+    return jnp.atleast_1d(problem.scan(design).bounds(*targets, **problem.terms.bound_how()))
 
 
 def by_tissue(bounds: Array | np.ndarray) -> np.ndarray:

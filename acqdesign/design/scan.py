@@ -400,15 +400,20 @@ class SimulatedScan:
             pieces = eqx.tree_at(lambda p: p.amplitudes, pieces, expected[None])
         return pieces.images(False)[0][0, middle[0]]
 
-    def bounds(self, *targets: str) -> Float[Array, "..."]:
+    def bounds(self, *targets: str, nuisance: tuple[str, ...] = ("m0",), per_time: bool = False) -> Float[Array, "..."]:
         """Relative Cramér–Rao bounds of tissue parameters over the scene's ensemble; see `relative_bounds`.
 
         For the problem's noise in units of M0 or, where it is zero, for noise of M0 itself: from a train seen in every
-        voxel as if each echo were fully sampled.
+        voxel as if each echo were fully sampled. `per_time` multiplies them by the sequence's duration [s]: what is
+        reached in one second by repeating it.
         """
         sequence, tissue = self._need("sequence"), self.scene.ensemble
         assert tissue is not None
-        found = relative_bounds(sequence, tissue, targets)
+        found = relative_bounds(sequence, tissue, targets, nuisance=nuisance)
+        if per_time:
+            if not hasattr(sequence, "duration"):
+                raise usage_error("per_time", f"True with {name_of(sequence)}", "a sequence with a duration()")
+            found = found * sequence.duration()
         return self.problem.noise**2 * found if self.problem.noisy else found
 
     def bound(self, *targets: str) -> Scalar:

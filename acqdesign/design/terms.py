@@ -3,7 +3,7 @@
 Terms add and scale: `nrmse() + 0.1 * bound("t2")`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,6 +13,10 @@ from acqdesign.base.types import Image, Scalar
 from acqdesign.design.scan import SimulatedScan, name_of
 from acqdesign.recon import metrics
 from acqdesign.signal import reduce_bounds
+from acqdesign.signal.bounds import PARAMETERS
+
+TARGETS = tuple(name for name in PARAMETERS if name != "b0")
+"""What a relative bound can be of; that of an off-resonance depends on where zero is."""
 
 TermFunction = Callable[[SimulatedScan], Any]
 
@@ -64,8 +68,12 @@ class Term:
         return tuple(name for _, name, function in self.parts if not getattr(function, "adds_up", False))
 
     def bound_targets(self) -> tuple[str, ...]:
-        """What the first term that is a bound is of: `t1`, `t2` or both; empty without one."""
+        """What the first term that is a bound is of, such as `t1` and `t2`; empty without one."""
         return next((function.targets for _, _, function in self.parts if hasattr(function, "targets")), ())
+
+    def bound_how(self) -> dict[str, Any]:
+        """Which nuisance that bound has, and whether it is one for equal time."""
+        return next((getattr(f, "how", {}) for _, _, f in self.parts if hasattr(f, "targets")), {})
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -155,24 +163,28 @@ def side_lobes() -> Term:
     return term(lambda scan: main_lobe(scan.point_spread)["side_lobes"], "side_lobes")
 
 
-def bound(*targets: str, reduce: str = "mean") -> Term:
-    """Relative Cramér–Rao bound of relaxation times, `Σ_θ var(θ) / θ²`, over the scene's ensemble of tissues.
+def bound(*targets: str, reduce: str = "mean", nuisance: Sequence[str] = ("m0",), per_time: bool = False) -> Term:
+    """Relative Cramér–Rao bound of tissue parameters, `Σ_θ var(θ) / θ²`, over the scene's ensemble of tissues.
 
     Args:
-        targets: `t1`, `t2`, or both, which are then unknown together; everything else but M0 is known.
+        targets: names of fields of the tissue, such as `t1` and `t2`, which are then unknown together.
         reduce: `mean`, or `max`, a smooth maximum.
+        nuisance: names of what else is unknown, M0 with its phase unless told otherwise: fields of the tissue, or
+            numbers of the sequence such as `inversion_efficiency`. Everything else is known.
+        per_time: times the duration of the sequence [s], for what is reached in equal time.
     """
     _check_targets(targets)
     check_choice("reduce", reduce, ("mean", "max"))
+    how: dict[str, Any] = {"nuisance": tuple(nuisance), "per_time": per_time}
 
     def value(scan: SimulatedScan) -> tuple[Scalar, dict[str, Scalar]]:
-        found = scan.bounds(*targets)
+        found = scan.bounds(*targets, **how)
         names = scan.scene.ensemble.names if scan.scene.ensemble is not None else ()
         by_tissue = found.reshape(-1, found.shape[-1]).mean(axis=0) if found.ndim else found
         several = len(names) > 1 and len(set(names)) == len(names) == found.shape[-1]
         return reduce_bounds(found.ravel(), reduce), dict(zip(names, by_tissue, strict=True)) if several else {}
 
-    value.targets, value.adds_up = targets, True  # type: ignore[attr-defined]
+    value.targets, value.how, value.adds_up = targets, how, True  # type: ignore[attr-defined]
     return term(value, "bound_" + "".join(targets))
 
 
@@ -191,7 +203,7 @@ def _check_targets(targets: tuple[str, ...]) -> None:
     if not targets:
         raise usage_error("targets", "none", "t1, t2 or both")
     for name in targets:
-        check_choice("targets", name, ("t1", "t2"))
+        check_choice("targets", name, TARGETS)
 
 
 def main_lobe(psf: Image) -> dict[str, Scalar]:

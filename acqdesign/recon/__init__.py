@@ -2,6 +2,8 @@
 
 from acqdesign.recon.cg import cg as cg
 from acqdesign.recon.cg import cg_sense as cg_sense
+from acqdesign.recon.mapping import fit_tissue as fit_tissue
+from acqdesign.recon.mapping import match_dictionary as match_dictionary
 from acqdesign.recon.metrics import nrmse as nrmse
 from acqdesign.recon.metrics import psnr as psnr
 from acqdesign.recon.metrics import ssim as ssim

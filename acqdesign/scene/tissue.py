@@ -15,7 +15,7 @@ TISSUES = ("gm", "wm", "csf")
 """Order of tissue maps everywhere: grey matter, white matter, cerebrospinal fluid."""
 
 
-EFFECTS = ("t1", "t2", "m0", "b1", "b0", "t2_prime", "diffusivity")
+EFFECTS = ("t1", "t2", "m0", "b1", "b0", "t2_prime", "diffusivity", "t1_rho")
 """Fields of a `Tissue` that act on its signal."""
 
 
@@ -43,6 +43,7 @@ class Tissue(eqx.Module):
         b0: off-resonance [Hz], or None; the transverse magnetisation turns by `exp(2πi b0 t)`.
         t2_prime: reversible transverse decay T2' [s], `1/T2* = 1/T2 + 1/T2'`, or None.
         diffusivity: apparent diffusion coefficient [m²/s], or None.
+        t1_rho: longitudinal relaxation time in the rotating frame T1ρ [s], at the power of the spin lock, or None.
         names: of the tissues along the last axis, for figures and logs.
     """
 
@@ -53,6 +54,7 @@ class Tissue(eqx.Module):
     b0: Real | None = _field()
     t2_prime: Real | None = _field()
     diffusivity: Real | None = _field()
+    t1_rho: Real | None = _field()
     names: tuple[str, ...] = eqx.field(static=True)
 
     def __init__(
@@ -64,6 +66,7 @@ class Tissue(eqx.Module):
         b0: Any = None,
         t2_prime: Any = None,
         diffusivity: Any = None,
+        t1_rho: Any = None,
         names: tuple[str, ...] = (),
     ):
         self.t1, self.t2 = as_real("t1", t1), as_real("t2", t2)
@@ -73,8 +76,10 @@ class Tissue(eqx.Module):
         self.b0 = None if b0 is None else as_real("b0", b0)
         self.t2_prime = None if t2_prime is None else as_real("t2_prime", t2_prime)
         self.diffusivity = None if diffusivity is None else as_real("diffusivity", diffusivity)
-        if t2_prime is not None:
-            check_positive("t2_prime", self.t2_prime, allow_inf=True)
+        self.t1_rho = None if t1_rho is None else as_real("t1_rho", t1_rho)
+        for name, value in (("t2_prime", self.t2_prime), ("t1_rho", self.t1_rho)):
+            if value is not None:
+                check_positive(name, value, allow_inf=True)
         self.names = tuple(names)
         shape: tuple[int, ...] = ()
         for name in EFFECTS:

@@ -9,6 +9,7 @@ half as many digits where parameters are nearly confused; `crlb` uses it.
 """
 
 import dataclasses
+import logging
 from collections.abc import Sequence as Several
 from typing import Any
 
@@ -19,12 +20,13 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from acqdesign.base.checks import as_array, as_real, check_choice, check_kind, check_number, check_positive, usage_error
+from acqdesign.base.trees import with_node
 from acqdesign.base.types import Array, Float, Scalar
 from acqdesign.scene.tissue import Tissue
 from acqdesign.signal.sequence import Sequence, simulate
 
-PARAMETERS = ("t1", "t2", "m0", "b1", "b0", "t2_prime", "diffusivity")
-"""What `tissue_bounds` can bound."""
+PARAMETERS = ("t1", "t2", "m0", "b1", "b0", "t2_prime", "diffusivity", "t1_rho")
+"""What of a tissue `tissue_bounds` can bound."""
 
 
 def _checked(jacobian: Any, noise: ArrayLike, weights: Any) -> tuple[Array, Array | None]:
@@ -151,14 +153,15 @@ def tissue_bounds(
     Args:
         sequence: an object such as `FSE`.
         tissue: parameters of any batch shape.
-        targets: names of fields of `tissue` to bound.
-        nuisance: names of further fields that are unknown; all others are known.
+        targets: names to bound: fields of `tissue`, or single numbers of the sequence, such as `inversion_efficiency`.
+        nuisance: names of what else is unknown, likewise; all others are known.
         noise: standard deviation of each part of a sample, in the units of `m0`; a number.
         weights: `(..., samples)` relative precision of each sample.
         relative: bounds divided by the parameters' squares.
 
     Returns:
-        `(..., targets)` variances, in squared units of the parameters, [1] where relative.
+        `(..., targets)` variances, in squared units of the parameters, [1] where relative. Infinite, with a word in
+        the log, where there are more unknowns than samples.
     """
     for what, names in (("targets", targets), ("nuisance", nuisance)):
         check_kind(what, names, Several, "names")
@@ -166,25 +169,36 @@ def tissue_bounds(
         raise usage_error("targets", "none", "at least one")
     check_number("noise", noise)
     check_kind("tissue", tissue, Tissue, "a Tissue")
+    check_kind("sequence", sequence, Sequence, "a Sequence")
+    own = [n for n, value in vars(sequence).items() if np.ndim(value) == 0 and _is_number(value)]
     for name in (*targets, *nuisance):
-        check_choice("targets" if name in targets else "nuisance", name, PARAMETERS)
+        check_choice("targets" if name in targets else "nuisance", name, (*PARAMETERS, *own))
         if name in targets and name in nuisance and name != "m0":
             raise usage_error("nuisance", name, "names that are not among the targets")
     names = [name for name in (*targets, *nuisance) if name != "m0"]
     if tissue.b0 is None and "b0" in names:
         tissue = dataclasses.replace(tissue, b0=jnp.asarray(0.0))
-    fields = [getattr(tissue, name) for name in names]
+    of_sequence = [name for name in names if name not in PARAMETERS]
+    fields = [
+        jnp.asarray(getattr(sequence, name), tissue.t1.dtype) if name in of_sequence else getattr(tissue, name)
+        for name in names
+    ]
     if any(field is None for field in fields):
         missing = names[next(i for i, field in enumerate(fields) if field is None)]
-        raise usage_error("targets", f"{missing}, of which the tissue has none", "what the tissue has")
+        what = "targets" if missing in targets else "nuisance"
+        raise usage_error(what, f"{missing}, of which the tissue has none", "what the tissue has")
 
     def samples(fields: list[Array]) -> Array:
         changed: dict[str, Any] = dict(zip(names, fields, strict=True))
-        return simulate(sequence, dataclasses.replace(tissue, **changed))
+        moved = sequence
+        for name in of_sequence:
+            moved = with_node(moved, name, changed.pop(name))
+        return simulate(moved, dataclasses.replace(tissue, **changed))
 
     def along(direction: Array) -> tuple[Array, Array]:
         # By a parameter's logarithm the bound is the relative one.
-        size = [field if relative else jnp.ones_like(field) for field in fields]
+        by_log = [relative and name in targets for name in names]
+        size = [f if log else jnp.ones_like(f) for f, log in zip(fields, by_log, strict=True)]
         tangents = [s * d.astype(s.dtype) for s, d in zip(size, direction, strict=True)]
         return jax.jvp(samples, (fields,), (tangents,))
 
@@ -196,21 +210,35 @@ def tissue_bounds(
         # Where all is real the phase of M0 is confused with nothing.
         others.append(1j * signal)
     jacobian = jnp.stack([columns[name] for name in targets], axis=-1)
+    unknown, told = len(targets) + len(others), signal.shape[-1] * (2 if jnp.iscomplexobj(signal) else 1)
+    if unknown > told:
+        word = "%d numbers of %s for %d unknowns (%s): some bounds are infinite"
+        named = ", ".join(dict.fromkeys((*targets, *nuisance)))
+        logging.getLogger("acqdesign").warning(word, told, type(sequence).__name__, unknown, named)
     return crlb(jacobian, noise=noise, weights=weights, nuisance=jnp.stack(others, axis=-1) if others else None)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or (hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.floating))
+
+
 def relative_bounds(
-    sequence: Sequence, tissue: Tissue, targets: Several[str] = ("t2",), noise: ArrayLike = 1.0
+    sequence: Sequence,
+    tissue: Tissue,
+    targets: Several[str] = ("t2",),
+    noise: ArrayLike = 1.0,
+    *,
+    nuisance: Several[str] = ("m0",),
 ) -> Float[Array, "..."]:
     """The relative bound that designs are made for, `(...)`: `Σ_θ var(θ) / θ²` over the targets, one a tissue [1].
 
-    The complex M0 is unknown and everything else is known. The noise is relative to M0, so that a tissue's proton
-    density does not matter: a standard deviation of each part of a sample, in units of M0. Other arguments are those of
-    `tissue_bounds`.
+    The complex M0 is unknown unless `nuisance` says otherwise, and everything else is known. The noise is relative to
+    M0, so that a tissue's proton density does not matter: a standard deviation of each part of a sample, in units of
+    M0. Other arguments are those of `tissue_bounds`.
     """
     check_kind("tissue", tissue, Tissue, "a Tissue")
     unit = dataclasses.replace(tissue, m0=jnp.ones((), tissue.t1.dtype))
-    return tissue_bounds(sequence, unit, targets, noise=noise, relative=True).sum(axis=-1)
+    return tissue_bounds(sequence, unit, targets, nuisance=nuisance, noise=noise, relative=True).sum(axis=-1)
 
 
 def reduce_bounds(

@@ -121,7 +121,7 @@ def _steady(values: dict[str, Array]) -> Array:
     after the pulse. It is summed here as the two geometric series of `Σ_n c_n exp(inθ)`, so that T2', a
     Lorentzian spread of off-resonance, weighs each term by `exp(-|te + n tr| / T2')`.
     """
-    mirrored, e2, tr, te = (values[name] for name in ("mirrored", "e2", "tr", "te"))
+    e2, tr, te = (values[name] for name in ("e2", "tr", "te"))
     turn = unit_phase(-values["phase_increment"])
     turn = turn * values.get("turn", 1.0)
     if "b0" in values:
@@ -130,10 +130,20 @@ def _steady(values: dict[str, Array]) -> Array:
     if "t2_prime" in values:
         ahead, behind, over_tr = (decay(time, values["t2_prime"]) for time in (te, tr - te, tr))
 
+    amplitude, ratio = configurations(values)
+    series = (1.0 - e2 * ratio) * ahead / (1.0 - over_tr * ratio * turn)
+    series += (ratio - e2) * behind * turn.conj() / (1.0 - over_tr * ratio * turn.conj())
+    return values["m0"] * echo_factor(te, values, ("t2", "b0")) * amplitude * series
+
+
+def configurations(values: dict[str, Array]) -> tuple[Array, Array]:
+    """The steady state right after a pulse as orders of its turn θ in one `tr`: the amplitude `a` and the ratio `r`.
+
+    It is `a [(1 - E2 r) Σ_{n>=0} (r exp(iθ))^n + (r - E2) Σ_{n>0} r^(n-1) exp(-inθ)]`.
+    """
+    mirrored, e2 = values["mirrored"], values["e2"]
     square = (1.0 - e2**2) * (1.0 - (mirrored * e2) ** 2)
     damped = square > 0  # not where T1 and T2 are infinite: without any decay there is no steady state
     root = jnp.sqrt(jnp.where(damped, square, 1.0))
     ratio = jnp.where(damped, e2 * (1.0 + mirrored) / (1.0 + mirrored * e2**2 + root), 0.0)
-    series = (1.0 - e2 * ratio) * ahead / (1.0 - over_tr * ratio * turn)
-    series += (ratio - e2) * behind * turn.conj() / (1.0 - over_tr * ratio * turn.conj())
-    return values["m0"] * echo_factor(te, values, ("t2", "b0")) * values["ernst"] / root * series
+    return values["ernst"] / root, ratio

@@ -19,7 +19,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, InitVar
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -82,6 +82,8 @@ class FSE(PulseTrain):
         UsageError: for times that are not positive, flips that are not a vector, phases of another length, or a train
             that does not fit into `tr`.
     """
+
+    measures: ClassVar[tuple[str, ...]] = ("t2",)
 
     flips: Any = None
     esp: Any = 10e-3
@@ -168,9 +170,10 @@ class FSE(PulseTrain):
             "excitation_rad": this.excitation,
         }
 
-    def duration(self) -> float:
+    def duration(self) -> Any:
         """How long a train and the recovery after it take [s]."""
-        return float(self.readouts() * self.esp if self.tr is None else self.tr)
+        this = resolve(self)
+        return this.readouts() * this.esp if this.tr is None else this.tr
 
     @classmethod
     def start(

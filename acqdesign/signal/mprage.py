@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -39,6 +39,8 @@ class MPRAGE(PulseTrain):
     Mugler & Brookeman, Magn Reson Med 15:152, 1990; Deichmann et al., NeuroImage 12:112, 2000.
     """
 
+    measures: ClassVar[tuple[str, ...]] = ("t1",)
+
     esp: Any
     _: KW_ONLY
     inversion_time: Any
@@ -60,9 +62,9 @@ class MPRAGE(PulseTrain):
         """Signal `(..., N)`; real unless the tissue has a `b0` or a complex `m0`, or pulses are selective."""
         return _simulate(values, self.steady)
 
-    def duration(self) -> float:
+    def duration(self) -> Any:
         """From inversion to inversion [s]."""
-        return float(self.tr)
+        return resolve(self).tr
 
     @classmethod
     def usual_limits(cls) -> Limits:

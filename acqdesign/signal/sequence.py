@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -19,9 +19,13 @@ from acqdesign.signal.events import Event, play
 class Sequence(Part):
     """Pulses, waits and readouts, as a module of its design variables; subclass it for your own.
 
-    Give `events`, which the general engine plays, or `signal` itself. Float arrays are learned unless declared with
+    Give `events`, which the general engine plays, or `signal` itself. Where events have diffusion act, a field
+    `order_moment` says the dephasing of one order [rad/m]. Float arrays are learned unless declared with
     `acqdesign.optim.held()`; Python numbers are not.
     """
+
+    measures: ClassVar[tuple[str, ...]] = ("t1", "t2")
+    """Names of tissue parameters that it is usually made to measure."""
 
     def events(self) -> Iterable[Event]:
         """The events in the order in which they are played."""
@@ -37,7 +41,8 @@ class Sequence(Part):
         Returns:
             `(..., readouts)` in the units of the tissue's `m0`, the leading axes being the tissue's batch shape.
         """
-        return play(list(resolve(self).events()), tissue)
+        this = resolve(self)
+        return play(list(this.events()), tissue, order_moment=getattr(this, "order_moment", None))
 
     def readouts(self) -> int:
         """The number of readouts."""

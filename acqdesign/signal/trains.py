@@ -140,10 +140,11 @@ class GradientEchoes(PulseTrain):
         derived = {"ernst": values["tipped"] * (1.0 - e1) / recovered, "mirrored": (values["cos"] - e1) / recovered}
         return values | derived | {"e1": e1, "e2": e2}
 
-    def duration(self) -> float:
+    def duration(self) -> Any:
         """How long all pulses and the inversion before them take [s]."""
         this = resolve(self)
-        return float(np.sum(np.broadcast_to(this.tr, (self.readouts(),)))) + float(this.inversion_time or 0.0)
+        before = 0.0 if this.inversion_time is None else this.inversion_time
+        return jnp.sum(jnp.broadcast_to(this.tr, this.flips.shape)) + before
 
     @classmethod
     def usual_limits(cls) -> Limits:

@@ -37,6 +37,9 @@ CHANGES = {
     "t1_ms": ((900.0,), TIMES),
     "t2_ms": ((80.0,), TIMES),
     "b1": ((0.8, 1.2), {}),
+    "t2_prime_ms": ((50.0,), {}),
+    "t1_rho_ms": ((80.0,), {}),
+    "adc_um2_ms": ((0.8,), {}),
     # how
     "trajectory": ("radial", {"init": None, "calibration": None}),
     "lines": (16, {}),
@@ -82,6 +85,8 @@ CHANGES = {
     "term": (("width=2",), {}),
     "objective": ("t1", {}),
     "ensemble": ("worst", {}),
+    "nuisance": (("m0", "b1"), {}),
+    "per_time": (True, {}),
     "reconstruction": ("adjoint", {}),
     "ridge": (0.1, {}),
     "iterations": (3, {}),

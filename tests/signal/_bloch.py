@@ -71,7 +71,8 @@ def bloch_events(events, t1, t2, *, dephasing, b0=0.0, b1=1.0, turn=lambda angle
     """Samples of isochromats that a list of events is played on, one after another.
 
     events: `("pulse", angle, phase)`, which takes +z towards `phase`, perhaps with a kind of pulse besides; `("wait",
-    duration, orders)`; `("spoil",)`; `("average",)` of z; `("invert", efficiency)`; or `("readout", te, phase)` of the
+    duration, orders)`; `("spoil",)`; `("average",)` of z; `("invert", efficiency)`; ("lock", duration, phase,
+    t1_rho)`; or `("readout", te, phase)` of the
     receiver.
     turn: the rotation `(3, 3)` of a pulse about x, of its angle and kind.
     """
@@ -94,6 +95,10 @@ def bloch_events(events, t1, t2, *, dephasing, b0=0.0, b1=1.0, turn=lambda angle
             m = np.broadcast_to(m.mean(axis=1, keepdims=True), m.shape).copy()
         elif name == "invert":
             m = np.array([[0], [0], [-numbers[0]]]) * m
+        elif name == "lock":
+            duration, phase, t1_rho = numbers
+            axis = np.array([np.cos(phase), np.sin(phase), 0])
+            m = np.outer(axis, axis @ m) * np.exp(-duration / t1_rho)
         elif name == "wait":
             m = wait(m, *numbers)
         else:

@@ -1,7 +1,9 @@
 """Cramér–Rao bounds against closed forms, a Monte-Carlo fit and central differences."""
 
 import math
+from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,10 +11,14 @@ import pytest
 import scipy.optimize
 
 from acqdesign.base.checks import UsageError
-from acqdesign.scene.tissue import Tissue
+from acqdesign.design import Problem, bound, learn
+from acqdesign.optim import Box, lbfgs
+from acqdesign.scene.tissue import Tissue, tissues
 from acqdesign.signal import (
+    DESS,
     FSE,
     SPGR,
+    SSFPFID,
     SelectivePulse,
     crlb,
     reduce_bounds,
@@ -284,3 +290,63 @@ def test_errors():
         crlb(jnp.ones((3, 1)), weights=jnp.ones(2))
     with pytest.raises(ValueError, match="one of mean, max"):
         reduce_bounds(jnp.ones(2), "median")
+
+
+def test_nuisance_by_name_is_what_the_full_information_says():
+    """B1, B0, T2' and an inversion's efficiency beside M0: the inverse of the whole matrix, by differences."""
+    sequence = SSFPFID(jnp.linspace(0.2, 1.1, 12), 0.012, 0.004, inversion_time=0.03)
+    at = {"t1": 0.9, "t2": 0.08, "b1": 0.95, "b0": 6.0, "t2_prime": 0.05, "inversion_efficiency": 0.96}
+
+    def signal(**moved):
+        given = at | moved
+        efficiency = given.pop("inversion_efficiency")
+        made = SSFPFID(sequence.flips, 0.012, 0.004, inversion_time=0.03, inversion_efficiency=efficiency)
+        return np.asarray(made.signal(Tissue(**given)))
+
+    columns = [signal(), 1j * signal()]
+    columns += [(signal(**{n: v * (1 + 1e-5)}) - signal(**{n: v * (1 - 1e-5)})) / (2e-5 * v) for n, v in at.items()]
+    stacked = np.stack([np.concatenate([c.real, c.imag]) for c in columns], axis=1)
+    wanted = np.diag(np.linalg.inv(stacked.T @ stacked))[2:4]
+    tissue = Tissue(**{name: value for name, value in at.items() if name != "inversion_efficiency"})
+    with_own = eqx.tree_at(lambda s: s.inversion_efficiency, sequence, 0.96)
+    names = ("m0", "b1", "b0", "t2_prime", "inversion_efficiency")
+    found = tissue_bounds(with_own, tissue, ("t1", "t2"), nuisance=names)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+    relative = tissue_bounds(with_own, tissue, ("t1", "t2"), nuisance=names, relative=True)
+    np.testing.assert_allclose(relative, wanted / np.array([0.9, 0.08]) ** 2, rtol=1e-4)
+    # An off-resonance of zero is as unknown as any other.
+    at_zero = [
+        tissue_bounds(with_own, Tissue(0.9, 0.08, b0=b0), ("t2",), nuisance=("m0", "b0"), relative=True)
+        for b0 in (0.0, 1e-9)
+    ]
+    np.testing.assert_allclose(*at_zero, rtol=1e-6)
+
+
+def test_more_unknowns_than_samples_give_infinity_and_a_word(caplog):
+    """Two real numbers cannot say three."""
+    sequence = DESS([0.5], 0.02, 4e-3)
+    with caplog.at_level("WARNING", "acqdesign"):
+        found = tissue_bounds(sequence, Tissue(0.9, 0.08), ("t1", "t2"))
+    assert np.isinf(found).all()
+    assert "2 numbers of DESS for 3 unknowns (t1, t2, m0): some bounds are infinite" in caplog.text
+    with pytest.raises(UsageError, match="nuisance: got 'efficiency', expected one of t1, t2"):
+        tissue_bounds(sequence, Tissue(0.9, 0.08), ("t1",), nuisance=("efficiency",))
+
+
+class Phased(SSFPFID):
+    """The same with phases that are learned."""
+
+    phases: Any = None
+
+
+def test_phases_are_learned_where_a_class_says_so():
+    """By one line: they move, within their own limits, and lower the bound with B1 unknown."""
+    start = Phased(jnp.full(16, 0.6), 0.01, 0.002, phases=0.1 * jnp.cos(jnp.arange(16.0)), inversion_time=0.02)
+    terms = bound("t1", "t2", nuisance=("m0", "b1"))
+    limits = [Box("sequence.phases", -0.5, 0.5)]
+    problem = Problem(tissues("wm"), sequence=start, terms=terms, limits=limits)
+    assert set(problem.learned()) == {"sequence.flips", "sequence.phases"}
+    result, design, _ = learn(problem, 6, optimizer=lbfgs())
+    assert result.final_loss < result.initial_loss
+    assert np.abs(design.sequence.phases - start.phases).max() > 1e-3
+    assert np.abs(design.sequence.phases).max() <= 0.5

@@ -221,8 +221,8 @@ GOOD = (Pulse(0.5), Wait(0.01), Readout())
 @pytest.mark.parametrize(
     ("events", "words"),
     [
-        ([*GOOD, "spoil"], r"events: got 'spoil', expected Pulse, Wait, Spoil or Readout"),
-        ([*GOOD, Spoil], r"events: got .*Spoil.*, expected Pulse, Wait, Spoil or Readout"),
+        ([*GOOD, "spoil"], r"events: got 'spoil', expected Pulse, Wait, Spoil, Invert, Lock, Readout"),
+        ([*GOOD, Spoil], r"events: got .*Spoil.*, expected Pulse, Wait, Spoil, Invert, Lock, Readout"),
         (GOOD[:2], r"events: got 2 events without a readout, expected at least one Readout"),
         ([], r"events: got 0 events without a readout"),
         ([Pulse(np.ones(2)), *GOOD], r"events: angle of event 0: got an array of shape \(2,\).*one number"),
@@ -245,7 +245,8 @@ def test_parts_of_orders_are_refused(unchecked_types):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("t2_prime", "tissue: t2_prime: .*do not"), ("diffusivity", "order_moment")]
+    ("name", "message"),
+    [("t2_prime", "tissue: t2_prime: .*where a readout does not say"), ("diffusivity", "order_moment")],
 )
 def test_effects_that_are_not_simulated_are_refused(name, message):
     """Rather than left out."""

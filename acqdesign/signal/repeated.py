@@ -1,0 +1,211 @@
+"""Sequences as the events of one repetition, in the steady state: what prepared sequences and single echoes share."""
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import KW_ONLY
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from acqdesign.base.checks import as_real, check_finite, is_concrete, usage_error
+from acqdesign.base.trees import leaf_names, with_node
+from acqdesign.base.types import Array, Inexact
+from acqdesign.optim import Constraint, Limits, resolve
+from acqdesign.optim.parts import is_parametrised
+from acqdesign.scene.tissue import Tissue
+from acqdesign.signal.events import Event, Pulse, Readout, Spoil, play
+from acqdesign.signal.sequence import Sequence
+
+SHORTEST = 1e-6
+"""Waits of learned times are at least so long [s]."""
+
+
+class Repeated(Sequence):
+    """Acquisitions, each in the steady state of its own repetitions; subclass it with `events`.
+
+    `events` are those of one repetition of one acquisition. Fields named in `each` are numbers in it; outside they are
+    a number for all acquisitions or an array `(N,)` of one for each. Fields named in `rows` are arrays along one
+    repetition. All others are numbers. Angles are named in `angles`; what else is not static is a time or an amount,
+    and not negative.
+
+    From one repetition to the next longitudinal magnetisation alone lasts; everything else is spoiled. Where `tr` is
+    None it has recovered completely. Learned times keep all waits positive.
+
+    Args:
+        flips: flip angles [rad], of acquisitions or of pulses.
+        tr: from one repetition to the next [s], or None.
+    """
+
+    each: ClassVar[tuple[str, ...]] = ()
+    rows: ClassVar[tuple[str, ...]] = ()
+    angles: ClassVar[tuple[str, ...]] = ("flips", "phases", "refocusing", "excitation")
+
+    flips: Any
+    _: KW_ONLY
+    tr: Any = None
+
+    def __post_init__(self) -> None:
+        for name in self._variables():
+            value = getattr(self, name)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                setattr(self, name, float(value))
+            elif value is not None and not is_parametrised(value):
+                setattr(self, name, as_real(name, value))
+        self._check()
+
+    def _variables(self) -> list[str]:
+        fields = [field for field in dataclasses.fields(self) if not field.metadata.get("static")]
+        missing = [field.name for field in fields if field.default is not None and getattr(self, field.name) is None]
+        if missing:
+            raise usage_error(missing[0], None, "a number, or an array of them")
+        return [field.name for field in fields]
+
+    def _check(self) -> None:
+        this, sizes = resolve(self), {}
+        for name in self._variables():
+            value, several = getattr(this, name), name in (*self.each, *self.rows)
+            if value is None:
+                continue
+            if np.ndim(value) > several or 0 in np.shape(value) or (name in self.rows and not np.ndim(value)):
+                of_rows = "a vector" if name in self.rows else "one number"
+                expected = "a number, or one for each acquisition" if name in self.each else of_rows
+                raise usage_error(name, value, expected)
+            check_finite(name, value)
+            if name not in self.angles and is_concrete(value) and (np.asarray(value) < 0).any():
+                raise usage_error(name, repr(float(np.min(value))), "at least 0")
+            if name in self.each and np.ndim(value):
+                sizes[name] = len(value)
+        if len(set(sizes.values())) > 1:
+            name = list(sizes)[-1]
+            raise usage_error(name, getattr(this, name), f"one number, or as many as {next(iter(sizes))} has")
+        shortest = [d.min() for d in self._durations() if is_concrete(d)]
+        if shortest and min(shortest) < -1e-9:
+            name = next(name for name in ("tr", *self.each, *self.rows) if getattr(this, name, None) is not None)
+            expected = f"times that leave {-float(min(shortest)):.4g} s more for what is played between them"
+            raise usage_error(name, "a wait of less than nothing", expected)
+
+    def _durations(self) -> list[Any]:
+        """How long each event of a repetition lasts, `()` or one for each acquisition [s]."""
+        lasting = (getattr(event, "duration", getattr(event, "te", None)) for event in resolve(self).events())
+        return [
+            jnp.asarray(time) if not is_concrete(time) else np.asarray(time) for time in lasting if time is not None
+        ]
+
+    def acquisitions(self) -> int:
+        """The number of acquisitions."""
+        return max([1, *(np.size(getattr(resolve(self), name)) for name in self.each)])
+
+    def readouts(self) -> int:
+        return self.acquisitions() * sum(isinstance(event, Readout) for event in resolve(self).events())
+
+    def duration(self) -> Any:
+        """How long one repetition of every acquisition takes [s]; traced where its times are."""
+        durations, count = self._durations(), self.acquisitions()
+        return sum(count * time if not time.ndim else time.sum() for time in durations)
+
+    def signal(self, tissue: Tissue) -> Inexact[Array, "... readouts"]:
+        """The signal `(..., readouts)`, those of one acquisition after those of another."""
+        this = resolve(self)
+
+        def one(values: dict[str, Array]) -> Array:
+            single = eqx.tree_at(lambda s: [getattr(s, name) for name in values], this, [*values.values()])
+            moment = getattr(single, "order_moment", None)
+            return play(list(single.events()), tissue, order_moment=moment, steady=this.tr is not None)
+
+        values = {name: jnp.asarray(getattr(this, name)) for name in self.each if getattr(this, name) is not None}
+        if not values:
+            return play(list(this.events()), tissue, steady=this.tr is not None)
+        found = jax.vmap(one)({name: jnp.broadcast_to(v, (self.acquisitions(),)) for name, v in values.items()})
+        return jnp.moveaxis(found, 0, -2).reshape(*tissue.shape, -1)
+
+    def limits(self) -> tuple[Constraint, ...]:
+        """Flips between 0 and 180°, and waits that last."""
+        flips = (Limits(0.0, np.pi, where="flips"),) if np.ndim(resolve(self).flips) else ()
+        return *flips, *waits(self)
+
+
+def waits(sequence: Repeated) -> tuple[Constraint, ...]:
+    """The constraint that the learned times of a sequence, of which its waits are sums, leave no wait negative."""
+    learned = leaf_names(eqx.filter(sequence, sequence.learned()))
+    arrays = {name: value for name, value in learned.items() if "." not in name and name not in sequence.angles}
+
+    def durations(arrays: dict[str, Array]) -> Array:
+        moved = sequence
+        for name, value in arrays.items():
+            moved = with_node(moved, name, value)
+        return jnp.concatenate([jnp.ravel(time) for time in moved._durations()])
+
+    if not arrays:
+        return ()
+    slopes, at = jax.jacfwd(durations)(arrays), np.asarray(durations(arrays))
+    arrays = {name: value for name, value in arrays.items() if np.any(slopes[name])}
+    if not arrays:
+        return ()
+    rows = np.concatenate([np.asarray(slopes[name]).reshape(len(at), -1) for name in arrays], axis=1)
+    rest = at - rows @ np.concatenate([np.ravel(value) for value in arrays.values()])
+    kept = np.unique(np.column_stack([rows, SHORTEST - rest])[np.abs(rows).max(axis=1) > 0], axis=0)
+    return (Waits(tuple(arrays), kept[:, :-1], kept[:, -1]),)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Waits(Constraint):
+    """Learned times whose sums, the waits of a sequence, are not negative: `rows @ times >= least`.
+
+    The nearest such times by Hildreth's algorithm: from one half space to the next, each giving back what it moved.
+
+    Args:
+        where: names of the arrays.
+        rows: `(waits, times)`, of the arrays one after another [1].
+        least: `(waits,)` [s].
+    """
+
+    where: tuple[str, ...]
+    rows: np.ndarray
+    least: np.ndarray
+
+    def check(self, *values: Array) -> None:
+        nearest = np.concatenate([np.ravel(x) for x in np.atleast_1d(self._projected(values))])
+        if (self.rows @ nearest < self.least - SHORTEST / 2).any():
+            raise usage_error(" and ".join(self.where), "times that no change makes fit", "a longer tr")
+
+    def project(self, *values: Array) -> Any:
+        found, parts = self._projected(values), []
+        for value in values:
+            parts.append(found[: value.size].reshape(value.shape))
+            found = found[value.size :]
+        return tuple(parts) if len(parts) > 1 else parts[0]
+
+    def _projected(self, values: tuple[Array, ...]) -> Array:
+        x = jnp.concatenate([jnp.ravel(value) for value in values])
+        rows, least = jnp.asarray(self.rows, x.dtype), jnp.asarray(self.least, x.dtype)
+
+        def onto(carry: Any, wait: Any) -> Any:
+            x, (row, least, moved) = carry, wait
+            step = jnp.maximum((least - row @ x) / (row @ row), -moved)
+            return x + step * row, moved + step
+
+        def sweep(carry: Any) -> Any:
+            x, moved, _, count = carry
+            new, after = jax.lax.scan(onto, x, (rows, least, moved))
+            return new, after, jnp.max(jnp.abs(new - x)), count + 1
+
+        start = (x, jnp.zeros_like(least), jnp.asarray(jnp.inf, x.dtype), 0)
+        going = lambda carry: (carry[2] > 1e-9) & (carry[3] < 1000)  # noqa: E731
+        return jax.lax.while_loop(going, sweep, start)[0]
+
+
+def gradient_echo(flip: Any, te: Any) -> Iterable[Event]:
+    """A pulse, its echo, and ideal spoiling."""
+    yield Pulse(flip)
+    yield Readout(te, dephased=te)
+    yield Spoil()
+
+
+def as_many(name: str, values: Any, count: int) -> Any:
+    """`values` if there are so many."""
+    if len(values) != count:
+        raise usage_error(name, values, f"{count} numbers")
+    return values
