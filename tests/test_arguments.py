@@ -104,6 +104,7 @@ CALLS = {
     "encoding.pipe_density": {"points": POINTS, "shape": SHAPE, "iterations": 2},
     "encoding.least_squares_density": {"points": POINTS, "shape": SHAPE, "ridge": 0.1},
     "encoding.initial_lines": {"name": "poisson", "shape": VOLUME, "lines": 16, "key": KEY, "calibration": 2},
+    "encoding.usual_pattern": {"name": "poisson", "shape": VOLUME, "key": KEY, "lines": 16, "calibration": 2},
     "encoding.order_readouts": {
         "name": "linear", "points": np.zeros((8, 2), F), "echoes": 4, "te_echo": 1, "key": KEY,
     },

@@ -143,7 +143,7 @@ def make_plan(design: Mapping[str, Any], options: PulseqOptions | None = None) -
     absent = [name for name in names if design.get(name) is None]
     is_train = "echo" not in absent
     # A TR for each pulse, or an inversion.
-    gradient_echoes = design.get("ti_s") is not None or ("esp_s" in absent and np.size(design.get("tr_s")) > 1)
+    gradient_echoes = design.get("ti_s") is not None or ("esp_s" in absent and np.size(design.get("tr_s", ())) > 1)
     if is_train and gradient_echoes:
         got = "trains of gradient echoes, as of mprage, spgr, mrf and bssfp"
         raise usage_error("design", got, "fast spin echo, or single echoes", "csv and mat hold any train.")
