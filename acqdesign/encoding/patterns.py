@@ -14,7 +14,7 @@ import numpy as np
 import scipy
 from jaxtyping import Bool
 
-from acqdesign.base.checks import check_choice, check_count, check_key, check_shape, usage_error
+from acqdesign.base.checks import check_choice, check_count, check_key, check_positive, check_shape, usage_error
 from acqdesign.base.types import Array, LinePoints, PRNGKey
 
 INITIALISERS = ("reference", "poisson", "caipi", "spiral", "full")
@@ -288,16 +288,21 @@ def usual_pattern(
     `poisson` and `spiral` have a calibration block of nearly a third of the lines unless told otherwise and, where the
     lines fit, `poisson` keeps to the ellipse inside k-space.
     """
+    check_choice("name", name, INITIALISERS)
     _, ny, nz = check_shape("shape", shape, dims=(3,))
     if lines is None and acceleration is None and name != "full":
         acceleration = 4.0
+    if lines is not None:
+        check_count("lines", lines)
+    if acceleration is not None:
+        check_positive("acceleration", acceleration)
     shutter = False
     if name in ("poisson", "spiral"):
         count = lines if lines is not None else ny * nz / (acceleration or 1.0)
         if calibration is None:
             calibration = min(round(math.sqrt(0.3 * count)), ny, nz)
         shutter = name == "poisson" and count <= 0.75 * ny * nz
-    more: dict[str, Any] = {"shutter": shutter, "calibration": calibration or 0}
+    more: dict[str, Any] = {"shutter": shutter, "calibration": 0 if calibration is None else calibration}
     return initial_lines(name, shape, key=key, lines=lines, acceleration=acceleration, **more)
 
 
