@@ -1,11 +1,13 @@
 """Held-out error over time: steps on all planes across the readout beside steps on some, drawn at random.
 
-One process, the sides in turn for each seed; time is that of the steps, without compiling and judging.
+One process, the sides in turn for each seed, both with the planes shared among the processor's cores; time is that of
+the steps, without compiling and judging.
 
     python benchmarks/traj_planes.py [--shape 64 72 64] [--seeds 3] [--minutes 1]
 """
 
 import argparse
+import math
 import os
 import time
 from typing import Any
@@ -17,6 +19,7 @@ import numpy as np
 from _harness import machine, versions, write_results
 
 from acqdesign import optim
+from acqdesign.base.sharding import device_mesh
 from acqdesign.design import Design, Problem, learn, nrmse, squared_error
 from acqdesign.design.driver import judge
 from acqdesign.encoding import Lines
@@ -58,9 +61,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=1.0, help="time of the steps on all planes, a seed")
     options = parser.parse_args()
+    cores = len(os.sched_getaffinity(0))
+    jax.config.update("jax_num_cpu_devices", cores)
     images: dict[str, Any] = {"tissue_names": None, "coils": options.coils, "shape": options.shape}
     scene, held = (load_scene("brain", key=key, **images) for key in (None, jax.random.key(5)))
     curves: dict[str, list[Any]] = {}
+    mesh = device_mesh(f"planes={cores}", {"planes": math.gcd(options.shape[0], *options.planes)})
     for seed in range(options.seeds):
         lines = Lines.poisson(scene, acceleration=ACCELERATION, key=seed)
         for planes in (None, *options.planes):
@@ -70,7 +76,7 @@ def main() -> None:
             times = options.minutes * 60 * np.geomspace(0.05, 1, LOOKS)
             watch = Watch(problem.judged_by(nrmse()).judged_on(held), problem.split()[1], times)
             optimizer = optim.make_optimizer("adam", 1e-2, steps=10**6)
-            learn(problem, 10**6, optimizer=optimizer, callbacks=[watch], key=jax.random.key(seed))
+            learn(problem, 10**6, optimizer=optimizer, callbacks=[watch], key=jax.random.key(seed), mesh=mesh)
             curves.setdefault("all planes" if planes is None else f"{planes} planes", []).append(watch.found)
             print(seed, planes, watch.found, flush=True)
     equal = {}
@@ -81,10 +87,11 @@ def main() -> None:
         ]
         ours, theirs = (float(np.median(side)) for side in zip(*pairs, strict=True))
         equal[name] = {"seconds": ours, "seconds_all": theirs, "ratio": ours / theirs}
+    size = "x".join(map(str, options.shape))
     write_results(
-        "traj_planes",
+        f"traj_planes_{size}",
         {
-            "machine": machine(len(os.sched_getaffinity(0))), "versions": versions(("jax", "optax")),
+            "machine": machine(cores), "versions": versions(("jax", "optax")),
             "shape": options.shape, "coils": options.coils,
             "acceleration": ACCELERATION, "noise": NOISE, "columns": ["step", "seconds", "nrmse_held_out"],
             "curves": curves, "time_to_equal_error": equal,
