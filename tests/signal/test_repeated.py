@@ -178,6 +178,10 @@ def oracle(events, tissue, repetitions, dephasing):
 
 KINDS = {name: kind for name, kind in SEQUENCES.items() if issubclass(kind, Repeated)}
 
+# Others take longer to compile, and are made of the same.
+LONG = ("molli", "mp2rage", "flair", "mese", "hyperecho", "looklocker", "t2prep")
+SOME = [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in KINDS]
+
 
 def small(name, dtype=np.float64):
     """A short one of every kind, in a steady state where it has one, and the tissue it is for."""
@@ -203,7 +207,7 @@ def test_steady_states_are_those_of_isochromats(name):
         assert abs(echoes - oracle(one.events(), tissue, steady, _bloch.turn_points(32))).max() <= 1e-12
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", SOME)
 def test_derivatives_by_all_that_is_learned(name):
     """Of a bound-like sum of squares, against sixth-order differences; and in single precision nothing is wider."""
     sequence, tissue = small(name)
@@ -229,7 +233,7 @@ def test_derivatives_by_all_that_is_learned(name):
         np.testing.assert_allclose(np.sum(leaf_names(gradient)[leaf] * direction), wanted, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", [*KINDS, "dess", "psif"])
+@pytest.mark.parametrize("name", [*SOME, "dess", "psif"])
 def test_edges_of_sequences_have_finite_gradients(name):
     """No flips at all, T2 to zero, T1 and T2 infinite; and single precision stays single."""
     dtype = np.float32
