@@ -140,7 +140,7 @@ OTHERS = {
     "Plane",
     "Trajectory",
 }
-OTHERS |= {"fit_tissue"}  # needs an extra
+OTHERS |= {"fit_tissue", "timing"}  # needs an extra; of events, which `play` checks
 OTHERS |= {"available_backends", "CG", "DensityAdjoint", "Prior", "Subspace", "Reconstruction"}
 
 # Made when called: what JAX would make at import.

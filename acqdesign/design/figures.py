@@ -16,7 +16,7 @@ from acqdesign.encoding import Lines, Trajectory
 from acqdesign.optim import Limits, resolve
 from acqdesign.recon import DensityAdjoint, nrmse
 from acqdesign.scene import Tissue
-from acqdesign.signal import FSE, relative_bounds
+from acqdesign.signal import FSE, Repeated, Sequence, relative_bounds, timing
 
 if TYPE_CHECKING:
     from acqdesign.design.driver import Found
@@ -95,6 +95,9 @@ def _of_sequence(found: "Found") -> dict[str, Figure]:
     tr = getattr(after, "tr", None)
     if tr is not None and jnp.ndim(tr) == 1 and tr is not getattr(before, "tr", None):
         figures["tr.png"] = plot.plot_times(tr)
+    if type(after).events is not Sequence.events:
+        one = after.acquisition(after.acquisitions() - 1) if isinstance(after, Repeated) else after
+        figures["timing.png"] = plot.plot_timing(timing(list(one.events())))
     targets = problem.terms.bound_targets()
     if targets:
         figures |= _bounds(found, targets)
