@@ -67,24 +67,24 @@ CALLS = {
     "signal.MPRAGE": {
         "flips": FLIPS, "esp": 0.01, "inversion_time": 0.9, "tr": 2.0, "te": 0.002, "inversion_efficiency": 0.9,
     },
-    "signal.SpinEcho": {"flips": FLIPS, "te": 0.02, "tr": 1.0, "refocusing": 3.0},
-    "signal.MultiSpinEcho": {"flips": FLIPS, "spacings": 0.01 * np.ones(4, F), "tr": 1.0, "excitation": 1.5},
-    "signal.StimulatedEcho": {"flips": FLIPS[:3], "te": 0.02, "tm": 0.1 * np.ones(2, F)},
-    "signal.Hyperecho": {"flips": FLIPS, "esp": 0.01, "phases": 0.1},
+    "signal.SpinEcho": {"flips": FLIPS, "te": 0.02, "tr": 1.0},
+    "signal.MultiSpinEcho": {"flips": FLIPS, "spacings": 0.01 * np.ones(4, F), "excitation": 1.5},
+    "signal.StimulatedEcho": {"flips": FLIPS[:3], "te": 0.02, "tm": 0.1},
+    "signal.Hyperecho": {"flips": FLIPS, "esp": 0.01},
     "signal.MultiGradientEcho": {"flips": FLIPS, "spacings": 0.002 * np.ones(2, F), "tr": 0.05},
     "signal.DESS": {"flips": FLIPS, "tr": 0.01, "te": 0.002},
-    "signal.PSIF": {"flips": FLIPS, "tr": 0.01, "te": 0.002},
-    "signal.InversionRecovery": {"flips": FLIPS, "ti": 0.1, "tr": 1.0, "inversion_efficiency": 0.9},
+    "signal.PSIF": {"flips": FLIPS, "tr": 0.01},
+    "signal.InversionRecovery": {"flips": FLIPS, "ti": 0.1, "inversion_efficiency": 0.9},
     "signal.SaturationRecovery": {"flips": FLIPS, "ti": 0.1},
-    "signal.FLAIR": {"flips": FLIPS, "esp": 0.01, "ti": 0.5, "tr": 2.0},
-    "signal.LookLocker": {"flips": FLIPS, "esp": 0.03, "ti": 0.02, "te": 0.002},
+    "signal.FLAIR": {"flips": FLIPS, "esp": 0.01, "ti": 0.5},
+    "signal.LookLocker": {"flips": FLIPS, "esp": 0.03},
     "signal.MOLLI": {
-        "flips": np.full(8, 0.3, F), "ti": np.array([0.1, 0.2], F), "beat": 1.0, "esp": 0.002, "pulses": 4,
+        "flips": np.full(8, 0.3, F), "ti": np.array([0.1, 0.2], F), "beat": 1.0, "pulses": 4,
     },
-    "signal.MP2RAGE": {"flips": FLIPS[:2], "ti": np.array([0.5, 1.0], F), "esp": 0.01, "tr": 2.0, "pulses": 4},
-    "signal.T2Prepared": {"flips": FLIPS, "prep": 0.05, "tr": 1.0},
+    "signal.MP2RAGE": {"flips": FLIPS[:2], "ti": np.array([0.5, 1.0], F), "esp": 0.01, "pulses": 4},
+    "signal.T2Prepared": {"flips": FLIPS, "prep": 0.05},
     "signal.SpinLock": {"flips": FLIPS, "prep": 0.05},
-    "signal.DiffusionPrepared": {"flips": FLIPS, "order_moment": 1e4, "delta": 0.01, "separation": 0.02},
+    "signal.DiffusionPrepared": {"flips": FLIPS, "order_moment": 1e4, "delta": 0.01},
     "signal.exponential_decay": {"echoes": 4, "esp": 0.01, "time": 0.1, "level": 0.8},
     "signal.flips_for_echoes": {
         "target": np.full(4, 0.5, F), "esp": 0.01, "t1": 1.0, "t2": 0.1, "excitation": 1.5, "upper": 3.0,
@@ -141,7 +141,7 @@ OTHERS = {
     "Plane",
     "Trajectory",
 }
-OTHERS |= {"fit_tissue"}  # needs an extra
+OTHERS |= {"fit_tissue", "timing"}  # needs an extra; of events, which `play` checks
 OTHERS |= {"available_backends", "CG", "DensityAdjoint", "Prior", "Subspace", "Reconstruction"}
 
 # Made when called: what JAX would make at import.

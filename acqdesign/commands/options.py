@@ -362,8 +362,8 @@ class SequenceOptions:
     """Shortest and longest TR [ms]: learn the TR of every pulse, or acquisition, too, with --tr-ms as the largest mean
     (mrf, spgr, and sequences of single acquisitions)."""
     learn_ti_ms: Span = None
-    """Shortest and longest TI [ms]: learn the inversion delay too (mrf, spgr, bssfp, looklocker); the range of those
-    that are learned anyway (ir, sr, flair, molli, mp2rage)."""
+    """Shortest and longest TI [ms]: learn the inversion delay too (mrf, spgr, bssfp, flair, looklocker); the range of
+    those that are learned anyway (ir, sr, molli, mp2rage)."""
     start: str | None = None
     """Flips to start from: constant (at the RMS), sinusoid, random (smooth) or comb (a strong pulse every few).
     For fse also those whose echoes settle at a level (pss) or decay with twice the T2 (exponential). Or those of a

@@ -15,7 +15,7 @@ from acqdesign.encoding import Lines, Trajectory
 from acqdesign.optim import Limits, resolve
 from acqdesign.recon import DensityAdjoint, nrmse
 from acqdesign.scene import Tissue
-from acqdesign.signal import FSE, relative_bounds
+from acqdesign.signal import FSE, Repeated, Sequence, relative_bounds, timing
 
 if TYPE_CHECKING:
     from acqdesign.design.driver import Found
@@ -83,7 +83,14 @@ def _of_sequence(found: "Found") -> dict[str, Any]:
         arrays |= {f"beside.{name}.flips_rad": flips for name, flips in others.items()}
     tr = getattr(after, "tr", None)
     if tr is not None and jnp.ndim(tr) == 1 and tr is not getattr(before, "tr", None):
+<<<<<<< HEAD
         arrays["tr_s"] = tr
+=======
+        figures["tr.png"] = plot.plot_times(tr)
+    if type(after).events is not Sequence.events:
+        one = after.acquisition(after.acquisitions() - 1) if isinstance(after, Repeated) else after
+        figures["timing.png"] = plot.plot_timing(timing(list(one.events())))
+>>>>>>> sig
     targets = problem.terms.bound_targets()
     return arrays | (_bounds(found, targets) if targets else {})
 

@@ -20,6 +20,7 @@ from acqdesign.plot.signals import plot_fingerprints as plot_fingerprints
 from acqdesign.plot.signals import plot_flips as plot_flips
 from acqdesign.plot.signals import plot_loss as plot_loss
 from acqdesign.plot.signals import plot_times as plot_times
+from acqdesign.plot.signals import plot_timing as plot_timing
 from acqdesign.plot.style import figure_style as figure_style
 from acqdesign.plot.style import new_figure as new_figure
 from acqdesign.plot.style import write_figure as write_figure

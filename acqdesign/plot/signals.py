@@ -151,6 +151,45 @@ def _by_tissue(axes: Axes, x: np.ndarray, after: np.ndarray, names: Sequence[str
 
 
 @styled
+def plot_timing(timing: Mapping[str, ArrayLike]) -> Figure:
+    """What a sequence plays when: pulses by their flips above, gradients by their orders below, in milliseconds.
+
+    Args:
+        timing: arrays as of `acqdesign.signal.timing`.
+    """
+    given = {name: np.asarray(times, float) for name, times in timing.items()}
+    at = {name: ms_from_s(times) for name, times in given.items() if name not in ("flips", "orders")}
+    dephases, degrees = given["orders"].size > 0, deg_from_rad(given["flips"])
+    figure = new_figure(7.6, 4.4 if dephases else 3.2)
+    rows = figure.subplots(1 + dephases, 1, sharex=True, squeeze=False, height_ratios=[3, 1][: 1 + dephases])[:, 0]
+    top = rows[0]
+    top.vlines(at["pulses"], 0, degrees, color=COLOURS[0], lw=1.2)
+    marker: dict[str, Any] = {"ms": 4.5 if degrees.size <= 64 else 2.5, "clip_on": False, "ls": ""}
+    top.plot(at["pulses"], degrees, "o", color=COLOURS[0], label="pulse", **marker)
+    for name, height, colour, mark, label in (
+        ("inversions", 180.0, COLOURS[1], "D", "adiabatic inversion"),
+        ("spoilers", 0.0, MUTED, "x", "spoiling"),
+        ("readouts", 0.0, COLOURS[2], "^", "readout"),
+    ):
+        if at[name].size:
+            large = marker | ({} if name == "spoilers" else {"ms": 6.5, "zorder": 5})
+            top.plot(at[name], np.full(at[name].size, height), mark, color=colour, label=label, **large)
+    for n, (first, last) in enumerate(at["locks"]):
+        top.axvspan(first, last, color=COLOURS[4], alpha=0.4, label="" if n else "spin lock")
+    top.axhline(0, color=INK, lw=0.8)
+    curve_axes(top, ylabel="flip angle [deg]", title="Timing")
+    _legend_above(top, top.get_legend_handles_labels()[0])
+    if dephases:
+        for (first, last), order in zip(at["gradients"], given["orders"], strict=True):
+            rows[1].fill_between([first, last], 0, order, color=COLOURS[3], lw=0)
+        rows[1].axhline(0, color=INK, lw=0.8)
+        curve_axes(rows[1], ylabel="orders")
+        rows[1].yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    rows[-1].set_xlabel("time [ms]")
+    return figure
+
+
+@styled
 def plot_times(tr_s: ArrayLike) -> Figure:
     """Repetition times by pulse in milliseconds, with their mean and sum.
 

@@ -12,6 +12,7 @@ from acqdesign.signal.events import Readout as Readout
 from acqdesign.signal.events import Spoil as Spoil
 from acqdesign.signal.events import Wait as Wait
 from acqdesign.signal.events import play as play
+from acqdesign.signal.events import timing as timing
 from acqdesign.signal.fse import FSE as FSE
 from acqdesign.signal.gradient_echoes import DESS as DESS
 from acqdesign.signal.gradient_echoes import PSIF as PSIF

@@ -204,6 +204,30 @@ def play(
     return across_slice(partial(_played, events, order_moment, steady), tissue, selective)
 
 
+def timing(events: Several[Event]) -> dict[str, np.ndarray]:
+    """When a list of events has what, in seconds from its start, for figures.
+
+    Returns:
+        `pulses`, `inversions`, `spoilers` and `readouts` `(n,)`; `flips` `(n,)` [rad], of the pulses; `locks` and
+        `gradients` `(n, 2)`, from when to when; and `orders` `(n,)`, of the gradients.
+    """
+    names = {Pulse: "pulses", Invert: "inversions", Spoil: "spoilers", Readout: "readouts", Lock: "locks"}
+    found: dict[str, list] = {name: [] for name in (*names.values(), "flips", "gradients", "orders")}
+    now = 0.0
+    for event in events:
+        before, kind = now, next(kind for kind in KINDS if isinstance(event, kind))
+        now += float(getattr(event, "duration", getattr(event, "te", 0.0)))
+        if kind is not Wait:
+            found[names[kind]].append((before, now) if kind is Lock else now)
+        if kind is Pulse:
+            found["flips"].append(float(event.angle))  # type: ignore[attr-defined]
+        if getattr(event, "orders", 0):
+            found["gradients"].append((before, now))
+            found["orders"].append(event.orders)  # type: ignore[attr-defined]
+    pairs = ("locks", "gradients")
+    return {name: np.reshape(times, (-1, 2) if name in pairs else -1).astype(float) for name, times in found.items()}
+
+
 def _played(
     events: Several[Event], order_moment: Any, steady: bool, tissue: Tissue, selective: dict[str, Any]
 ) -> Array:

@@ -108,18 +108,32 @@ class Repeated(Sequence):
 
     def signal(self, tissue: Tissue) -> Inexact[Array, "... readouts"]:
         """The signal `(..., readouts)`, those of one acquisition after those of another."""
-        this = resolve(self)
+        this, values = resolve(self), self._of_each()
 
         def one(values: dict[str, Array]) -> Array:
-            single = eqx.tree_at(lambda s: [getattr(s, name) for name in values], this, [*values.values()])
+            single = this._with(values)
             moment = getattr(single, "order_moment", None)
             return play(list(single.events()), tissue, order_moment=moment, steady=this.tr is not None)
 
-        values = {name: jnp.asarray(getattr(this, name)) for name in self.each if getattr(this, name) is not None}
         if not values:
-            return play(list(this.events()), tissue, steady=this.tr is not None)
-        found = jax.vmap(one)({name: jnp.broadcast_to(v, (self.acquisitions(),)) for name, v in values.items()})
+            return one(values)
+        found = jax.vmap(one)(values)
         return jnp.moveaxis(found, 0, -2).reshape(*tissue.shape, -1)
+
+    def acquisition(self, number: int) -> "Repeated":
+        """One acquisition by its number: the sequence with the values that its events have there."""
+        return resolve(self)._with({name: value[number] for name, value in self._of_each().items()})
+
+    def _of_each(self) -> dict[str, Array]:
+        """The values of every acquisition, `(N,)` each, by name."""
+        this, size = resolve(self), (self.acquisitions(),)
+        given = {name: getattr(this, name) for name in self.each if getattr(this, name) is not None}
+        return {name: jnp.broadcast_to(jnp.asarray(value), size) for name, value in given.items()}
+
+    def _with(self, values: dict[str, Array]) -> "Repeated":
+        if not values:
+            return self
+        return eqx.tree_at(lambda s: [getattr(s, name) for name in values], self, [*values.values()])
 
     def limits(self) -> tuple[Constraint, ...]:
         """Flips between 0 and 180°, and waits that last."""

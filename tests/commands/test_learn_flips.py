@@ -32,6 +32,10 @@ def rms(flips):
 TISSUES = {"t1rho": ["--t1-rho-ms", "80"], "diffusion": ["--adc-um2-ms", "0.8"]}
 ECHOES = {name: ["--echoes", "8"] for name in SEQUENCES if name != "mp2rage"}
 
+# Others take longer to compile, and are made of the same.
+LONG = ("molli", "mp2rage", "flair", "mese", "hyperecho", "looklocker", "steam", "diffusion", "sr")
+SOME = [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in SEQUENCES]
+
 
 def bound_of(monkeypatch, name, *more):
     """The problem of a sequence, and its bound."""
@@ -40,7 +44,7 @@ def bound_of(monkeypatch, name, *more):
     return problem, float(jax.jit(lambda key: problem.loss(problem.design, key))(jax.random.key(0))[0])
 
 
-@pytest.mark.parametrize("name", SEQUENCES)
+@pytest.mark.parametrize("name", SOME)
 def test_every_sequence_has_a_bound_to_learn(name, monkeypatch):
     """That of what it is made to measure is finite."""
     assert 0 < bound_of(monkeypatch, name)[1] < 1e6

@@ -19,6 +19,7 @@ from acqdesign.plot import (
     plot_loss,
     plot_psf,
     plot_readouts,
+    plot_timing,
     write_figure,
 )
 
@@ -145,6 +146,21 @@ def test_flips_are_in_degrees_with_their_rms(tmp_path):
     assert axes.get_legend().get_texts()[1].get_text() == "learned, RMS 60°"
     assert "[deg]" in axes.get_ylabel()
     drawn(figure, tmp_path)
+
+
+def test_timing_is_in_milliseconds_and_degrees_with_gradients_below(tmp_path):
+    """Pulses by their flips, everything by its name; without gradients one row."""
+    none, pair = np.zeros(0), np.zeros((0, 2))
+    given = {"pulses": [0.1, 0.2], "flips": [np.pi / 2, np.pi], "inversions": [0.0], "spoilers": none, "locks": pair}
+    given |= {"readouts": [0.3], "gradients": [[0.1, 0.2], [0.2, 0.3]], "orders": [1.0, 2.0]}
+    given = {name: np.asarray(times) for name, times in given.items()}
+    figure = plot_timing(given)
+    top, below = figure.axes
+    np.testing.assert_allclose(top.lines[0].get_xydata(), [[100, 90], [200, 180]])
+    assert [text.get_text() for text in top.get_legend().get_texts()] == ["pulse", "adiabatic inversion", "readout"]
+    assert below.get_xlabel() == "time [ms]"
+    drawn(figure, tmp_path)
+    assert len(plot_timing(given | {"gradients": pair, "orders": none, "locks": np.array([[0.1, 0.2]])}).axes) == 1
 
 
 def test_echoes_are_in_milliseconds_by_tissue(tmp_path):

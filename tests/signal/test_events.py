@@ -10,7 +10,7 @@ import pytest
 
 from acqdesign.base.checks import UsageError
 from acqdesign.scene.tissue import Tissue
-from acqdesign.signal import FSE, SSFPFID, Pulse, Readout, Sequence, Spoil, Wait, play
+from acqdesign.signal import FSE, SSFPFID, Invert, Lock, Pulse, Readout, Sequence, Spoil, Wait, play, timing
 
 from . import _bloch
 
@@ -203,6 +203,18 @@ def test_patterns_within_trains_are_found(rng):
     ]  # fmt: skip
     wanted = _bloch.bloch_events(plain, 1.0, 0.1, dephasing=_bloch.turn_points(64))
     assert abs(run(tissue) - wanted).max() <= 1e-12
+
+
+def test_timing_says_when_everything_is_played():
+    """In seconds from the start; readouts after their wait, locks and gradients from when to when."""
+    events = [Invert(), Wait(0.5), Pulse(1.2), Wait(0.01, 2), Readout(0.004), Spoil(), Lock(0.03), Wait(0.0, -1)]
+    found = timing(events)
+    at = {"inversions": [0], "pulses": [0.5], "readouts": [0.514], "spoilers": [0.514], "flips": [1.2]}
+    at |= {"orders": [2, -1], "locks": [[0.514, 0.544]], "gradients": [[0.5, 0.51], [0.544, 0.544]]}
+    assert set(found) == set(at)
+    for name, times in at.items():
+        np.testing.assert_allclose(found[name], times, atol=1e-12)
+    assert timing([])["gradients"].shape == (0, 2)
 
 
 class Marked(Readout):
