@@ -83,14 +83,10 @@ def _of_sequence(found: "Found") -> dict[str, Any]:
         arrays |= {f"beside.{name}.flips_rad": flips for name, flips in others.items()}
     tr = getattr(after, "tr", None)
     if tr is not None and jnp.ndim(tr) == 1 and tr is not getattr(before, "tr", None):
-<<<<<<< HEAD
         arrays["tr_s"] = tr
-=======
-        figures["tr.png"] = plot.plot_times(tr)
     if type(after).events is not Sequence.events:
         one = after.acquisition(after.acquisitions() - 1) if isinstance(after, Repeated) else after
-        figures["timing.png"] = plot.plot_timing(timing(list(one.events())))
->>>>>>> sig
+        arrays |= {f"timing.{name}": times for name, times in timing(list(one.events())).items()}
     targets = problem.terms.bound_targets()
     return arrays | (_bounds(found, targets) if targets else {})
 

@@ -16,7 +16,7 @@ from acqdesign.plot.animation import animate_lines
 from acqdesign.plot.bounds import plot_bound_map, plot_bounds, plot_power
 from acqdesign.plot.images import plot_images, plot_psf
 from acqdesign.plot.lines import plot_lines, plot_readouts
-from acqdesign.plot.signals import plot_echoes, plot_fingerprints, plot_flips, plot_loss, plot_times
+from acqdesign.plot.signals import plot_echoes, plot_fingerprints, plot_flips, plot_loss, plot_times, plot_timing
 
 _MAX_BYTES = 2**26
 FIGURES = {
@@ -27,6 +27,7 @@ FIGURES = {
     "power.png": ("flips_rad",),
     "echoes.png": ("signals",),
     "tr.png": ("tr_s",),
+    "timing.png": ("timing.readouts",),
     "bounds.png": ("bounds",),
     "bound_map.png": ("map",),
 }
@@ -154,6 +155,9 @@ _DRAW: dict[str, Any] = {
     ),
     "echoes.png": _signals,
     "tr.png": lambda arrays: plot_times(arrays["tr_s"]),
+    "timing.png": lambda arrays: plot_timing(
+        {name.removeprefix("timing."): times for name, times in arrays.items() if name.startswith("timing.")}
+    ),
     "bounds.png": lambda a: plot_bounds(
         a["bounds"], names=[str(n) for n in a["bound_tissues"]], start=a["start.bounds"], label=str(a["bound_label"])
     ),
