@@ -177,9 +177,8 @@ def tissue_bounds(
     check_kind("magnitude", magnitude, bool, "True or False")
     check_kind("tissue", tissue, Tissue, "a Tissue")
     check_kind("sequence", sequence, Sequence, "a Sequence")
-    own = [n for n, value in vars(sequence).items() if np.ndim(value) == 0 and _is_number(value)]
     for name in (*targets, *nuisance):
-        check_choice("targets" if name in targets else "nuisance", name, (*PARAMETERS, *own))
+        check_choice("targets" if name in targets else "nuisance", name, parameters_of(sequence))
         if name in targets and name in nuisance and name != "m0":
             raise usage_error("nuisance", name, "names that are not among the targets")
     names = [name for name in (*targets, *nuisance) if name != "m0"]
@@ -252,6 +251,11 @@ def rician_information(snr: ArrayLike) -> Float[Array, "..."]:
     score = x * i1e(each) / flat - snr[..., None]
     density = x * jnp.exp(-0.5 * (x - snr[..., None]) ** 2) * flat
     return jnp.sum(half * jnp.asarray(shares, snr.dtype) * density * score**2, axis=-1)
+
+
+def parameters_of(sequence: Sequence) -> tuple[str, ...]:
+    """Names of what may be unknown: of a tissue, and the single numbers of a sequence."""
+    return *PARAMETERS, *(n for n, value in vars(sequence).items() if np.ndim(value) == 0 and _is_number(value))
 
 
 def _is_number(value: Any) -> bool:
