@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from acqdesign.base.checks import usage_error
+from acqdesign.base.checks import check_choice, usage_error
 from acqdesign.commands.devices import check_memory
 from acqdesign.commands.flags import flag
 from acqdesign.commands.options import (
@@ -24,6 +24,7 @@ from acqdesign.commands.own import by_flags, takes
 from acqdesign.commands.run import learner
 from acqdesign.design import Design, Problem, Term, bound
 from acqdesign.signal import Sequence
+from acqdesign.signal.bounds import parameters_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +119,8 @@ def build(options: FlipOptions) -> dict[str, Any]:
     ]
     pulses = int(np.size(getattr(made[0], "flips", np.zeros(made[0].readouts()))))
     limits = options.limit.make(kind.usual_limits(), pulses, train.spacing_ms)
+    for name in options.term.nuisance:
+        check_choice("--nuisance", name, parameters_of(made[0]))
     starts = [options.limit.as_learned(sequence) for sequence in made]
     every = [*options.limit.of(starts[0], limits), *train.time_limits(starts[0])]
     problem = Problem(scene, sequence=starts[0], terms=terms, limits=every)

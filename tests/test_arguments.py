@@ -45,7 +45,7 @@ CALLS = {
     "signal.reduce_bounds": {"bounds": np.ones(3, F), "reduce": "mean", "weights": np.ones(3, F)},
     "signal.relative_bounds": {"sequence": echoes, "tissue": TISSUE, "targets": ("t2",), "noise": 0.1},
     "signal.tissue_bounds": {
-        "sequence": echoes, "tissue": TISSUE, "targets": ("t2",), "nuisance": ("m0",), "noise": 0.1,
+        "sequence": echoes, "tissue": TISSUE, "targets": ("t2",), "nuisance": ("m0",), "noise": 0.1, "magnitude": True,
         "weights": np.ones(4, F),
     },
     "signal.simulate": {"sequence": echoes, "tissue": TISSUE},

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.scipy.special import i0e, i1e
 from jax.typing import ArrayLike
 
 from acqdesign.base.checks import as_array, as_real, check_choice, check_kind, check_number, check_positive, usage_error
@@ -27,6 +28,8 @@ from acqdesign.signal.sequence import Sequence, simulate
 
 PARAMETERS = ("t1", "t2", "m0", "b1", "b0", "t2_prime", "diffusivity", "t1_rho")
 """What of a tissue `tissue_bounds` can bound."""
+# Of the Rician density, in standard deviations from its amplitude.
+_REACH, _NODES = 8.0, 64
 
 
 def _checked(jacobian: Any, noise: ArrayLike, weights: Any) -> tuple[Array, Array | None]:
@@ -145,6 +148,7 @@ def tissue_bounds(
     noise: ArrayLike = 1.0,
     weights: Float[Array, "..."] | None = None,
     relative: bool = False,
+    magnitude: bool = False,
 ) -> Float[Array, "... targets"]:
     """Cramér–Rao bounds of tissue parameters from what a sequence gives, for a batch of tissues.
 
@@ -158,6 +162,8 @@ def tissue_bounds(
         noise: standard deviation of each part of a sample, in the units of `m0`; a number.
         weights: `(..., samples)` relative precision of each sample.
         relative: bounds divided by the parameters' squares.
+        magnitude: whether only magnitudes are kept of the samples, whose noise is then Rician: they say nothing of
+            phases, and little where signals are not larger than the noise.
 
     Returns:
         `(..., targets)` variances, in squared units of the parameters, [1] where relative. Infinite, with a word in
@@ -168,11 +174,11 @@ def tissue_bounds(
     if not targets:
         raise usage_error("targets", "none", "at least one")
     check_number("noise", noise)
+    check_kind("magnitude", magnitude, bool, "True or False")
     check_kind("tissue", tissue, Tissue, "a Tissue")
     check_kind("sequence", sequence, Sequence, "a Sequence")
-    own = [n for n, value in vars(sequence).items() if np.ndim(value) == 0 and _is_number(value)]
     for name in (*targets, *nuisance):
-        check_choice("targets" if name in targets else "nuisance", name, (*PARAMETERS, *own))
+        check_choice("targets" if name in targets else "nuisance", name, parameters_of(sequence))
         if name in targets and name in nuisance and name != "m0":
             raise usage_error("nuisance", name, "names that are not among the targets")
     names = [name for name in (*targets, *nuisance) if name != "m0"]
@@ -203,6 +209,12 @@ def tissue_bounds(
         return jax.jvp(samples, (fields,), (tangents,))
 
     signal, slopes = jax.vmap(along, out_axes=(None, -1))(jnp.eye(len(fields)))
+    if magnitude:
+        size = jnp.abs(jnp.where(signal == 0, 1, signal)) * (signal != 0)
+        share = rician_information(size / noise)
+        root = jnp.where(share > 0, jnp.sqrt(jnp.where(share > 0, share, 1)), 0)
+        slopes = (signal.conj()[..., None] * slopes).real * (root / jnp.where(size == 0, 1, size))[..., None]
+        signal = root * size
     columns = {name: slopes[..., i] for i, name in enumerate(names)}
     columns["m0"] = signal if relative else signal / jnp.abs(tissue.m0)[..., None]
     others = [columns[name] for name in nuisance if name not in targets]
@@ -216,6 +228,34 @@ def tissue_bounds(
         named = ", ".join(dict.fromkeys((*targets, *nuisance)))
         logging.getLogger("acqdesign").warning(word, told, type(sequence).__name__, unknown, named)
     return crlb(jacobian, noise=noise, weights=weights, nuisance=jnp.stack(others, axis=-1) if others else None)
+
+
+def rician_information(snr: ArrayLike) -> Float[Array, "..."]:
+    """What a magnitude says of an amplitude, relative to what a sample along its known phase says [1].
+
+    With `x` the magnitude over the noise of each part, of Rician density, it is the mean square of the score
+    `x I1(x snr) / I0(x snr) - snr`: 1 for large amplitudes, and `snr²` for small ones.
+
+    Args:
+        snr: amplitude over the standard deviation of each part.
+
+    Karlsen, Verhagen & Bovée, Magn Reson Med 41:614, 1999.
+    """
+    snr = as_real("snr", snr)
+    nodes, shares = np.polynomial.legendre.leggauss(_NODES)
+    low, high = jnp.maximum(snr - _REACH, 0), snr + _REACH
+    half = 0.5 * (high - low)[..., None]
+    x = low[..., None] + half * jnp.asarray(nodes + 1, snr.dtype)
+    each = x * snr[..., None]
+    flat = i0e(each)
+    score = x * i1e(each) / flat - snr[..., None]
+    density = x * jnp.exp(-0.5 * (x - snr[..., None]) ** 2) * flat
+    return jnp.sum(half * jnp.asarray(shares, snr.dtype) * density * score**2, axis=-1)
+
+
+def parameters_of(sequence: Sequence) -> tuple[str, ...]:
+    """Names of what may be unknown: of a tissue, and the single numbers of a sequence."""
+    return *PARAMETERS, *(n for n, value in vars(sequence).items() if np.ndim(value) == 0 and _is_number(value))
 
 
 def _is_number(value: Any) -> bool:

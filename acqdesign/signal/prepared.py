@@ -405,7 +405,7 @@ class SpinLock(T2Prepared):
 class DiffusionPrepared(Prepared):
     """Two gradient pulses about a 180° pulse between a 90° and a -90° pulse: `exp(-b D)` of what they leave is stored.
 
-    `b = order_moment² (delta_big - delta/3)` as of Stejskal and Tanner, with `exp(-prep/T2)` for both and the wait.
+    `b = order_moment² (separation - delta/3)`; with them go `exp(-(separation + delta)/T2)`.
 
     Args:
         flips: as of `Prepared`, as `te` and `tr`.

@@ -88,7 +88,7 @@ def test_times_of_acquisitions_have_ranges(monkeypatch):
         ("ir --time-bandwidth 2", "--time-bandwidth: got it with ir, expected one of fse, mrf, spgr"),
         ("ir --objective t3", "--objective: got 't3', expected one of t1, t2"),
         ("ir --nuisance t2_prime", "--nuisance: got t2_prime, expected what the tissue has. --t2-prime-ms gives it."),
-        ("ir --nuisance flip", "nuisance: got 'flip', expected one of t1, t2"),
+        ("ir --nuisance flip", "--nuisance: got 'flip', expected one of t1, t2"),
         ("se --learn-ti-ms 10 20", "--learn-ti-ms: got"),
         ("t1rho", "--objective: got t1_rho, expected what the tissue has. --t1-rho-ms gives it."),
         ("diffusion", "--objective: got diffusivity, expected what the tissue has. --adc-um2-ms gives it."),

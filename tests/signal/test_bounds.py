@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.integrate
 import scipy.optimize
+import scipy.special
 
 from acqdesign.base.checks import UsageError
 from acqdesign.design import Problem, bound, learn
@@ -19,6 +21,7 @@ from acqdesign.signal import (
     FSE,
     SPGR,
     SSFPFID,
+    InversionRecovery,
     SelectivePulse,
     crlb,
     reduce_bounds,
@@ -27,6 +30,7 @@ from acqdesign.signal import (
     sinc_pulse,
     tissue_bounds,
 )
+from acqdesign.signal.bounds import rician_information
 
 from ._bloch import central_difference
 from ._functions import fse
@@ -350,3 +354,35 @@ def test_phases_are_learned_where_a_class_says_so():
     assert result.final_loss < result.initial_loss
     assert np.abs(design.sequence.phases - start.phases).max() > 1e-3
     assert np.abs(design.sequence.phases).max() <= 0.5
+
+
+def test_magnitudes_say_what_their_density_says():
+    """The Fisher information of the Rician density by adaptive quadrature; nothing at zero, everything far above."""
+
+    def wanted(snr):
+        def inner(x):
+            flat, tilt = scipy.special.ive(0, x * snr), scipy.special.ive(1, x * snr)
+            return x * np.exp(-((x - snr) ** 2) / 2) * flat * (x * tilt / flat - snr) ** 2
+
+        return scipy.integrate.quad(inner, max(snr - 10, 0), snr + 10, epsabs=1e-13, limit=200)[0]
+
+    for dtype, tolerance in ((np.float64, 1e-9), (np.float32, 1e-5)):
+        snr = np.array([0.0, 0.01, 0.5, 1.0, 3.0, 10.0, 100.0], dtype)
+        np.testing.assert_allclose(rician_information(snr), [wanted(float(s)) for s in snr], atol=tolerance)
+    np.testing.assert_allclose(rician_information(jnp.array([0.01, 300.0])), [1e-4, 1.0], rtol=1e-3)
+
+
+def test_bounds_of_magnitudes():
+    """Those of complex samples where the noise is small, above them where it is not; finite gradients at no signal."""
+    train, tissue = FSE(jnp.full(16, 2.5), 0.01), Tissue(1.0, 0.08, m0=np.exp(0.4j))
+
+    def bounds(noise, **how):
+        return tissue_bounds(train, tissue, ("t2",), noise=noise, relative=True, **how)[0] / noise**2
+
+    np.testing.assert_allclose(bounds(1e-4, magnitude=True), bounds(1e-4), rtol=1e-4)
+    assert bounds(0.3, magnitude=True) > 1.5 * bounds(0.3)
+    gradient = jax.grad(lambda flips: tissue_bounds(FSE(flips, 0.01), tissue, ("t2",), magnitude=True).sum())
+    assert np.isfinite(gradient(jnp.full(16, 2.5).at[3].set(0.0))).all()
+    signs = InversionRecovery(1.5, [0.05, 0.4, 0.9, 2.0], tr=4.0)
+    found = [tissue_bounds(signs, Tissue(1.0, 0.1), ("t1",), noise=1e-4, magnitude=m) for m in (False, True)]
+    np.testing.assert_allclose(*found, rtol=1e-3)
