@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jax.typing import ArrayLike
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from acqdesign.base.types import ArrayLike
 from acqdesign.base.units import deg_from_rad, ms_from_s
 from acqdesign.plot.style import COLOURS, INK, MARKERS, MUTED, curve_axes, looks, new_figure, shaped, styled
 
@@ -67,7 +67,7 @@ def plot_loss(history: Mapping[str, ArrayLike], *, label: str = "loss") -> Figur
     axes.margins(y=0.15)
     axes.grid(axis="y", which="major")
     if columns:
-        axes.legend()
+        figure.legend(loc="outside lower center", ncols=min(4, len(axes.lines)))
     return figure
 
 
