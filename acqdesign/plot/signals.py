@@ -94,7 +94,10 @@ def plot_flips(
             axes.plot(np.arange(1, degrees.size + 1), degrees, dashes, color=colour, label=text, marker=marker, ms=3.5)
             top = max(top, 1.06 * degrees.max())
     curve_axes(axes, xlabel="pulse", ylabel="flip angle [deg]", title="Flip angles", ylim=(0, top or 1.0))
-    _legend_above(axes, axes.lines)
+    if beside:
+        figure.legend(loc="outside lower center", ncols=4)
+    else:
+        _legend_above(axes, axes.lines)
     return figure
 
 

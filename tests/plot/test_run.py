@@ -113,10 +113,7 @@ def test_a_loss_of_parts_is_told_by_what_it_is_on_all():
 
 def test_flips_of_other_designs_stand_beside(tmp_path):
     figure = plot_flips(np.full(4, 1.0), beside={"alone": np.full(4, 0.5)})
-    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == [
-        "alone, RMS 29°",
-        "learned, RMS 57°",
-    ]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["alone, RMS 29°", "learned, RMS 57°"]
 
 
 @pytest.mark.parametrize("side", [24, 25])
