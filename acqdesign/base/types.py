@@ -2,7 +2,12 @@
 
 from typing import Any
 
+import jax.typing
 from jaxtyping import Array, Complex, Float, Inexact, Key  # noqa: F401  (imported from here by all rooms)
+from typing_extensions import TypeAliasType
+
+ArrayLike = TypeAliasType("ArrayLike", jax.typing.ArrayLike)
+"""What becomes an array: an array of JAX or NumPy, or a number; `help()` shows it by this name."""
 
 Real = Float[Array, "..."]
 """A real array of any shape."""

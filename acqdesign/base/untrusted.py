@@ -15,6 +15,7 @@ import numpy as np
 from acqdesign.base.checks import UsageError, usage_error
 
 _SLACK = 3 * 2**26
+_CFL_DIMS, _CFL_HEADER = 16, 2**16
 _NPY_HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -100,3 +101,29 @@ def read_text(name: str, path: Path, limit: int) -> bytes:
     if not path.is_file() or size > limit:
         raise usage_error(name, f"{path}: {size} bytes", f"a file of at most {limit}")
     return path.read_bytes()
+
+
+def read_cfl(cfl: Path, hdr: Path, limit: int) -> tuple[np.ndarray, list[int], list[str]]:
+    """The numbers of BART's pair of files as they stand there, its dimensions and its header; the first varies fastest.
+
+    Files of more than `limit` bytes are refused.
+    """
+    try:
+        lines = [line.strip() for line in read_text("cfl", hdr, _CFL_HEADER).decode("utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise usage_error("cfl", f"{hdr}: byte {error.start} is no text", "a BART header") from None
+    try:
+        given = [int(n) for n in lines[lines.index("# Dimensions") + 1].split()]
+    except (ValueError, IndexError):
+        raise usage_error("cfl", f"{hdr}: no sizes after a line '# Dimensions'", "a BART header") from None
+    if not given or min(given) < 1 or len(given) > _CFL_DIMS or max(given) > 2**31:
+        raise usage_error("cfl", f"{hdr}: dimensions {given[:20]}", f"up to {_CFL_DIMS} positive ones")
+    expected = 8 * math.prod(given)
+    if expected > limit:
+        raise usage_error("cfl", f"{hdr}: dimensions {given}, {expected} bytes", f"at most {limit}")
+    size = cfl.stat().st_size
+    if size != expected or not cfl.is_file():
+        bytes_of = f"{expected} for the dimensions in {hdr.name}"
+        raise usage_error("cfl", f"{cfl}: {size} bytes", bytes_of, "It is truncated, or another's.")
+    check_memory("cfl", cfl, 4 * expected)
+    return np.fromfile(cfl, "<c8"), given, lines

@@ -22,13 +22,14 @@ from acqdesign.base.units import GAMMA_HZ_PER_T, deg_from_rad, m_from_mm, ms_fro
 from acqdesign.commands.devices import DeviceOptions, check_memory
 from acqdesign.commands.flags import Count, Degrees, Each, Milliseconds, Rate, Span, flag, si, within
 from acqdesign.commands.own import accepted, by_flags, is_own, load_part, no_use, takes
+from acqdesign.commands.presets import PRESETS
 from acqdesign.design import TERMS, Problem, Term, term
 from acqdesign.encoding import INITIALISERS, ORDERINGS, TRAJECTORIES, Lines, Trajectory
 from acqdesign.export import FORMATS, POSITION_FILES, read_design, read_positions
 from acqdesign.export.formats import design_file, format_of, reads
 from acqdesign.optim import Box, Constraint, Limits, MeanAtMost, Scaled, Spline, make_optimizer
 from acqdesign.recon import RECONSTRUCTIONS
-from acqdesign.scene import SYSTEMS, Scene, Tissue, b1_map, load_scene, system_limits, tissues
+from acqdesign.scene import SYSTEMS, Scene, Tissue, b1_map, load_b1, load_scene, load_smaps, system_limits, tissues
 from acqdesign.scene.scanner import EchoShape, max_phase_encode, min_echo_spacing
 from acqdesign.signal import FSE, SEQUENCES, SPGR, SelectivePulse, Sequence, sinc_pulse
 from acqdesign.signal.repeated import Repeated
@@ -88,6 +89,9 @@ class SceneOptions:
     """Field strength, for the tissues' relaxation times."""
     coils: Annotated[int, within(1, 1024)] = 1
     """Receive coils on a birdcage; 1 is a uniform one."""
+    smaps: Path | None = None
+    """Instead of --coils: measured sensitivities, complex: .npy (coils, nx, ny, nz), .nii, or BART's .cfl (x, y, z,
+    coils). Of .nii other grids are resampled; the others have the scene's."""
     noise: Noise = 0.0
     """Standard deviation of the real and of the imaginary part of each sample, for an image whose brightest tissue
     is one and a unitary transform."""
@@ -100,6 +104,8 @@ class SceneOptions:
     def check(self) -> None:
         if not self.phantom:
             raise usage_error("--phantom", "nothing", "at least one image")
+        if self.smaps is not None and self.coils != type(self)().coils:
+            raise usage_error("--smaps", f"it with --coils {self.coils}", "one of the two")
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -112,10 +118,19 @@ class SceneOptions:
         given = {"shape": self.grid, "fov": fov, "field": self.field, "coils": self.coils, "dtype": dtype} | more
         given |= {"volume": self.volume, "fill": self.fill}
         if not held:
-            return load_scene(*self.phantom, augment=self.augment, **given)
-        if self.holdout:
-            return load_scene(*self.holdout, **given)
-        return load_scene(*self.phantom, key=key, each=each, **given)
+            scene = load_scene(*self.phantom, augment=self.augment, **given)
+        elif self.holdout:
+            scene = load_scene(*self.holdout, **given)
+        else:
+            scene = load_scene(*self.phantom, key=key, each=each, **given)
+        if self.smaps is not None:
+            with by_flags({"smaps": "--smaps"}):
+                smaps = load_smaps(self.smaps, scene.shape, scene.fov)
+            scene = eqx.tree_at(
+                lambda s: s.smaps, scene, jnp.asarray(smaps, np.result_type(dtype, np.complex64)),
+                is_leaf=lambda leaf: leaf is None,
+            )  # fmt: skip
+        return scene
 
     def per_step(self, scene: Scene, trajectory: Trajectory, reconstruction: Any, *, whole: bool) -> dict[str, Any]:
         """Arguments of `Problem`: how much a step takes where that is not all, which `whole` is unless asked for."""
@@ -151,6 +166,8 @@ class TissueSceneOptions(SceneOptions):
     """Tissues of the phantom's maps, in their order, from the tissue table."""
     b1_spread: Annotated[float, within(0.0, 0.9)] = 0.0
     """Half the range of a smooth transmit field about one, 0.2 at 3 T; 0 is a perfect field."""
+    b1_map: Path | None = None
+    """Instead: a measured transmit field, actual over nominal flip: .npy (nx, ny, nz), .nii, or BART's .cfl."""
     t2_spread: Annotated[float, within(0.0, 2.0)] = 0.0
     """Standard deviation of ln T2 inside each tissue; 0 is one T2 a tissue."""
 
@@ -163,7 +180,18 @@ class TissueSceneOptions(SceneOptions):
                 scene = scene.with_t2_spread(self.t2_spread)
         if self.b1_spread:
             scene = scene.with_b1_map(b1_map(self.grid, centre=1 + self.b1_spread, edge=1 - self.b1_spread))
+        if self.b1_map is not None:
+            assert scene.support is not None
+            # Of what is held out heads lie elsewhere, beyond what was measured.
+            inside = None if held else np.asarray(scene.support).max(axis=0)
+            with by_flags({"b1": "--b1-map"}):
+                scene = scene.with_b1_map(load_b1(self.b1_map, scene.shape, scene.fov, inside))
         return scene
+
+    def check(self) -> None:
+        super().check()
+        if self.b1_map is not None and self.b1_spread:
+            raise usage_error("--b1-map", f"it with --b1-spread {self.b1_spread:g}", "one of the two")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -844,6 +872,7 @@ class RunOptions:
 
     def check(self) -> None:
         self.device.check()
+        check_given(check_choice, self, "preset", choices=PRESETS)
         # What the optimiser has no use for is refused here, before --overwrite removes anything.
         self.make_optimizer(self.lr)
 

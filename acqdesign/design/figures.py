@@ -80,7 +80,11 @@ def _of_sequence(found: "Found") -> dict[str, Any]:
         limits = [c for c in problem.constraints if isinstance(c, Limits) and c.where == "sequence.flips"]
         arrays |= {"flips_rad": flips, "start.flips_rad": start, "rms_rad": limits[0].rms if limits else None}
         others = {name: getattr(resolve(design.sequence), "flips", None) for name, design in found.beside.items()}
-        arrays |= {f"beside.{name}.flips_rad": flips for name, flips in others.items()}
+        # Those that learned lines alone play the start's.
+        moved = {
+            name: other for name, other in others.items() if not np.array_equal(np.asarray(other), np.asarray(start))
+        }
+        arrays |= {f"beside.{name}.flips_rad": other for name, other in moved.items()}
     tr = getattr(after, "tr", None)
     if tr is not None and jnp.ndim(tr) == 1 and tr is not getattr(before, "tr", None):
         arrays["tr_s"] = tr

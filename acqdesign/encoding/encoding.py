@@ -17,12 +17,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Bool, Complex
 
 from acqdesign.base.checks import as_real, check_count, check_shape, usage_error
 from acqdesign.base.sharding import alike, none_of, split, total, vary, varying
-from acqdesign.base.types import Array, Float, Image, Samples
+from acqdesign.base.types import Array, ArrayLike, Float, Image, Samples
 from acqdesign.encoding._backends import promote
 from acqdesign.encoding.density import density_weights
 from acqdesign.encoding.nufft import check_options, check_points, nufft_adjoint, nufft_forward

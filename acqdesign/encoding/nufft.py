@@ -10,8 +10,9 @@ computed: see `_primitives`.
 import math
 
 import jax.numpy as jnp
+import numpy as np
 
-from acqdesign.base.checks import check_finite, check_number, check_shape, usage_error
+from acqdesign.base.checks import check_finite, check_number, check_shape, is_concrete, usage_error
 from acqdesign.base.types import Array, Image, Points, Samples
 from acqdesign.encoding import _backends
 from acqdesign.encoding._primitives import Plan, adjoint, forward
@@ -39,6 +40,9 @@ def _transform(
     return out.reshape(*lead, *out.shape[2:])
 
 
+_FARTHEST = 1.0  # half a period beyond the end: limits may still bring such lines back
+
+
 def check_points(points: Array, dims: int | None = None) -> None:
     """Raises unless `points` is a finite real array `(..., M, D)`, `D` being `dims` or else 1 to 3."""
     wanted = "(..., M, D) with D = " + (str(dims) if dims else "1, 2 or 3")
@@ -49,6 +53,15 @@ def check_points(points: Array, dims: int | None = None) -> None:
     if jnp.finfo(points.dtype).bits < 32:
         raise usage_error("points", points, "float32 or float64", "Half precision is too coarse here: astype(float32).")
     check_finite("points", points)
+
+
+def check_cycles(name: str, points: Array) -> None:
+    """Raises where concrete positions of a design lie so far beyond ±0.5 cycles/voxel that they are in another unit."""
+    if is_concrete(points):
+        most = float(np.abs(np.asarray(points)).max(initial=0.0))
+        if most > _FARTHEST:
+            remedy = "Radians? Divide by 2π. Cycles per field of view? Divide by the matrix size."
+            raise usage_error(name, f"positions up to {most:.4g}", "cycles/voxel, -0.5 to 0.5", remedy)
 
 
 def check_eps(eps: float | None, dtype: jnp.dtype) -> float:

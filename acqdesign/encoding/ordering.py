@@ -4,10 +4,9 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax.typing import ArrayLike
 
 from acqdesign.base.checks import as_real, check_choice, check_count, check_key, usage_error
-from acqdesign.base.types import PRNGKey
+from acqdesign.base.types import ArrayLike, PRNGKey
 
 ORDERINGS = ("linear", "centre-out", "radial-fan", "random")
 

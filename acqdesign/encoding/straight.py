@@ -7,13 +7,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Bool
 
 from acqdesign.base.checks import as_real, check_number, usage_error
-from acqdesign.base.types import Array, Float, LinePoints, PRNGKey
+from acqdesign.base.types import Array, ArrayLike, Float, LinePoints, PRNGKey
 from acqdesign.encoding.lines import StraightLineEncoding, check_readout, uniform_readout
-from acqdesign.encoding.nufft import check_options, check_points
+from acqdesign.encoding.nufft import check_cycles, check_options, check_points
 from acqdesign.encoding.patterns import usual_pattern
 from acqdesign.encoding.trajectory import Trajectory
 from acqdesign.optim import Box, Constraint, held, learned_mask
@@ -56,6 +55,7 @@ class Lines(Trajectory):
         check_points(self.points, 2)
         if self.points.ndim != 2:
             raise usage_error("points", self.points, "shape (lines, 2)")
+        check_cycles("points", self.points)
         lines = len(self.points)
         self.moves = jnp.ones(lines, bool) if moves is None else jnp.asarray(moves)
         if self.moves.shape != (lines,) or self.moves.dtype != bool:

@@ -13,6 +13,7 @@ from acqdesign.base.checks import check_choice, check_count, check_finite, usage
 from acqdesign.base.trees import leaf_names
 from acqdesign.base.types import Array, Float, PRNGKey
 from acqdesign.encoding.encoding import Coils, Encoding, NUFFTEncoding, Plane
+from acqdesign.encoding.nufft import check_cycles
 from acqdesign.encoding.ordering import ORDERINGS, order_readouts
 from acqdesign.optim import Constraint, Part, held, resolve
 from acqdesign.scene.scene import Scene
@@ -133,6 +134,7 @@ def checked_coordinates(trajectory: Trajectory) -> Float[Array, "readouts sample
     if points.ndim != 3 or points.shape[-1] not in (1, 2, 3) or 0 in points.shape:
         raise usage_error(name, points, "shape (readouts, samples, D) with D = 1, 2 or 3")
     check_finite(name, points)
+    check_cycles(name, points)
     return points
 
 

@@ -9,14 +9,13 @@ import numpy as np
 
 from acqdesign.base.checks import check_shape, usage_error
 from acqdesign.base.files import atomic_write
-from acqdesign.base.untrusted import check_memory, read_text
+from acqdesign.base.untrusted import read_cfl
 from acqdesign.export.formats import Format
 from acqdesign.export.mask import lines_of
 from acqdesign.export.straight import MAX_BYTES, MAX_MATRIX, SAID, need, straight_lines, trajectory
 
 _DIMS = 16
 _OURS = "# acqdesign"
-_MAX_HEADER = 2**16
 
 
 def _names(path: Path) -> tuple[Path, Path]:
@@ -69,26 +68,8 @@ class Bart(Format):
     def read(self, path: Path) -> dict[str, Any]:
         """Reads the straight lines of a BART trajectory, or those that a mask of zeros and ones acquires."""
         cfl, hdr = _names(path)
-        try:
-            lines = [line.strip() for line in read_text("cfl", hdr, _MAX_HEADER).decode("utf-8").splitlines()]
-        except UnicodeDecodeError as error:
-            raise usage_error("cfl", f"{hdr}: byte {error.start} is no text", "a BART header") from None
-        try:
-            given = [int(n) for n in lines[lines.index("# Dimensions") + 1].split()]
-        except (ValueError, IndexError):
-            raise usage_error("cfl", f"{hdr}: no sizes after a line '# Dimensions'", "a BART header") from None
+        data, given, lines = read_cfl(cfl, hdr, MAX_BYTES)
         sizes = given + [1] * (3 - len(given))
-        if min(sizes) < 1 or len(sizes) > _DIMS or max(sizes) > 2**31:
-            raise usage_error("cfl", f"{hdr}: dimensions {given[:20]}", f"up to {_DIMS} positive ones")
-        expected = 8 * math.prod(sizes)
-        if expected > MAX_BYTES:
-            raise usage_error("cfl", f"{hdr}: dimensions {given}, {expected} bytes", f"at most {MAX_BYTES}")
-        size = cfl.stat().st_size
-        if size != expected or not cfl.is_file():
-            bytes_of = f"{expected} for the dimensions in {hdr.name}"
-            raise usage_error("cfl", f"{cfl}: {size} bytes", bytes_of, "It is truncated, or another's.")
-        check_memory("cfl", cfl, 4 * expected)
-        data = np.fromfile(cfl, "<c8")
         if np.isin(data, (0, 1)).all():
             if any(n != 1 for n in sizes[3:]):
                 raise usage_error("cfl", f"{hdr}: a mask of dimensions {given}", "x, y and z, and ones")

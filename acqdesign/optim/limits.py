@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from acqdesign.base.checks import check_count, check_positive, usage_error
+from acqdesign.base.types import ArrayLike
 from acqdesign.optim.constraints import Constraint
 from acqdesign.optim.projections import (
     Projection,

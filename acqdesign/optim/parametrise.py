@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy
-from jax.typing import ArrayLike
 
 from acqdesign.base.checks import check_count, usage_error
-from acqdesign.base.types import Array, Float
+from acqdesign.base.types import Array, ArrayLike, Float
 from acqdesign.optim.limits import Limits
 from acqdesign.optim.parts import Parametrised, held
 from acqdesign.optim.projections import Projection, dykstra, furthest_within, project_ellipsoid, project_steps

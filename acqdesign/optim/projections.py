@@ -13,11 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import scipy
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from acqdesign.base.checks import check_count
-from acqdesign.base.types import PyTree
+from acqdesign.base.types import ArrayLike, PyTree
 
 Projection = Callable[[Any], Any]
 

@@ -11,7 +11,7 @@ from acqdesign.plot.images import plot_images as plot_images
 from acqdesign.plot.images import plot_psf as plot_psf
 from acqdesign.plot.lines import plot_lines as plot_lines
 from acqdesign.plot.lines import plot_readouts as plot_readouts
-from acqdesign.plot.report import report as report
+from acqdesign.plot.pages import report as report
 from acqdesign.plot.run import Run as Run
 from acqdesign.plot.run import draw_run as draw_run
 from acqdesign.plot.run import read_run as read_run

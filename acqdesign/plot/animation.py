@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jax.typing import ArrayLike
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from acqdesign.base.files import atomic_write
+from acqdesign.base.types import ArrayLike
 from acqdesign.plot.lines import line_positions, marker_size
 from acqdesign.plot.style import COLOURS, MUTED, SEQUENCE_MAP, kspace_axes, new_figure, shaped, styled
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jax.typing import ArrayLike
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from acqdesign.base.types import ArrayLike
 from acqdesign.base.units import deg_from_rad, ms_from_s
 from acqdesign.plot.style import (
     COLOURS,

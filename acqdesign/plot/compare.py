@@ -18,7 +18,7 @@ from acqdesign.base.checks import usage_error
 from acqdesign.base.files import atomic_write
 from acqdesign.base.units import deg_from_rad
 from acqdesign.plot.images import decibels, psf_numbers, side_lobes
-from acqdesign.plot.report import curve, curve_layout, grid, page, scores, table, views, volumes
+from acqdesign.plot.pages import curve, curve_layout, grid, page, scores, table, views, volumes
 from acqdesign.plot.run import Run, read_run
 from acqdesign.plot.style import COLOURS, ERROR_MAP, MARKERS, curve_axes, new_figure, on_paper, styled
 

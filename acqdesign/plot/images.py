@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from jax.typing import ArrayLike
 from matplotlib.figure import Figure
 
 from acqdesign.base.checks import usage_error
+from acqdesign.base.types import ArrayLike
 from acqdesign.plot.style import COLOURS, ERROR_MAP, MUTED, SEQUENCE_MAP, new_figure, on_paper, shaped, styled
 
 

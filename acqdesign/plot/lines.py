@@ -3,14 +3,15 @@
 from typing import Any
 
 import numpy as np
-from jax.typing import ArrayLike
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from acqdesign.base.checks import usage_error
+from acqdesign.base.types import ArrayLike
 from acqdesign.plot.style import COLOURS, INK, MUTED, SEQUENCE_MAP, kspace_axes, new_figure, shaped, styled
 
 _STRAIGHT = 1e-4  # cycles/voxel that samples of a line may leave it
+_CROWDED = 2000  # lines above which starts would hide what was learned
 
 
 @styled
@@ -24,7 +25,8 @@ def plot_lines(
 ) -> Figure:
     """Line positions coloured by radius, or by echo, over the positions they started from.
 
-    Beside the plane stands how densely lines lie at each radius, relative to their mean over the square.
+    Beside the plane stands how densely lines lie at each radius, relative to their mean over the square, each being
+    spread over the area that it has in the mean. Of more than 2000 lines the start is shown there alone.
 
     Args:
         points: `(S, 2)` positions `(ky, kz)` [cycles/voxel].
@@ -40,7 +42,7 @@ def plot_lines(
     plane, profile = figure.subplots(1, 2, width_ratios=(1.35, 1))
     radius = np.hypot(*ends.T)
     size = marker_size(len(ends))
-    if starts is not None:
+    if starts is not None and len(ends) <= _CROWDED:
         paths = list(np.stack([starts, ends], axis=1))
         plane.add_collection(LineCollection(paths, colors=MUTED, linewidths=0.6, alpha=0.45, zorder=1))
         plane.scatter(*starts.T, s=0.55 * size, c="white", edgecolors=MUTED, linewidths=0.7, zorder=2)
@@ -55,7 +57,7 @@ def plot_lines(
     handles = plane.plot([], [], "o", color=INK, label="learned", **ring)
     if not moves.all():
         handles += plane.plot([], [], "s", color=INK, label="held fixed", **ring)
-    if starts is not None:
+    if starts is not None and len(ends) <= _CROWDED:
         handles += plane.plot([], [], "o", color="white", mec=MUTED, ms=5, label="start", **ring)
     if len(handles) > 1:
         plane.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=len(handles))
@@ -65,10 +67,7 @@ def plot_lines(
     bar.outline.set_visible(False)
     for name, at, tint in (("start", starts, MUTED), ("start" if starts is None else "learned", ends, COLOURS[0])):
         if at is not None:
-            # Lines per area in rings of the unit square, over the mean of the square.
-            edges = np.linspace(0, 0.5, max(6, min(24, int(np.sqrt(len(at))))) + 1)
-            density = np.histogram(np.hypot(*at.T), edges)[0] / (np.pi * np.diff(edges**2)) / len(at)
-            profile.stairs(density, edges, color=tint, lw=2, label=name, baseline=None)
+            profile.stairs(*radial_density(at), color=tint, lw=2, label=name, baseline=None)
     profile.set(xlabel="radius [cycles/voxel]", ylabel="line density / mean", title="Density by radius")
     profile.set(xlim=(0, 0.5), ylim=(0, None))
     profile.grid(axis="y")
@@ -108,6 +107,21 @@ def plot_readouts(coordinates: ArrayLike, *, start: ArrayLike | None = None, tit
     if along_x:
         axes.set(xlabel=r"$k_x$ [cycles/voxel]", ylabel=r"$k_y$ [cycles/voxel]")
     return figure
+
+
+def radial_density(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lines per area in rings of the unit square, over the mean of the square, and the rings' edges.
+
+    A line counts where it is and about it, with weights that fall linearly to zero over the mean distance between
+    lines: rings as wide as a grid is coarse would else hold none of it, or twice as many.
+    """
+    edges = np.linspace(0, 0.5, max(6, min(24, int(np.sqrt(len(points))))) + 1)
+    fine = np.linspace(-1, 1, 12, endpoint=False) + 1 / 12
+    weight = np.outer(1 - np.abs(fine), 1 - np.abs(fine)).ravel()
+    apart = np.stack(np.meshgrid(fine, fine, indexing="ij"), -1).reshape(-1, 2) / np.sqrt(len(points))
+    places = (points[:, None] + apart + 0.5) % 1 - 0.5  # k-space is periodic
+    counts = np.histogram(np.hypot(*places.reshape(-1, 2).T), edges, weights=np.tile(weight, len(points)))[0]
+    return counts / weight.sum() / (np.pi * np.diff(edges**2)) / len(points), edges
 
 
 def line_positions(name: str, points: ArrayLike) -> np.ndarray:

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jax.typing import ArrayLike
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from acqdesign.base.types import ArrayLike
 from acqdesign.base.units import deg_from_rad, ms_from_s
 from acqdesign.plot.style import COLOURS, INK, MARKERS, MUTED, curve_axes, looks, new_figure, shaped, styled
 
@@ -67,7 +67,7 @@ def plot_loss(history: Mapping[str, ArrayLike], *, label: str = "loss") -> Figur
     axes.margins(y=0.15)
     axes.grid(axis="y", which="major")
     if columns:
-        axes.legend()
+        figure.legend(loc="outside lower center", ncols=min(4, len(axes.lines)))
     return figure
 
 
@@ -94,7 +94,10 @@ def plot_flips(
             axes.plot(np.arange(1, degrees.size + 1), degrees, dashes, color=colour, label=text, marker=marker, ms=3.5)
             top = max(top, 1.06 * degrees.max())
     curve_axes(axes, xlabel="pulse", ylabel="flip angle [deg]", title="Flip angles", ylim=(0, top or 1.0))
-    _legend_above(axes, axes.lines)
+    if beside:
+        figure.legend(loc="outside lower center", ncols=4)
+    else:
+        _legend_above(axes, axes.lines)
     return figure
 
 

@@ -11,12 +11,12 @@ from typing import Any, ParamSpec, TypeVar
 import matplotlib
 import numpy as np
 from cycler import cycler
-from jax.typing import ArrayLike
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from acqdesign.base.checks import check_choice, usage_error
 from acqdesign.base.files import atomic_write
+from acqdesign.base.types import ArrayLike
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from acqdesign.base.files import atomic_write
 from acqdesign.plot.compare import Comparison, comparison_page, draw_comparison, write_table
-from acqdesign.plot.report import report
+from acqdesign.plot.pages import report
 from acqdesign.plot.run import Run, animate_run, draw_run, read_run
 from acqdesign.plot.style import write_figure
 

@@ -30,7 +30,8 @@ def _checked(image: Any, truth: Any, dims: int) -> tuple[Array, Array, tuple[int
     image, truth = as_array("image", image), as_array("truth", truth)
     check_count("dims", dims)
     if truth.ndim < dims:
-        raise usage_error("truth", truth, f"at least the {dims} axes of an image")
+        remedy = f"Say dims={truth.ndim} where that is one image." if truth.ndim else ""
+        raise usage_error("truth", truth, f"at least the {dims} axes of an image", remedy)
     if image.shape[-truth.ndim :] != truth.shape:
         raise usage_error("image", image, f"the trailing axes of the truth's shape {tuple(truth.shape)}")
     return image, truth, tuple(range(-dims, 0))

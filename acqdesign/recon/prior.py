@@ -12,7 +12,6 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
-from jax.typing import ArrayLike
 
 from acqdesign.base.checks import (
     as_array,
@@ -24,7 +23,7 @@ from acqdesign.base.checks import (
     usage_error,
 )  # fmt: skip
 from acqdesign.base.sharding import across
-from acqdesign.base.types import Array, Float, Image
+from acqdesign.base.types import Array, ArrayLike, Float, Image
 from acqdesign.encoding import Gram
 from acqdesign.recon.cg import cg
 

@@ -3,6 +3,8 @@
 from acqdesign.scene.coils import b1_map as b1_map
 from acqdesign.scene.coils import birdcage_maps as birdcage_maps
 from acqdesign.scene.loaders import load_image as load_image
+from acqdesign.scene.maps import load_b1 as load_b1
+from acqdesign.scene.maps import load_smaps as load_smaps
 from acqdesign.scene.phantom import CONTRASTS as CONTRASTS
 from acqdesign.scene.phantom import FOV as FOV
 from acqdesign.scene.phantom import load_brain as load_brain

@@ -27,8 +27,7 @@ class Volume(NamedTuple):
     """What a file holds.
 
     Attributes:
-        data: an image `(nx, ny, nz)`, float32 or complex64 with a largest magnitude of one; or tissue fractions
-            `(3, nx, ny, nz)`, float32.
+        data: an image `(nx, ny, nz)`, float32 or complex64; or tissue fractions `(3, nx, ny, nz)`, float32.
         voxel_size: along each axis [m], or None where the file doesn't say.
         said: what else was understood of the file.
     """
@@ -87,12 +86,28 @@ def _image(
     path: Path, raw: np.ndarray, voxel_size: tuple[float, ...] | None, fill: float | None, said: str, *scale: float
 ) -> Volume:
     data = _copied(path, raw, np.empty(raw.shape, _working(raw.dtype)), fill, *scale)
-    largest = max(max(np.abs(plane.real).max(), np.abs(plane.imag).max()) for plane in data)
-    if largest == 0:
-        raise _wrong(path, "which holds nothing but zeros", "an image")
-    data /= largest  # twice, as a complex magnitude may overflow where its parts do not
-    data /= max(np.abs(plane).max() for plane in data)
     return Volume(data, voxel_size, said)
+
+
+def scaled(path: Path, volume: Volume) -> Volume:
+    """An image with a largest magnitude of one, in place; maps as they are."""
+    data = volume.data
+    if data.ndim == 3:
+        largest = max(max(np.abs(plane.real).max(), np.abs(plane.imag).max()) for plane in data)
+        if largest == 0:
+            raise _wrong(path, "which holds nothing but zeros", "an image")
+        data /= largest  # twice, as a complex magnitude may overflow where its parts do not
+        data /= max(np.abs(plane).max() for plane in data)
+    return volume
+
+
+def volumes_in(path: Path) -> int:
+    """How many volumes a NIfTI or FreeSurfer file holds along a fourth axis."""
+    read_header = _mgh_header if path.name.lower().endswith((".mgh", ".mgz")) else _nifti_header
+    with path.open("rb") as raw_file:
+        zipped = raw_file.read(2) == b"\x1f\x8b"
+    with parsing("phantom", path, "a whole file of its kind"), gzip.open(path) if zipped else path.open("rb") as file:
+        return (*read_header(path, file.read(540))[0], 1)[3]
 
 
 def _said(shape: Sequence[int], volume: int | None) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from acqdesign.base.checks import check_choice, printable, usage_error
 from acqdesign.base.types import Image
-from acqdesign.scene.files import Volume, read_nifti, read_npy, read_npz, to_scanner_axes
+from acqdesign.scene.files import Volume, read_nifti, read_npy, read_npz, scaled, to_scanner_axes
 from acqdesign.scene.phantom import CONTRASTS, FOV, load_brain, weighted_image
 from acqdesign.scene.resample import box_resample, target_grid
 from acqdesign.scene.tissue import TABLE
@@ -64,7 +64,7 @@ def _volume(spec: str, volume: int | None, fill: float | None) -> Volume:
     if not path.is_file():
         raise usage_error("phantom", f"{spec}, which is no file", _KINDS)
     try:
-        found = reader(path, volume, fill)
+        found = scaled(path, reader(path, volume, fill))
     except OSError as error:
         reason = f"{spec}, which cannot be read ({error.strerror or error})"
         raise usage_error("phantom", reason, "a readable file") from error

@@ -15,12 +15,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Integer
 
 from acqdesign.base.checks import check_count, check_finite, check_positive, usage_error
 from acqdesign.base.sharding import split
-from acqdesign.base.types import Array, Complex, Float, Inexact, PRNGKey
+from acqdesign.base.types import Array, ArrayLike, Complex, Float, Inexact, PRNGKey
 from acqdesign.base.units import mm_from_m
 from acqdesign.scene.coils import birdcage_maps
 from acqdesign.scene.loaders import image_fov, load_image

@@ -58,8 +58,18 @@ def check_flips(flips: Array) -> int:
     """The number of pulses of a vector of flip angles."""
     if flips.ndim != 1 or not isinstance(flips.shape[0], int) or flips.shape[0] < 1:
         raise usage_error("flips", flips, "a vector of at least one flip angle [rad], of known length")
-    check_finite("flips", flips)
+    check_angles("flips", flips)
     return flips.shape[0]
+
+
+def check_angles(name: str, value: Array) -> None:
+    """Raises where concrete flip angles are not finite, or so large that they must be in degrees."""
+    check_finite(name, value)
+    if is_concrete(value):
+        most = float(np.abs(np.asarray(value)).max(initial=0.0))
+        if most > 4 * math.pi:
+            remedy = f"Degrees? jnp.deg2rad({most:g}) is {math.radians(most):.4g}."
+            raise usage_error(name, f"{most:g}", "radians, at most 4π", remedy)
 
 
 def check_lengths(name: str, value: Array, n: int) -> Array:

@@ -18,11 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.scipy.special import i0e, i1e
-from jax.typing import ArrayLike
 
 from acqdesign.base.checks import as_array, as_real, check_choice, check_kind, check_number, check_positive, usage_error
 from acqdesign.base.trees import with_node
-from acqdesign.base.types import Array, Float, Scalar
+from acqdesign.base.types import Array, ArrayLike, Float, Scalar
 from acqdesign.scene.tissue import Tissue
 from acqdesign.signal.sequence import Sequence, simulate
 

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.typing import ArrayLike
 
 from acqdesign.base.checks import (
     as_real,
@@ -15,7 +14,7 @@ from acqdesign.base.checks import (
     is_concrete,
     usage_error,
 )  # fmt: skip
-from acqdesign.base.types import Array, Float
+from acqdesign.base.types import Array, ArrayLike, Float
 from acqdesign.scene.tissue import check_relaxation
 from acqdesign.signal._arguments import decay, in_one_precision
 from acqdesign.signal._fse import Decay, State, make_pulses, refocus, wrap_odd

@@ -15,7 +15,14 @@ from acqdesign.base.units import rad_from_deg
 from acqdesign.optim import Constraint, Limits, held, resolve
 from acqdesign.optim.parts import is_parametrised
 from acqdesign.scene.tissue import Tissue
-from acqdesign.signal._arguments import check_echo_time, check_flips, check_phases, decay, in_one_precision  # fmt: skip
+from acqdesign.signal._arguments import (  # fmt: skip
+    check_angles,
+    check_echo_time,
+    check_flips,
+    check_phases,
+    decay,
+    in_one_precision,
+)
 from acqdesign.signal.profile import SelectivePulse, across_slice, rotation
 from acqdesign.signal.sequence import Sequence
 
@@ -74,6 +81,8 @@ class PulseTrain(Sequence):
         this, effects = resolve(self), {} if tissue is None else tissue.effects()
         values = in_one_precision(**{name: getattr(this, name) for name in self._variables()}, **effects)
         n = check_flips(values["flips"])
+        if "excitation" in values:
+            check_angles("excitation", values["excitation"])
         if "phases" in values:
             check_phases(values["phases"], n)
         return values

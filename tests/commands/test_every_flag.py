@@ -27,12 +27,14 @@ CHANGES = {
     "fov_mm": ((100.0, 80.0, 80.0), {}),
     "field": ("1.5T", {}),
     "coils": (2, {}),
+    "smaps": (Path("smaps.npy"), {}),
     "noise": (0.5, {}),
     "planes_per_step": (2, {"shape": (4, 8, 8)}),
     "anatomies_per_step": (2, {"phantom": ("one.npz", "other.npz", "one.npz")}),
     "contrast": ("T2w", {}),
     "tissue": ("csf,wm,gm", {}),
     "b1_spread": (0.2, {}),
+    "b1_map": (Path("b1.npy"), {}),
     "t2_spread": (0.2, {}),
     "t1_ms": ((900.0,), TIMES),
     "t2_ms": ((80.0,), TIMES),
@@ -156,6 +158,9 @@ def folder(tmp_path_factory):
     maps[:, 2] = np.nan
     np.savez(path / "holes.npz", **dict(zip(("gm", "wm", "csf"), maps, strict=True)))
     (path / "own.py").write_text(OWN)
+    parts = np.random.default_rng(1).normal(size=(2, 2, 1, 8, 8))
+    np.save(path / "smaps.npy", parts[0] + 1j * parts[1])
+    np.save(path / "b1.npy", np.linspace(0.8, 1.2, 64).reshape(1, 8, 8))
     return path
 
 

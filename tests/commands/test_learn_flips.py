@@ -9,9 +9,9 @@ import pytest
 
 from acqdesign.base.trees import leaf_names
 from acqdesign.commands.options import LimitOptions, SequenceOptions
-from acqdesign.design import figures
 from acqdesign.export import read_design
 from acqdesign.learn_flips import main
+from acqdesign.plot import run
 from acqdesign.scene import Tissue
 from acqdesign.signal import FSE, SEQUENCES
 from acqdesign.signal.starts import STARTS
@@ -278,9 +278,9 @@ def test_wrong_input_ends_with_code_2_and_one_line(tmp_path, capsys, flags, mess
 def test_bounds_are_told_in_the_unit_of_the_figure(objective, tmp_path, monkeypatch, capsys):
     """Standard deviations in percent for noise of 1 % of M0: the terminal once told their squares."""
     drawn = {}
-    plot_bounds = figures.plot.plot_bounds
+    plot_bounds = run.plot_bounds
     keep = lambda after, **more: drawn.update(after=after, **more) or plot_bounds(after, **more)  # noqa: E731
-    monkeypatch.setattr(figures.plot, "plot_bounds", keep)
+    monkeypatch.setattr(run, "plot_bounds", keep)
     flags = ["--steps", "1", "--echoes", "6", "--starts", "1", "--objective", objective, "--out", str(tmp_path)]
     assert main([*flags, *ADAM]) == 0
     said = capsys.readouterr().out

@@ -597,7 +597,7 @@ def test_a_signal_that_python_drops_still_ends_with_its_code(number, code, capsy
 
 
 def test_an_interrupt_while_figures_are_drawn_ends_with_130(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("acqdesign.design.driver.draw", lambda found: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr("acqdesign.design.driver.shown", lambda found: os.kill(os.getpid(), signal.SIGINT))
     assert run_command(learn, ["--out", str(tmp_path), "--steps", "1"], prog="learn") == 130
     assert capsys.readouterr().err.endswith("learn: interrupted\n")
     assert (tmp_path / "summary.json").exists()

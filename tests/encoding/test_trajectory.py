@@ -20,6 +20,7 @@ from acqdesign.encoding import (
     order_readouts,
     uniform_readout,
 )
+from acqdesign.encoding.trajectory import checked_coordinates
 from acqdesign.optim import Box, Scaled, held, project_onto
 from acqdesign.scene import Scene
 
@@ -411,6 +412,11 @@ def test_lines_start_at_a_quarter_of_the_grid():
     [
         (lambda: Lines(np.zeros((3, 3))), r"^points: got .*\(3, 3\)"),
         (lambda: Lines(np.zeros((1, 3, 2))), r"^points: got .*\(1, 3, 2\).*, expected shape \(lines, 2\)"),
+        (lambda: Lines(np.array([[3.1, 0.0], [-3.1, 1.0]])), r"^points: got positions up to 3.1, .*Divide by 2π"),
+        (
+            lambda: checked_coordinates(FreeForm(np.full((2, 3, 2), 12.0))),
+            r"^FreeForm.coordinates: got positions up to 12",
+        ),
         (lambda: Lines(np.zeros((3, 2)), np.ones(2, bool)), r"^moves: got .*\(2,\).*, expected booleans .*\(3,\)"),
         (lambda: Lines(np.zeros((3, 2)), np.ones(3)), r"^moves: got .*float64"),
         (lambda: Lines(np.zeros((3, 2)), samples=0), r"^samples_per_line: got 0"),

@@ -133,7 +133,7 @@ def test_loss_is_drawn_with_its_terms_on_a_scale_it_fits(loss, scale, tmp_path):
     figure = plot_loss({"step": np.arange(3), "loss": np.array(loss), "noise": 0.9 * np.array(loss), "same": loss})
     axes = figure.axes[0]
     assert axes.get_yscale() == scale
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["noise", "loss"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["noise", "loss"]
     assert axes.get_xlabel() == "step"
     drawn(figure, tmp_path)
 

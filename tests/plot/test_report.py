@@ -13,7 +13,7 @@ from scipy.optimize import brentq
 
 from acqdesign.plot import read_run, report, write_run
 from acqdesign.plot.images import psf_numbers
-from acqdesign.plot.report import command_line
+from acqdesign.plot.pages import command_line
 
 from ._folders import arrays, folder
 
@@ -116,7 +116,7 @@ def test_a_run_says_how_to_ask_for_it_again():
 
 
 def test_where_the_library_is_missing_the_page_alone_is(tmp_path, monkeypatch):
-    from acqdesign.plot.report import _library
+    from acqdesign.plot.pages import _library
 
     _library.cache_clear()
     monkeypatch.setitem(sys.modules, "plotly.offline", None)

@@ -5,7 +5,17 @@ import pytest
 from PIL import Image
 
 from acqdesign.base.checks import UsageError
-from acqdesign.plot import compare_runs, draw_comparison, draw_run, plot_flips, plot_loss, read_run, write_run
+from acqdesign.plot import (
+    compare_runs,
+    draw_comparison,
+    draw_run,
+    plot_flips,
+    plot_lines,
+    plot_loss,
+    read_run,
+    write_run,
+)
+from acqdesign.plot.lines import radial_density
 from acqdesign.plot.run import FIGURES
 
 from ._drawn import drawn
@@ -98,12 +108,36 @@ def test_a_loss_of_parts_is_told_by_what_it_is_on_all():
     ends = np.array([2.5, np.nan, 1.5])
     axes = plot_loss({"step": np.arange(3), "loss": np.array([2.0, 3.0, 1.0]), "loss_on_all": ends}).axes[0]
     assert [text.get_text() for text in axes.texts] == ["2.5", "1.5"]
-    assert "loss on all of it" in [text.get_text() for text in axes.get_legend().get_texts()]
+    assert "loss on all of it" in [text.get_text() for text in axes.figure.legends[0].get_texts()]
 
 
 def test_flips_of_other_designs_stand_beside(tmp_path):
     figure = plot_flips(np.full(4, 1.0), beside={"alone": np.full(4, 0.5)})
-    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == [
-        "alone, RMS 29°",
-        "learned, RMS 57°",
-    ]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["alone, RMS 29°", "learned, RMS 57°"]
+
+
+@pytest.mark.parametrize("side", [24, 25])
+def test_the_density_of_a_grid_is_even_and_adds_up(side):
+    """Whatever rings its points happen to fall into: of a full block twice as fine as the mean, and of the whole."""
+    whole = np.stack(np.meshgrid(*[(np.arange(side) - side // 2) / side] * 2), -1).reshape(-1, 2)
+    density, edges = radial_density(whole)
+    np.testing.assert_allclose(density[edges[1:] < 0.47], 1, atol=0.15)
+    half = whole[np.abs(whole).max(axis=1) < 0.25]
+    density, edges = radial_density(half)
+    inside = edges[1:] < 0.25 - 1 / np.sqrt(len(half))
+    np.testing.assert_allclose(density[inside], side**2 / len(half), rtol=0.15)
+
+
+def test_starts_that_would_hide_what_was_learned_are_left_to_the_density(rng):
+    points = rng.uniform(-0.5, 0.5, (2, 2500, 2))
+    plane, profile, *_ = plot_lines(points[0], start=points[1]).axes
+    assert [len(drawn.get_offsets()) for drawn in plane.collections] == [2500]
+    assert len(profile.patches) == 2
+
+
+def test_a_legend_lies_on_no_number():
+    figure = plot_loss({"step": np.arange(9), "loss": np.linspace(2, 1, 9), "noise": np.linspace(1, 2, 9)})
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert not any(box.overlaps(text.get_window_extent()) for text in figure.axes[0].texts)

@@ -107,3 +107,8 @@ def test_gradients_are_finite_where_magnitudes_vanish(metric, at_truth):
 def test_shapes_that_do_not_go_together_are_named(metric, image, truth, name):
     with pytest.raises(ValueError, match=f"{name}: got an array of shape"):
         metric(jnp.ones(image), jnp.ones(truth))
+
+
+def test_a_plane_alone_is_told_how_to_say_so():
+    with pytest.raises(ValueError, match="Say dims=2 where that is one image"):
+        nrmse(np.ones((4, 5)), np.ones((4, 5)))

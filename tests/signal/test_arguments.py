@@ -1,5 +1,7 @@
 """Arguments of public functions of signal and encoding: accepted where meaningful, else refused in one line of ours."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +40,7 @@ def test_lists_integers_and_empty_batches_mean_what_they_say(make):
         (None, (1.0, 0.1), "flips: got"),
         (FLIPS.astype(np.float16), (1.0, 0.1), "flips: got .* float16"),
         (np.full((2, 2), 0.3), (1.0, 0.1), r"flips: got .*\(2, 2\)"),
+        (np.full(4, 60.0), (1.0, 0.1), r"flips: got 60, expected radians, .* jnp.deg2rad\(60\) is 1.047"),
         (FLIPS, (None, 0.1), "t1: got None"),
         (FLIPS, (np.ones(3), np.full(2, 0.1)), r"t2: got shape \(2,\)"),
         (FLIPS, (0.0, 0.0), "t1: got 0.0, expected values > 0"),
@@ -96,3 +99,13 @@ def test_programs_are_exported_for_any_number_of_tissues_and_points():
         exported(lambda points: nufft_forward(image, points, backend="finufft"), places)
     with pytest.raises(UsageError, match=r"flips: got .* of known length"):
         exported(lambda flips: FSE(flips).signal(Tissue(1.0, 0.1)), times)
+
+
+def test_an_excitation_in_degrees_is_told():
+    with pytest.raises(UsageError, match="excitation: got 90, expected radians"):
+        FSE(FLIPS, 1e-2, excitation=90.0)
+
+
+def test_help_has_short_types():
+    """An argument that is anything numeric is one word."""
+    assert str(inspect.signature(crlb)).startswith("(jacobian: ArrayLike, *, noise: ArrayLike = 1.0")

@@ -33,6 +33,8 @@ _SCENE = {
     "tissue": "tissues",
     "field": "field strength",
     "coils": "coils",
+    "smaps": "coil maps",
+    "b1_map": "transmit field",
     "sequence": "sequence",
 }
 _SCENE |= {"noise": "noise, σ of each part of a sample", "tr_ms": "TR [ms]", "te_eff_ms": "effective TE [ms]"}
@@ -468,7 +470,7 @@ def _asked(run: Run) -> str:
         if name in arrays:
             facts.append(("tissues", ", ".join(map(str, arrays[name]))))
     for name, text in _SCENE.items():
-        if options.get(name) not in (None, [], 0.0):
+        if options.get(name) not in (None, [], 0.0) and not (name == "coils" and options.get("smaps")):
             facts.append((text, " ".join(map(str, np.ravel(options[name]).tolist()))))
     facts += [("read", text) for text in run.summary.get("files", ())]
     given = run.config.get("given")
