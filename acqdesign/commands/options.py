@@ -363,9 +363,9 @@ class SequenceOptions:
     """How the spins are played."""
 
     sequence: str = "fse"
-    """fse (echo trains), mrf (spoiled, with inversion), spgr (RF-spoiled), bssfp (balanced, with inversion), mprage;
-    se, mese, steam, hyperecho (spin echoes); mgre, dess, psif (gradient echoes); ir, sr, flair, looklocker, molli,
-    mp2rage, t2prep, t1rho, diffusion (prepared); or your own: FILE.py:NAME. The sequences page has their defaults."""
+    """fse (echo trains); mrf, spgr, bssfp, mprage (gradient-echo trains); se, mese, steam, hyperecho (spin echoes);
+    mgre, dess, psif (gradient echoes); ir, sr, flair, looklocker, molli, mp2rage, t2prep, t1rho, diffusion (prepared);
+    or your own: FILE.py:NAME."""
     echoes: Echoes = None
     """Readouts of a train, or acquisitions; 32 for fse, 128 for mprage, 400 for mrf, spgr and bssfp unless given."""
     esp_ms: Milliseconds = None

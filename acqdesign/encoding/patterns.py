@@ -288,7 +288,7 @@ def usual_pattern(
     `poisson` and `spiral` have a calibration block of nearly a third of the lines unless told otherwise and, where the
     lines fit, `poisson` keeps to the ellipse inside k-space.
     """
-    check_choice("name", name, INITIALISERS)
+    check_choice("init", name, INITIALISERS)
     _, ny, nz = check_shape("shape", shape, dims=(3,))
     if lines is None and acceleration is None and name != "full":
         acceleration = 4.0

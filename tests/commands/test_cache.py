@@ -17,6 +17,7 @@ def seen(monkeypatch):
     """What is set of JAX, in place of setting it."""
     found = {}
     monkeypatch.setattr(jax.config, "update", found.__setitem__)
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
     return found
 
 

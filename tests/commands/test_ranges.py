@@ -35,7 +35,7 @@ FLAGS = [(command, name, hint) for command, kind in KINDS.items() for name, hint
 
 def options_of(command, **flat):
     kind = KINDS[command]
-    made = kind(run_dir=Path("x"), to="seq") if command == "export" else kind()
+    made = kind(run_dir=Path("x"), to=("seq",)) if command == "export" else kind()
     return changed(made, **flat)
 
 

@@ -129,7 +129,7 @@ def free_port():
         ("tissues=2", "expected one or more of anatomies, coils, planes"),
         (
             "coils=6,anatomies=2",
-            "takes 12 devices, expected at most the 1 cpu device here.*would fit: coils=1,anatomies=1.*count=12",
+            'takes 12 devices, expected at most the 1 cpu device here.*would fit: coils=1,anatomies=1.*devices", 12',
         ),
     ],
 )
