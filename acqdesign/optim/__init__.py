@@ -25,6 +25,7 @@ from acqdesign.optim.optimizers import make_optimizer as make_optimizer
 from acqdesign.optim.optimizers import make_schedule as make_schedule
 from acqdesign.optim.parametrise import Spline as Spline
 from acqdesign.optim.parametrise import spline_basis as spline_basis
+from acqdesign.optim.paths import PathLimits as PathLimits
 from acqdesign.optim.parts import Parametrised as Parametrised
 from acqdesign.optim.parts import Part as Part
 from acqdesign.optim.parts import Scaled as Scaled
