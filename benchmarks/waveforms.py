@@ -1,8 +1,9 @@
-"""Seconds and error of the nearest waveforms within gradient and slew limits, ours beside mri-nufft's `project_trajectory`.
+"""Seconds and error of the nearest waveforms within limits of gradient and slew, ours beside mri-nufft's.
 
 Both sides take turns on the same cores, with the same paths and limits: 40 mT/m, 180 T/m/s, samples 10 µs apart, voxels
-of 1 mm, k = 0 held in the middle of kooshballs. Ours also begins and ends at rest, as a scanner has to; theirs is free at
-its ends, and judged without them. A few shots are solved by the interior-point method of Clarabel.
+of 1 mm, k = 0 held in the middle of kooshballs. Ours also begins and ends at rest, as a scanner has to; theirs,
+`project_trajectory`, is free at its ends, and judged without them. A few shots are solved by the interior-point method
+of Clarabel.
 
     python benchmarks/waveforms.py [--wish kooshball random] [--shots 64] [--samples 1024] [--rounds 1]
 """
@@ -81,7 +82,7 @@ def nearest(paths: np.ndarray, hold: int) -> dict[str, Any]:
     import clarabel
     import scipy.sparse as sp
 
-    shots, n, d = paths.shape
+    _, n, d = paths.shape
     first = sp.diags_array([-1.0, 1.0], offsets=[0, 1], shape=(n - 1, n))
     rows = sp.vstack([first / STEP, -first.T @ first / BEND])
     # A cone (1, row · x) each; then what is held.
@@ -110,7 +111,9 @@ def main() -> None:
     parser.add_argument("--wish", nargs="+", choices=("kooshball", "random"), default=("kooshball", "random"))
     parser.add_argument("--shots", type=int, default=64)
     parser.add_argument("--samples", type=int, default=1024)
-    parser.add_argument("--iterations", type=int, default=1000, help="of mri-nufft, whose default this is; 0 leaves it out")
+    parser.add_argument(
+        "--iterations", type=int, default=1000, help="of mri-nufft, whose default this is; 0 leaves it out"
+    )
     parser.add_argument("--judged", type=int, default=3, help="shots that Clarabel solves")
     parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
@@ -134,11 +137,18 @@ def main() -> None:
             times = alternate(sides, rounds=options.rounds)
             some = {"paths": paths[: options.judged], "hold": given["hold"]}
             best = peer.call("nearest", **some)["distances"] if options.judged else np.zeros(0)
-            told: dict[str, Any] = {"shots": options.shots, "samples": options.samples, "wish": broken(paths, ends=True)}
+            told: dict[str, Any] = {
+                "shots": options.shots,
+                "samples": options.samples,
+                "wish": broken(paths, ends=True),
+            }
             for side, seconds in times.items():
                 found = kept[side]["found"]
                 far = np.linalg.norm(found - paths, axis=(1, 2))
-                told[side] = summary(seconds) | {"broken": broken(found, ends=side != "mri-nufft"), "distance": far.sum()}
+                told[side] = summary(seconds) | {
+                    "broken": broken(found, ends=side != "mri-nufft"),
+                    "distance": far.sum(),
+                }
                 if options.judged:
                     told[side]["distance over Clarabel's, less one"] = (far[: len(best)] / best - 1).tolist()
             told["iterations of mri-nufft"] = options.iterations

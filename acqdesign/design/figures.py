@@ -75,10 +75,20 @@ def _of_images(found: "Found") -> dict[str, Figure]:
     after, before = (respond(judged, design) for design in (found.design, found.start))
     halves = [resolve(design.trajectory) for design in (found.design, found.origin)]
     return {
+        **_of_hardware(halves[0]),
         "trajectory.png": draw_trajectory(*halves, _echo(problem)),
         "reconstruction.png": plot.plot_images(truth, shown, captions=captions),
         "psf.png": plot.plot_psf(after, start=before),
     }
+
+
+def _of_hardware(trajectory: Trajectory) -> dict[str, Figure]:
+    hardware = trajectory.played_by()
+    if hardware is None:
+        return {}
+    curves = hardware.waveforms(trajectory.coordinates())
+    limits: dict[str, Any] = {"gradient_limit": hardware.gradient, "slew_limit": hardware.slew}
+    return {"waveforms.png": plot.plot_waveforms(*curves, dwell=hardware.dwell, **limits)}
 
 
 def _of_sequence(found: "Found") -> dict[str, Figure]:

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import check_count, usage_error
+from acqdesign.base.checks import check_count
 from acqdesign.base.types import Array, Float, PRNGKey
-from acqdesign.encoding.trajectory import Trajectory, plane_of, real_of
+from acqdesign.encoding.trajectory import Trajectory, check_parameter, plane_of, real_of
 from acqdesign.optim import Box
+from acqdesign.optim.parts import is_parametrised
 from acqdesign.scene.scene import Scene
 
 # The share of a line's time, on both sides of it, in which the next one is gone to.
@@ -28,10 +29,10 @@ class EPI(Trajectory):
     encodes: Float[Array, "shots lines"]
     samples: int = eqx.field(static=True)
 
-    def __check_init__(self) -> None:
-        if self.encodes.ndim != 2 or not self.encodes.size:
-            raise usage_error("encodes", self.encodes, "shape (shots, lines)")
-        check_count("samples", self.samples, minimum=2 * self.encodes.shape[1])
+    def __post_init__(self) -> None:
+        check_parameter("encodes", self.encodes, "(shots, lines)")
+        lines = 1 if is_parametrised(self.encodes) else self.encodes.shape[1]
+        check_count("samples", self.samples, minimum=2 * lines)
 
     def coordinates(self) -> Float[Array, "shots samples 2"]:
         """Triangles along the first axis; along the second each line is gone to while the first turns."""

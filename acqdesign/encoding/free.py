@@ -1,17 +1,19 @@
 """Readouts of free form: samples learned one by one, or by the control points of splines."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import check_count, check_finite, usage_error
+from acqdesign.base.checks import check_count
 from acqdesign.base.types import Array, Float, PRNGKey
 from acqdesign.encoding.hardware import Hardware
 from acqdesign.encoding.radial import Kooshball, Radial
-from acqdesign.encoding.trajectory import Trajectory, checked_coordinates
+from acqdesign.encoding.trajectory import Trajectory, check_parameter, checked_coordinates
 from acqdesign.optim import Box, Constraint, spline_basis
+from acqdesign.optim.parts import is_parametrised
 from acqdesign.scene.scene import Scene
 
 
@@ -32,9 +34,12 @@ class FreeForm(Trajectory):
     def limits(self) -> tuple[Constraint, ...]:
         return (Box("points", -0.5, 0.5) if self.hardware is None else self.hardware,)
 
+    def played_by(self) -> Hardware | None:
+        return self.hardware
+
     def within(self, hardware: Hardware) -> "FreeForm":
         hardware.check(self.points)
-        return type(self)(self.points, hardware)
+        return type(self)(self.points, dataclasses.replace(hardware, where="points"))
 
     def permuted(self, source: np.ndarray | Array) -> "FreeForm":
         return type(self)(self.points[jnp.asarray(source)], self.hardware)
@@ -58,14 +63,15 @@ class Splines(Trajectory):
     samples: int = eqx.field(static=True)
     degree: int = eqx.field(static=True, default=3)
 
-    def __check_init__(self) -> None:
-        if self.control.ndim != 3:
-            raise usage_error("control", self.control, "shape (readouts, control, D)")
-        check_finite("control", self.control)
-        self._basis()
+    def __post_init__(self) -> None:
+        check_count("samples", self.samples)
+        check_count("degree", self.degree)
+        check_parameter("control", self.control, "(readouts, control, D)")
+        if not is_parametrised(self.control):
+            self._basis()
 
     def _basis(self) -> np.ndarray:
-        return spline_basis(check_count("samples", self.samples), self.control.shape[1], self.degree)
+        return spline_basis(self.samples, self.control.shape[1], self.degree)
 
     def coordinates(self) -> Float[Array, "readouts samples dims"]:
         basis = jnp.asarray(self._basis(), self.control.dtype)

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from acqdesign.base.checks import check_positive, usage_error
 from acqdesign.base.units import GAMMA_HZ_PER_T, ms_from_s, us_from_s
@@ -20,13 +21,15 @@ class Hardware(PathLimits):
     dwell²)`, both of the vector sum; before the first and after the last sample it is that of `start` and `end`.
     """
 
-    dwell: float = dataclasses.field(default=0.0, kw_only=True)
+    dwell: float = dataclasses.field(kw_only=True)
     """Time between samples [s]."""
+    gradient: float = dataclasses.field(kw_only=True)
+    """Largest gradient [T/m], which takes `step`."""
+    slew: float = dataclasses.field(kw_only=True)
+    """Largest slew [T/m/s], which takes `bend`."""
 
     @classmethod
-    def of(
-        cls, system: SystemLimits, scene: Scene, dwell: float, *, where: str = "points", **more: Any
-    ) -> "Hardware":
+    def of(cls, system: SystemLimits, scene: Scene, dwell: float, *, where: str = "points", **more: Any) -> "Hardware":
         """The limits of a scanner for a scene's voxels, and for points within k-space.
 
         Args:
@@ -39,14 +42,31 @@ class Hardware(PathLimits):
         check_positive("dwell", dwell)
         raster = system.gradient_raster_s
         if abs(dwell / raster - max(round(dwell / raster), 1)) > 1e-6:
-            given, step = us_from_s(dwell), us_from_s(raster)
-            raise usage_error("dwell", f"{given:g} us", f"a multiple of {step:g} us, {system.name}'s gradient raster")
+            given, least = us_from_s(dwell), us_from_s(raster)
+            raise usage_error("dwell", f"{given:g} us", f"a multiple of {least:g} us, {system.name}'s gradient raster")
         if scene.fov is None:
             raise usage_error("scene", "one without a field of view", "one with fov")
         voxel = [size for size, n in zip(scene.voxel_size(), scene.shape, strict=True) if n > 1]
-        unit = GAMMA_HZ_PER_T * dwell * MARGIN * np.asarray(voxel)
-        step, bend = unit * system.max_gradient_t_per_m, unit * dwell * system.max_slew_t_per_m_s
-        return cls(where, tuple(step.tolist()), tuple(bend.tolist()), **{"reach": 0.5} | more, dwell=float(dwell))
+        largest: dict[str, Any] = {
+            "gradient": MARGIN * system.max_gradient_t_per_m,
+            "slew": MARGIN * system.max_slew_t_per_m_s,
+        }
+        unit = GAMMA_HZ_PER_T * dwell * np.asarray(voxel)
+        step, bend = (tuple((unit * x).tolist()) for x in (largest["gradient"], largest["slew"] * dwell))
+        return cls(where, step, bend, **{"reach": 0.5} | more, dwell=float(dwell), **largest)
+
+    def waveforms(self, points: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """Gradients `(readouts, samples + 1, D)` [T/m], before, between and after samples, and their slews [T/m/s]."""
+        steps = np.diff(np.asarray(points, float), axis=1) / np.asarray(self.step)
+        ends = [
+            np.broadcast_to(0.0 if end is None else np.asarray(end) / self.step, steps[:, :1].shape)
+            for end in (self.start, self.end)
+        ]
+        gradient = self.gradient * np.concatenate([ends[0], steps, ends[1]], axis=1)
+        slew = np.diff(gradient, axis=1) / self.dwell
+        for index, end in ((0, self.start), (-1, self.end)):
+            slew[:, index] *= end is not None
+        return gradient, slew
 
     def lasting(self, points: int) -> str:
         return f"{points} samples, {ms_from_s(points * self.dwell):.4g} ms,"

@@ -2,16 +2,17 @@
 
 import functools
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import check_count, check_positive, usage_error
+from acqdesign.base.checks import check_count, check_number, usage_error
 from acqdesign.base.types import Array, Float, PRNGKey
 from acqdesign.encoding.radial import directions, golden_angles
-from acqdesign.encoding.trajectory import Trajectory, check_solid, plane_of, real_of
+from acqdesign.encoding.trajectory import Trajectory, check_parameter, check_solid, plane_of, real_of
 from acqdesign.optim import spline_basis
 from acqdesign.scene.scene import Scene
 
@@ -20,28 +21,20 @@ _PACE = 0.3
 _KNOTS = 8
 
 
-class _Winding(Trajectory):
-    """What spirals and cones share: how radius and angle go along a readout."""
+def _check_winding(winding: Any) -> None:
+    check_number("turns", winding.turns, positive=True)
+    check_count("samples", winding.samples, minimum=2)
+    check_parameter("density", winding.density, "(knots,)")
+    if getattr(winding.density, "size", 1) + 1 > winding.samples:
+        raise usage_error("density", winding.density, "a vector of fewer numbers than samples")
 
-    density: eqx.AbstractVar[Float[Array, " knots"]]
-    turns: eqx.AbstractVar[float]
-    samples: eqx.AbstractVar[int]
-    in_out: eqx.AbstractVar[bool]
 
-    def __check_init__(self) -> None:
-        check_positive("turns", self.turns)
-        check_count("samples", self.samples, minimum=2)
-        if self.density.ndim != 1 or len(self.density) + 1 > self.samples:
-            raise usage_error("density", self.density, "a vector of fewer numbers than samples")
-
-    def _along(self) -> tuple[Array, Array, Array]:
-        """Side of the centre, radius [cycles/voxel] and share of the turns at each sample, `(samples,)`."""
-        side, turned, basis, even = _schedule(self.samples, len(self.density) + 1, self.in_out)
-        dtype = self.density.dtype
-        rise = jnp.asarray(even, dtype) * jnp.exp(jnp.min(self.density) - self.density)
-        control = 0.5 * jnp.append(0, jnp.cumsum(rise)) / jnp.sum(rise)
-        radius = jnp.matmul(jnp.asarray(basis, dtype), control.astype(dtype), precision="highest")
-        return jnp.asarray(side, dtype), radius, jnp.asarray(turned, dtype)
+def _along(density: Array, samples: int, in_out: bool) -> tuple[Array, Array]:
+    """Radius of each sample [cycles/voxel], negative on the far side, and its share of the turns, `(samples,)`."""
+    side, turned, basis, even = (jnp.asarray(x, density.dtype) for x in _schedule(samples, len(density) + 1, in_out))
+    rise = even * jnp.exp(jnp.min(density) - density)
+    control = 0.5 * jnp.append(0, jnp.cumsum(rise)).astype(density.dtype) / jnp.sum(rise)
+    return side * jnp.matmul(basis, control, precision="highest"), turned
 
 
 @functools.lru_cache(maxsize=16)
@@ -54,11 +47,11 @@ def _schedule(samples: int, control: int, in_out: bool) -> tuple[np.ndarray, ...
     return np.where(time < 0, -1, 1), turned, basis, np.diff(even)
 
 
-class Spiral(_Winding):
+class Spiral(Trajectory):
     """Spirals in a plane, from the centre outwards, or in and out again through it.
 
-    The radius rises with the angle from 0 to 0.5 as a cubic B-spline, between its control points `exp(-density)` times as
-    fast as that of an Archimedean spiral, all in proportion: equal numbers are one; where larger, turns lie closer.
+    The radius rises with the angle from 0 to 0.5 as a cubic B-spline, between its control points `exp(-density)` times
+    as fast as that of an Archimedean spiral, all in proportion: equal numbers are one; where larger, turns lie closer.
 
     Args:
         angles: `(shots,)` by which each is rotated [rad].
@@ -74,10 +67,13 @@ class Spiral(_Winding):
     samples: int = eqx.field(static=True)
     in_out: bool = eqx.field(static=True, default=False)
 
+    def __post_init__(self) -> None:
+        _check_winding(self)
+
     def coordinates(self) -> Float[Array, "shots samples 2"]:
-        side, radius, turned = self._along()
+        radius, turned = _along(self.density, self.samples, self.in_out)
         angle = self.angles[:, None] + 2 * math.pi * self.turns * turned
-        return (side * radius)[None, :, None] * jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+        return radius[None, :, None] * jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
     def permuted(self, source: np.ndarray | Array) -> "Spiral":
         return eqx.tree_at(lambda s: s.angles, self, self.angles[jnp.asarray(source)])
@@ -104,7 +100,7 @@ class Spiral(_Winding):
         return cls(angles, jnp.zeros(_KNOTS, dtype), _turns(max(plane), lines, samples, in_out), samples, in_out)
 
 
-class Cones(_Winding):
+class Cones(Trajectory):
     """Spirals on cones about the last axis, from the centre outwards.
 
     Args:
@@ -123,18 +119,23 @@ class Cones(_Winding):
     samples: int = eqx.field(static=True)
     in_out: bool = eqx.field(static=True, default=False)
 
+    def __post_init__(self) -> None:
+        _check_winding(self)
+
     def coordinates(self) -> Float[Array, "shots samples 3"]:
-        side, radius, turned = self._along()
+        radius, turned = _along(self.density, self.samples, self.in_out)
         polar = self.polar[:, None]
         azimuth = self.azimuth[:, None] + 2 * math.pi * self.turns * jnp.sin(polar) * turned
-        return (side * radius)[None, :, None] * directions(polar, azimuth)
+        return radius[None, :, None] * directions(polar, azimuth)
 
     def permuted(self, source: np.ndarray | Array) -> "Cones":
         where = jnp.asarray(source)
         return eqx.tree_at(lambda s: (s.polar, s.azimuth), self, (self.polar[where], self.azimuth[where]))
 
     @classmethod
-    def start(cls, scene: Scene, key: PRNGKey, *, lines: int = 256, samples: int = 256, in_out: bool = False) -> "Cones":
+    def start(
+        cls, scene: Scene, key: PRNGKey, *, lines: int = 256, samples: int = 256, in_out: bool = False
+    ) -> "Cones":
         """Cones of equal shares of the sphere, a golden angle apart; arguments as of `Spiral.start`, of a solid scene.
 
         P. T. Gurney et al., Design and analysis of a practical 3D cones trajectory, Magn. Reson. Med. 55:575, 2006.

@@ -1,7 +1,8 @@
 """Any trajectory of a plane, in planes along the last axis."""
 
+from typing import Any
+
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -44,7 +45,7 @@ class Stack(Trajectory):
         return (Box("kz", -0.5, 0.5), *of_inner(self.of))
 
     @classmethod
-    def start_of(cls, kind: type, scene: Scene, key: PRNGKey, lines: int | None, samples: int) -> "Stack":
+    def start_of(cls, kind: Any, scene: Scene, key: PRNGKey, lines: int | None, samples: int) -> "Stack":
         """As many planes as the scene has voxels along z, each turned by a golden angle from the one before."""
         check_solid(scene, cls.__name__)
         planes, dtype = scene.shape[2], real_of(scene)

@@ -16,6 +16,7 @@ from acqdesign.encoding.encoding import Coils, Encoding, NUFFTEncoding, Plane
 from acqdesign.encoding.hardware import Hardware
 from acqdesign.encoding.ordering import ORDERINGS, order_readouts
 from acqdesign.optim import Constraint, Part, held, resolve
+from acqdesign.optim.parts import is_parametrised
 from acqdesign.scene.scene import Scene
 
 
@@ -82,6 +83,10 @@ class Trajectory(Part):
         hardware.check(checked_coordinates(resolve(self)))
         return Played(self, hardware)
 
+    def played_by(self) -> Hardware | None:
+        """The limits that it is played within, where there are any."""
+        return None
+
     def design(self) -> Mapping[str, Any]:
         """Entries of `design.npz`: the coordinates, and every array by its field's name after `trajectory.`."""
         this = resolve(self)
@@ -111,6 +116,9 @@ class _Around(Trajectory):
 
     def limits(self) -> tuple[Any, ...]:
         return of_inner(self.of)
+
+    def played_by(self) -> Hardware | None:
+        return self.of.played_by()
 
     def design(self) -> Mapping[str, Any]:
         return {**self.of.design(), "coordinates": np.asarray(resolve(self).coordinates())}
@@ -144,6 +152,9 @@ class Played(_Around):
 
     def coordinates(self) -> Float[Array, "readouts samples dims"]:
         return self.hardware.project(checked_coordinates(self.of))
+
+    def played_by(self) -> Hardware:
+        return self.hardware
 
     def permuted(self, source: np.ndarray | Array) -> "Played":
         return Played(self.of.permuted(source), self.hardware)
@@ -179,7 +190,9 @@ def plane_of(scene: Scene, kind: str) -> tuple[int, int]:
     """The voxels of a scene of one plane; others are refused by the trajectory's name."""
     plane = tuple(n for n in scene.shape if n > 1)
     if len(plane) != 2:
-        raise usage_error("trajectory", f"{kind} for a scene of shape {scene.shape}", "a scene of one plane, such as 1 64 64")
+        raise usage_error(
+            "trajectory", f"{kind} for a scene of shape {scene.shape}", "a scene of one plane, such as 1 64 64"
+        )
     return plane
 
 
@@ -187,3 +200,13 @@ def check_solid(scene: Scene, kind: str) -> None:
     """Raises unless a scene has three axes; errors are by the trajectory's name."""
     if 1 in scene.shape:
         raise usage_error("trajectory", f"{kind} for a scene of shape {scene.shape}", "a scene of more than one plane")
+
+
+def check_parameter(name: str, value: Any, shape: str) -> None:
+    """Raises unless `value` is a real array with as many axes as `shape` names, or what stands for one."""
+    if is_parametrised(value):
+        return
+    axes = shape.strip("()").rstrip(",").count(",") + 1
+    if getattr(value, "ndim", None) != axes or not value.size or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise usage_error(name, value, f"real numbers of shape {shape}")
+    check_finite(name, value)

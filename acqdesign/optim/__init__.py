@@ -25,13 +25,13 @@ from acqdesign.optim.optimizers import make_optimizer as make_optimizer
 from acqdesign.optim.optimizers import make_schedule as make_schedule
 from acqdesign.optim.parametrise import Spline as Spline
 from acqdesign.optim.parametrise import spline_basis as spline_basis
-from acqdesign.optim.paths import PathLimits as PathLimits
 from acqdesign.optim.parts import Parametrised as Parametrised
 from acqdesign.optim.parts import Part as Part
 from acqdesign.optim.parts import Scaled as Scaled
 from acqdesign.optim.parts import held as held
 from acqdesign.optim.parts import learned_mask as learned_mask
 from acqdesign.optim.parts import resolve as resolve
+from acqdesign.optim.paths import PathLimits as PathLimits
 from acqdesign.optim.projections import dykstra as dykstra
 from acqdesign.optim.projections import project_bend as project_bend
 from acqdesign.optim.projections import project_steps as project_steps

@@ -69,9 +69,16 @@ class PathLimits(Constraint):
         for name in ("step", "bend"):
             check_positive(name, getattr(self, name))
         check_positive("reach", self.reach, allow_inf=True)
-        numbers = {"start": self.start, "end": self.end} | {"held": value for _, value in self.held}
-        for name, value in numbers.items():
-            check_finite(name, np.asarray(0.0 if value is None else value, float))
+        try:
+            held = [value for _, value in self.held]
+        except (TypeError, ValueError):
+            raise usage_error("held", self.held, "a tuple of pairs: index, and number or numbers") from None
+        for name, value in [("start", self.start), ("end", self.end), *(("held", value) for value in held)]:
+            try:
+                numbers = np.asarray(0.0 if value is None else value, float)
+            except (TypeError, ValueError):
+                raise usage_error(name, value, "a number, or one for each axis") from None
+            check_finite(name, numbers)
 
     def check(self, *values: Array) -> None:
         """Raises where no path of as many points is within the limits, saying how many points one takes."""
@@ -110,7 +117,7 @@ class PathLimits(Constraint):
         (x,) = values
         n, d = self._size(x)
         if not _centre(self, n, d)[1] < 1:
-            self.check(np.zeros((n, d)))
+            self.check(jnp.zeros((n, d)))
         return jnp.swapaxes(_project(jnp.swapaxes(x.reshape(-1, n, d), 1, 2), self), 1, 2).reshape(x.shape)
 
     def _size(self, *values: Any) -> tuple[int, int]:
@@ -212,8 +219,8 @@ def _centre(limits: PathLimits, n: int, d: int) -> tuple[np.ndarray, float]:
     path[:, rows.held] = rows.values
     if np.abs(path).max() > limits.reach:
         return path, math.inf
-    ahead = scipy.sparse.diags_array([-1.0, 1.0], offsets=[0, 1], shape=(n - 1, n))
-    system = scipy.sparse.vstack([ahead, -ahead.T @ ahead, scipy.sparse.eye_array(n)]).tocsr()
+    ahead: Any = scipy.sparse.diags_array([-1.0, 1.0], offsets=[0, 1], shape=(n - 1, n))
+    system: Any = scipy.sparse.vstack([ahead, -ahead.T @ ahead, scipy.sparse.eye_array(n)]).tocsr()
     scales = [*rows.scales[:2], np.full((d, 1), limits.reach)]
     scale = np.concatenate([np.repeat(s, k, axis=1) for s, k in zip(scales, (n - 1, n, n), strict=True)], axis=1)
     offset = np.concatenate([np.zeros((d, n - 1)), rows.offset, np.zeros((d, n))], axis=1)

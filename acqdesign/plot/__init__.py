@@ -16,3 +16,4 @@ from acqdesign.plot.signals import plot_times as plot_times
 from acqdesign.plot.style import figure_style as figure_style
 from acqdesign.plot.style import new_figure as new_figure
 from acqdesign.plot.style import write_figure as write_figure
+from acqdesign.plot.waveforms import plot_waveforms as plot_waveforms

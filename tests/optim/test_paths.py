@@ -137,5 +137,5 @@ def test_limits_that_no_path_meets_are_told_with_what_would(more, shape, says):
 
 
 def test_points_that_are_not_finite_are_told():
-    with pytest.raises(UsageError, match="^x: got 1 non-finite"):
+    with pytest.raises(UsageError, match=r"^x: got 1 non-finite"):
         limits().check(jnp.zeros((10, 2)).at[3, 1].set(jnp.nan))
