@@ -186,6 +186,8 @@ def _start(options: JointOptions, scene: Scene, held: Mapping[str, np.ndarray], 
     assert scene.tissue is not None
     sequence: Any = train.make(scene.tissue, order_key, limits, train.start)
     trajectory = lines.make(scene, pattern_key, deterministic=run.deterministic, held=held, **more)
+    if lines.trajectory != "lines":
+        trajectory = options.scanner.played(trajectory, scene)
     if train.ordering is None and train.start is None and {"train", "echo", "flips_rad"} <= set(held):
         sequence = _of_file(options, held, sequence)
         ordered = trajectory.permuted(np.lexsort((held["echo"], held["train"])))

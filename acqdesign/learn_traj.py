@@ -1,4 +1,4 @@
-"""Learn where straight readout lines of a 3D scan should lie: `python -m acqdesign.learn_traj`."""
+"""Learn where k-space should be sampled: `python -m acqdesign.learn_traj`."""
 
 import dataclasses
 import sys
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from acqdesign.base.checks import usage_error
 from acqdesign.commands.options import (
+    GradientOptions,
     ImageOptions,
     ReconstructionOptions,
     RunOptions,
@@ -42,7 +43,7 @@ class RecipeOptions:
 
 @dataclasses.dataclass(frozen=True)
 class TrajOptions:
-    """Learn the phase encodes (ky, kz) of straight readout lines of a 3D scan from a brain image.
+    """Learn the phase encodes (ky, kz) of straight readout lines from a brain image, or readouts of another kind.
 
     Gradients run through the NUFFT, the density and the reconstruction. Results go to a folder: design.npz (the
     positions), summary.json (errors and times), history.csv, figures and an animation. Examples:
@@ -52,10 +53,13 @@ class TrajOptions:
     python -m acqdesign.learn_traj --recipe reference --out runs/reference
 
     python -m acqdesign.learn_traj --phantom head.nii.gz --shape 48 48 48 --acceleration 6 --coils 8
+
+    python -m acqdesign.learn_traj --trajectory spiral --shape 1 96 96 --lines 8 --samples 512 --system prisma
     """
 
     scene: ImageOptions = dataclasses.field(default_factory=ImageOptions)
     trajectory: TrajectoryOptions = dataclasses.field(default_factory=TrajectoryOptions)
+    scanner: GradientOptions = dataclasses.field(default_factory=GradientOptions)
     goal: RecipeOptions = dataclasses.field(default_factory=RecipeOptions)
     term: TermOptions = dataclasses.field(default_factory=TermOptions)
     recon: ReconstructionOptions = dataclasses.field(default_factory=ReconstructionOptions)
@@ -84,6 +88,7 @@ def build(options: TrajOptions) -> dict[str, Any]:
         lines.make(scene, key, deterministic=run.deterministic, held=file, **more)
         for key in jax.random.split(start_key, run.starts)
     ]
+    starts = [options.scanner.played(start, scene) for start in starts]
     reconstruction = options.recon.make("adjoint" if reference else "cg")
     some = scene_options.per_step(scene, starts[0], reconstruction, whole=run.whole or bool(options.term.term))
     terms = options.term.make("scaled_error" if reference else "squared_error" if some else "nrmse")

@@ -111,6 +111,15 @@ CALLS = {
     "encoding.Lines": {"points": POINTS, "samples": 4, "half_width": 0.5},
     "encoding.Radial": {"angles": FLIPS, "samples": 4},
     "encoding.FreeForm": {"points": POINTS.reshape(1, 5, 2)},
+    "encoding.Splines": {"control": np.zeros((1, 5, 2), F), "samples": 8, "degree": 3},
+    "encoding.Kooshball": {"polar": FLIPS, "azimuth": FLIPS, "samples": 4},
+    "encoding.Spiral": {"angles": FLIPS, "density": np.zeros(4, F), "turns": 2.0, "samples": 16},
+    "encoding.Cones": {"polar": FLIPS, "azimuth": FLIPS, "density": np.zeros(4, F), "turns": 2.0, "samples": 16},
+    "encoding.EPI": {"encodes": np.zeros((2, 3), F), "samples": 12},
+    "encoding.Hardware": {
+        "where": "points", "step": 0.1, "bend": 0.01, "start": 0.0, "end": 0.0, "held": ((0, 0.0),), "reach": 0.5,
+        "dwell": 1e-5, "gradient": 0.04, "slew": 180.0,
+    },
     "recon.cg": {"gram": lambda: doubled, "rhs": IMAGE, "iterations": 2, "dims": 2},
     "recon.cg_sense": {"encoding": nufft, "kspace": SAMPLES, "ridge": 0.1, "iterations": 2},
     "recon.match_dictionary": {"sequence": echoes, "samples": np.ones((2, 4), F), "atoms": TISSUE},
@@ -140,6 +149,10 @@ OTHERS = {
     "ImageMap",
     "Plane",
     "Trajectory",
+    "Played",
+    "Stack",
+    "StackOfSpirals",
+    "StackOfStars",
 }
 OTHERS |= {"fit_tissue", "timing"}  # needs an extra; of events, which `play` checks
 OTHERS |= {"available_backends", "CG", "DensityAdjoint", "Prior", "Subspace", "Reconstruction"}

@@ -61,6 +61,11 @@ def s_from_us(us: T) -> T:
     return us * 1e-6
 
 
+def us_from_s(s: T) -> T:
+    """Microseconds from seconds."""
+    return s * 1e6
+
+
 def t_from_ut(ut: T) -> T:
     """Tesla from microtesla."""
     return ut * 1e-6

@@ -24,7 +24,7 @@ from acqdesign.commands.flags import Count, Degrees, Each, Milliseconds, Rate, S
 from acqdesign.commands.own import accepted, by_flags, is_own, load_part, no_use, takes
 from acqdesign.commands.presets import PRESETS
 from acqdesign.design import TERMS, Problem, Term, term
-from acqdesign.encoding import INITIALISERS, ORDERINGS, TRAJECTORIES, Lines, Trajectory
+from acqdesign.encoding import INITIALISERS, ORDERINGS, TRAJECTORIES, Hardware, Lines, Trajectory
 from acqdesign.export import FORMATS, POSITION_FILES, read_design, read_positions
 from acqdesign.export.formats import design_file, format_of, reads
 from acqdesign.optim import Box, Constraint, Limits, MeanAtMost, Scaled, Spline, make_optimizer
@@ -255,7 +255,8 @@ class TrajectoryOptions:
     usual_samples: ClassVar[int] = 128
 
     trajectory: str = "lines"
-    """lines, radial, free, or your own: FILE.py:NAME."""
+    """lines; of a plane radial, spiral, epi; of a volume kooshball, stars and spirals (stacks), cones; of both free
+    (every sample), splines; or your own: FILE.py:NAME."""
     lines: Count = None
     """Number of readouts; 253 unless --acceleration or a file is given."""
     acceleration: Annotated[float | None, within(0.1, 1e4)] = None
@@ -321,7 +322,7 @@ class TrajectoryOptions:
             given["samples"] = max(self.usual_samples, scene.shape[0])
         default = {f.name: f.default for f in dataclasses.fields(self)}
         flags = {name: flag(name) for name in given}
-        with by_flags(flags):
+        with by_flags(flags | {"trajectory": "--trajectory"}):
             settings = accepted(kind.start, given, flags, default)
             return kind.start(scene, key, **settings, **(more if kind is Lines else {}))
 
@@ -713,16 +714,36 @@ class LimitOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class ScannerOptions:
+class GradientOptions:
     """What the scanner can play."""
 
     system: str | None = None
-    """Scanner whose gradients, slew and B1 bound the echo spacing, the lines and the flips; none unless given."""
+    """Scanner whose gradients and slew readouts keep to, from rest to rest, while they are learned; none unless given.
+    Of straight lines learn_joint knows how they are played."""
     dwell_us: Annotated[float, within(0.1, 1e3)] = 10.0
-    """Time between samples of a line [µs], for --system."""
+    """Time between samples of a readout [µs], for --system."""
 
     def check(self) -> None:
         check_given(check_choice, self, "system", choices=SYSTEMS)
+
+    def played(self, trajectory: Trajectory, scene: Scene) -> Trajectory:
+        """A trajectory within what the scanner can play."""
+        if self.system is None:
+            return trajectory
+        if scene.fov is None:
+            raise usage_error("--fov-mm", "nothing, with --system", "a field of view", "The phantom does not say.")
+        with by_flags({"dwell": "--dwell-us", "trajectory": "--system"}):
+            return trajectory.within(Hardware.of(system_limits(self.system), scene, si(self, "dwell_us")))
+
+
+@dataclasses.dataclass(frozen=True)
+class ScannerOptions(GradientOptions):
+    """What the scanner can play."""
+
+    system: str | None = None
+    """Scanner whose gradients, slew and B1 bound the echo spacing, the readouts and the flips; none unless given."""
+    dwell_us: Annotated[float, within(0.1, 1e3)] = 10.0
+    """Time between samples of a readout [µs], for --system."""
 
     def half_width(self, scene: Scene, samples: int, esp_ms: float, pulse_ms: float) -> float:
         """Half the side of the box [cycles/voxel] that the prewinders of an echo reach; 0.5 without a system.

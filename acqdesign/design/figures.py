@@ -51,7 +51,13 @@ def _of_trajectory(found: "Found") -> dict[str, Any]:
     arrays: dict[str, Any] = {"echo": None if echoes is None else np.arange(after.readouts()) % echoes}
     arrays |= {"shape": problem.scene.shape, "fov_m": problem.scene.fov}
     if not isinstance(after, Lines):
-        return arrays | {"coordinates": after.coordinates(), "start.coordinates": before.coordinates()}
+        arrays |= {"coordinates": after.coordinates(), "start.coordinates": before.coordinates()}
+        hardware = after.played_by()
+        if hardware is None:
+            return arrays
+        gradient, slew = hardware.waveforms(after.coordinates())
+        limits = {"gradient_t_per_m": hardware.gradient, "slew_t_per_m_s": hardware.slew, "dwell_s": hardware.dwell}
+        return arrays | {"gradients": gradient, "slews": slew} | {f"hardware.{name}": x for name, x in limits.items()}
     arrays |= {"points": after.points, "start.points": before.points, "moves": after.moves}
     if "trajectory" in problem.learn:
         steps, designs = found.snapshots

@@ -13,6 +13,10 @@ from acqdesign.encoding.encoding import ImageMap as ImageMap
 from acqdesign.encoding.encoding import Mask as Mask
 from acqdesign.encoding.encoding import NUFFTEncoding as NUFFTEncoding
 from acqdesign.encoding.encoding import Plane as Plane
+from acqdesign.encoding.epi import EPI as EPI
+from acqdesign.encoding.free import FreeForm as FreeForm
+from acqdesign.encoding.free import Splines as Splines
+from acqdesign.encoding.hardware import Hardware as Hardware
 from acqdesign.encoding.lines import LineWeights as LineWeights
 from acqdesign.encoding.lines import StraightLineEncoding as StraightLineEncoding
 from acqdesign.encoding.lines import uniform_readout as uniform_readout
@@ -23,10 +27,27 @@ from acqdesign.encoding.ordering import order_readouts as order_readouts
 from acqdesign.encoding.patterns import INITIALISERS as INITIALISERS
 from acqdesign.encoding.patterns import initial_lines as initial_lines
 from acqdesign.encoding.patterns import usual_pattern as usual_pattern
+from acqdesign.encoding.radial import Kooshball as Kooshball
+from acqdesign.encoding.radial import Radial as Radial
+from acqdesign.encoding.spiral import Cones as Cones
+from acqdesign.encoding.spiral import Spiral as Spiral
+from acqdesign.encoding.stack import Stack as Stack
+from acqdesign.encoding.stack import StackOfSpirals as StackOfSpirals
+from acqdesign.encoding.stack import StackOfStars as StackOfStars
 from acqdesign.encoding.straight import Lines as Lines
-from acqdesign.encoding.trajectory import FreeForm as FreeForm
-from acqdesign.encoding.trajectory import Radial as Radial
+from acqdesign.encoding.trajectory import Played as Played
 from acqdesign.encoding.trajectory import Trajectory as Trajectory
 
-TRAJECTORIES: dict[str, type[Trajectory]] = {"lines": Lines, "radial": Radial, "free": FreeForm}
+TRAJECTORIES: dict[str, type[Trajectory]] = {
+    "lines": Lines,
+    "radial": Radial,
+    "spiral": Spiral,
+    "epi": EPI,
+    "kooshball": Kooshball,
+    "stars": StackOfStars,
+    "spirals": StackOfSpirals,
+    "cones": Cones,
+    "free": FreeForm,
+    "splines": Splines,
+}
 """Trajectories by the names that the command lines know them by."""

@@ -11,6 +11,7 @@ from jaxtyping import Bool
 
 from acqdesign.base.checks import as_real, check_number, usage_error
 from acqdesign.base.types import Array, ArrayLike, Float, LinePoints, PRNGKey
+from acqdesign.encoding.hardware import Hardware
 from acqdesign.encoding.lines import StraightLineEncoding, check_readout, uniform_readout
 from acqdesign.encoding.nufft import check_cycles, check_options, check_points
 from acqdesign.encoding.patterns import usual_pattern
@@ -108,6 +109,10 @@ class Lines(Trajectory):
         order = jnp.asarray(source)
         moved = tuple(jnp.take(array, order, axis=0) for array in (self.points, self.moves))
         return eqx.tree_at(lambda x: (x.points, x.moves), self, moved)
+
+    def within(self, hardware: Hardware) -> "Lines":
+        remedy = "Their prewinders depend on the echo spacing: learn_joint --system, or half_width."
+        raise usage_error("trajectory", "straight lines", "readouts whose samples are learned", remedy)
 
     def design(self) -> Mapping[str, Any]:
         own = {"points": self.points, "learned": self.moves}

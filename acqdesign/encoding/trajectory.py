@@ -9,13 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import check_choice, check_count, check_finite, usage_error
+from acqdesign.base.checks import check_choice, check_finite, usage_error
 from acqdesign.base.trees import leaf_names
 from acqdesign.base.types import Array, Float, PRNGKey
 from acqdesign.encoding.encoding import Coils, Encoding, NUFFTEncoding, Plane
+from acqdesign.encoding.hardware import Hardware
 from acqdesign.encoding.nufft import check_cycles
 from acqdesign.encoding.ordering import ORDERINGS, order_readouts
 from acqdesign.optim import Constraint, Part, held, resolve
+from acqdesign.optim.parts import is_parametrised
 from acqdesign.scene.scene import Scene
 
 
@@ -77,6 +79,15 @@ class Trajectory(Part):
         order = order_readouts(name, points, echoes, te_echo=te_echo, key=key)
         return self.permuted(np.lexsort((order.echo, order.train)))
 
+    def within(self, hardware: Hardware) -> "Trajectory":
+        """This trajectory as a scanner can play it."""
+        hardware.check(checked_coordinates(resolve(self)))
+        return Played(self, hardware)
+
+    def played_by(self) -> Hardware | None:
+        """The limits that it is played within, where there are any."""
+        return None
+
     def design(self) -> Mapping[str, Any]:
         """Entries of `design.npz`: the coordinates, and every array by its field's name after `trajectory.`."""
         this = resolve(self)
@@ -93,10 +104,30 @@ class Trajectory(Part):
         raise usage_error("trajectory", what, "one that makes a trajectory to start from")
 
 
-class Permuted(Trajectory):
-    """Another trajectory's readouts in another order."""
+class _Around(Trajectory):
+    """Another trajectory, of which its own arrays are learned."""
 
     of: Trajectory
+
+    def positions(self) -> Float[Array, "readouts 2"] | None:
+        return self.of.positions()
+
+    def learned(self) -> Any:
+        return eqx.tree_at(lambda p: p.of, jax.tree.map(lambda _: False, self), self.of.learned())
+
+    def limits(self) -> tuple[Any, ...]:
+        return of_inner(self.of)
+
+    def played_by(self) -> Hardware | None:
+        return self.of.played_by()
+
+    def design(self) -> Mapping[str, Any]:
+        return {**self.of.design(), "coordinates": np.asarray(resolve(self).coordinates())}
+
+
+class Permuted(_Around):
+    """Another trajectory's readouts in another order."""
+
     source: Array = held()
 
     def coordinates(self) -> Float[Array, "readouts samples dims"]:
@@ -106,24 +137,38 @@ class Permuted(Trajectory):
         where = self.of.positions()
         return None if where is None else where[self.source]
 
-    def permuted(self, source: np.ndarray | Array) -> "Trajectory":
+    def permuted(self, source: np.ndarray | Array) -> "Permuted":
         return Permuted(self.of, self.source[jnp.asarray(source)])
 
-    def learned(self) -> Any:
-        return eqx.tree_at(lambda p: (p.of, p.source), self, (self.of.learned(), False))
 
-    def limits(self) -> tuple[Any, ...]:
-        return tuple(_of_inner(limit) for limit in self.of.limits())
+class Played(_Around):
+    """Another trajectory as a scanner plays it: the nearest waveforms within its limits; gradients run through.
 
-    def design(self) -> Mapping[str, Any]:
-        return {**self.of.design(), "coordinates": np.asarray(resolve(self).coordinates())}
+    Args:
+        of: the trajectory that is wished for.
+        hardware: the limits.
+    """
+
+    hardware: Hardware = eqx.field(static=True)
+
+    def coordinates(self) -> Float[Array, "readouts samples dims"]:
+        return self.hardware.project(checked_coordinates(self.of))
+
+    def played_by(self) -> Hardware:
+        return self.hardware
+
+    def permuted(self, source: np.ndarray | Array) -> "Played":
+        return Played(self.of.permuted(source), self.hardware)
 
 
-def _of_inner(limit: Constraint) -> Constraint:
-    """A constraint on the arrays of `Permuted.of`, by their names in `Permuted`."""
-    inner, names = copy.copy(limit), tuple(f"of.{name}" for name in limit.names)
-    object.__setattr__(inner, "where", names[0] if isinstance(limit.where, str) else names)
-    return inner
+def of_inner(part: Trajectory) -> tuple[Constraint, ...]:
+    """A trajectory's own constraints, by the names that its arrays have as `of` of another."""
+    found = []
+    for limit in part.limits():
+        inner, names = copy.copy(limit), tuple(f"of.{name}" for name in limit.names)
+        object.__setattr__(inner, "where", names[0] if isinstance(limit.where, str) else names)
+        found.append(inner)
+    return tuple(found)
 
 
 def checked_coordinates(trajectory: Trajectory) -> Float[Array, "readouts samples dims"]:
@@ -138,61 +183,32 @@ def checked_coordinates(trajectory: Trajectory) -> Float[Array, "readouts sample
     return points
 
 
-class FreeForm(Trajectory):
-    """Samples that are learned one by one.
-
-    Args:
-        points: `(readouts, samples, D)` in cycles per voxel.
-    """
-
-    points: Float[Array, "readouts samples dims"]
-
-    def coordinates(self) -> Float[Array, "readouts samples dims"]:
-        return self.points
-
-    def permuted(self, source: np.ndarray | Array) -> "FreeForm":
-        return type(self)(self.points[jnp.asarray(source)])
-
-    @classmethod
-    def start(cls, scene: Scene, key: PRNGKey, *, lines: int = 32, samples: int = 128) -> "FreeForm":
-        """Spokes at golden angles in the plane, with the arguments of `Radial.start`."""
-        return cls(Radial.start(scene, key, lines=lines, samples=samples).coordinates())
+def real_of(scene: Scene) -> Any:
+    """The real dtype that a scene is computed in."""
+    return jnp.float32 if scene.support is None else scene.support.dtype
 
 
-class Radial(Trajectory):
-    """Spokes through the centre of a plane.
+def plane_of(scene: Scene, kind: str) -> tuple[int, int]:
+    """The voxels of a scene of one plane; others are refused by the trajectory's name."""
+    plane = tuple(n for n in scene.shape if n > 1)
+    if len(plane) != 2:
+        raise usage_error(
+            "trajectory", f"{kind} for a scene of shape {scene.shape}", "a scene of one plane, such as 1 64 64"
+        )
+    return plane
 
-    Args:
-        angles: `(spokes,)` [rad].
-        samples: of a spoke, from -0.5 to 0.5.
-    """
 
-    angles: Float[Array, " spokes"]
-    samples: int = eqx.field(static=True)
+def check_solid(scene: Scene, kind: str) -> None:
+    """Raises unless a scene has three axes; errors are by the trajectory's name."""
+    if 1 in scene.shape:
+        raise usage_error("trajectory", f"{kind} for a scene of shape {scene.shape}", "a scene of more than one plane")
 
-    def __post_init__(self) -> None:
-        check_count("samples", self.samples)
 
-    def coordinates(self) -> Float[Array, "spokes samples 2"]:
-        """`r (cos φ, sin φ)`."""
-        radius = jnp.linspace(-0.5, 0.5, self.samples, dtype=self.angles.dtype)
-        direction = jnp.stack([jnp.cos(self.angles), jnp.sin(self.angles)], axis=-1)
-        return radius[None, :, None] * direction[:, None, :]
-
-    def permuted(self, source: np.ndarray | Array) -> "Radial":
-        return type(self)(self.angles[jnp.asarray(source)], self.samples)
-
-    @classmethod
-    def start(cls, scene: Scene, key: PRNGKey, *, lines: int = 32, samples: int = 128) -> "Radial":
-        """Golden angles from a random one on.
-
-        Args:
-            scene: of one plane.
-            key: of the first angle.
-            lines: number of spokes.
-            samples: of a spoke.
-        """
-        dtype = scene.support.dtype if scene.support is not None else jnp.float32
-        first = jax.random.uniform(key, maxval=jnp.pi, dtype=dtype)
-        golden = jnp.pi * (jnp.sqrt(5.0) - 1) / 2
-        return cls((first + golden * jnp.arange(lines)).astype(dtype), samples)
+def check_parameter(name: str, value: Any, shape: str) -> None:
+    """Raises unless `value` is a real array with as many axes as `shape` names, or what stands for one."""
+    if is_parametrised(value):
+        return
+    axes = shape.strip("()").rstrip(",").count(",") + 1
+    if getattr(value, "ndim", None) != axes or not value.size or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise usage_error(name, value, f"real numbers of shape {shape}")
+    check_finite(name, value)

@@ -31,6 +31,7 @@ from acqdesign.optim.parts import Scaled as Scaled
 from acqdesign.optim.parts import held as held
 from acqdesign.optim.parts import learned_mask as learned_mask
 from acqdesign.optim.parts import resolve as resolve
+from acqdesign.optim.paths import PathLimits as PathLimits
 from acqdesign.optim.projections import dykstra as dykstra
 from acqdesign.optim.projections import project_bend as project_bend
 from acqdesign.optim.projections import project_steps as project_steps

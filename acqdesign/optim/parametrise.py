@@ -51,23 +51,23 @@ class Spline(Parametrised):
         return eqx.tree_at(lambda s: s.control, self, project(self.control))
 
 
-def spline_basis(size: int, control_points: int) -> np.ndarray:
-    """Values of cubic B-splines at equally spaced entries: `schedule = basis @ control`.
+def spline_basis(size: int | np.ndarray, control_points: int, degree: int = DEGREE) -> np.ndarray:
+    """Values of B-splines at equally spaced entries: `schedule = basis @ control`.
 
     Knots are uniform and clamped: the first and last control points are the first and last entries. Rows sum
     to one and no entry is negative, so that a schedule lies within the range of its control points.
 
     Args:
-        size: entries of the schedule.
-        control_points: number of control points, from 2 to `size`; with fewer than 4 the degree is lower.
+        size: entries of the schedule, or where each lies in [0, 1].
+        control_points: number of control points, from 2 to `size`.
+        degree: 3 for cubic splines, 2 for quadratic ones; lower where there are fewer control points.
 
     C. de Boor, A Practical Guide to Splines, 1978.
     """
-    check_count("size", size, minimum=2)
-    if not 2 <= check_count("control_points", control_points) <= size:
-        raise usage_error("control_points", control_points, f"2 to {size}, the length of the schedule")
-    knots, degree = _knots(control_points)
-    at = np.linspace(0, 1, size)
+    at = np.asarray(size, float) if np.ndim(size) else np.linspace(0, 1, check_count("size", size, minimum=2))
+    if not 2 <= check_count("control_points", control_points) <= at.size:
+        raise usage_error("control_points", control_points, f"2 to {at.size}, the length of the schedule")
+    knots, degree = _knots(control_points, check_count("degree", degree))
     return scipy.interpolate.BSpline.design_matrix(at, knots, degree).toarray()
 
 
@@ -115,7 +115,7 @@ def _projection(limits: Limits, size: int, control_points: int) -> Projection:
     return project
 
 
-def _knots(control_points: int) -> tuple[np.ndarray, int]:
-    degree = min(DEGREE, control_points - 1)
+def _knots(control_points: int, degree: int = DEGREE) -> tuple[np.ndarray, int]:
+    degree = min(degree, control_points - 1)
     inner = np.linspace(0, 1, control_points - degree + 1)
     return np.concatenate([np.zeros(degree), inner, np.ones(degree)]), degree

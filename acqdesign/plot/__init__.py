@@ -24,5 +24,6 @@ from acqdesign.plot.signals import plot_timing as plot_timing
 from acqdesign.plot.style import figure_style as figure_style
 from acqdesign.plot.style import new_figure as new_figure
 from acqdesign.plot.style import write_figure as write_figure
+from acqdesign.plot.waveforms import plot_waveforms as plot_waveforms
 from acqdesign.plot.written import write_comparison as write_comparison
 from acqdesign.plot.written import write_run as write_run

@@ -5,11 +5,13 @@ from typing import Any
 import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from mpl_toolkits.mplot3d.art3d import Line3DCollection
 
 from acqdesign.base.checks import usage_error
 from acqdesign.base.types import ArrayLike
 from acqdesign.plot.style import COLOURS, INK, MUTED, SEQUENCE_MAP, kspace_axes, new_figure, shaped, styled
 
+_IN_SPACE = 96  # readouts that are drawn in three dimensions
 _STRAIGHT = 1e-4  # cycles/voxel that samples of a line may leave it
 _CROWDED = 2000  # lines above which starts would hide what was learned
 
@@ -80,7 +82,7 @@ def plot_lines(
 def plot_readouts(coordinates: ArrayLike, *, start: ArrayLike | None = None, title: str = "") -> Figure:
     """Readouts through k-space, coloured in their order, over those they started from.
 
-    Of three axes the last two are shown, or the first two where readouts run along x alone.
+    Of three axes the last two are shown, or the first two where readouts run along x alone; else all three beside it.
 
     Args:
         coordinates: `(readouts, samples, D)` [cycles/voxel], `D` at least 2.
@@ -93,8 +95,9 @@ def plot_readouts(coordinates: ArrayLike, *, start: ArrayLike | None = None, tit
         raise usage_error("coordinates", paths, wanted)
     along_x = paths.shape[-1] == 3 and np.ptp(paths[..., 1:], axis=1).max() < _STRAIGHT
     shown = slice(0, 2) if along_x else slice(-2, None)
-    figure = new_figure(6.4, 5.2)
-    axes = figure.subplots()
+    solid = paths.shape[-1] == 3 and not along_x
+    figure = new_figure(11.4 if solid else 6.4, 5.2)
+    axes = figure.add_subplot(1, 1 + solid, 1)
     if start is not None:
         dims = paths.shape[-1]
         before = shaped("start", start, (None, None, dims), f"shape (readouts, samples, {dims})")
@@ -104,9 +107,26 @@ def plot_readouts(coordinates: ArrayLike, *, start: ArrayLike | None = None, tit
     axes.add_collection(lines)
     figure.colorbar(lines, ax=axes, shrink=0.82, pad=0.02, label="readout")
     kspace_axes(axes, title=title or f"{len(paths)} readouts" + (", start in grey" if start is not None else ""))
+    if solid:
+        _draw_solid(figure.add_subplot(1, 2, 2, projection="3d"), paths)
     if along_x:
         axes.set(xlabel=r"$k_x$ [cycles/voxel]", ylabel=r"$k_y$ [cycles/voxel]")
     return figure
+
+
+def _draw_solid(axes: Any, paths: np.ndarray) -> None:
+    """Some of the readouts in space, in the colours that they have in the plane."""
+    some = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), _IN_SPACE)).astype(int))
+    lines = Line3DCollection(list(paths[some]), linewidths=0.7, cmap=SEQUENCE_MAP)
+    lines.set_array(some + 1)
+    lines.set_clim(1, max(len(paths), 2))
+    axes.add_collection3d(lines)
+    ticks = [-0.5, 0.0, 0.5]
+    axes.set(xlim=(-0.5, 0.5), ylim=(-0.5, 0.5), zlim=(-0.5, 0.5), xticks=ticks, yticks=ticks, zticks=ticks)
+    axes.set(xlabel="$k_x$", ylabel="$k_y$", zlabel="$k_z$")
+    axes.set_box_aspect((1, 1, 1), zoom=0.86)
+    if len(some) < len(paths):
+        axes.set_title(f"{len(some)} of them")
 
 
 def radial_density(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -17,10 +17,12 @@ from acqdesign.plot.bounds import plot_bound_map, plot_bounds, plot_power
 from acqdesign.plot.images import plot_images, plot_psf
 from acqdesign.plot.lines import plot_lines, plot_readouts
 from acqdesign.plot.signals import plot_echoes, plot_fingerprints, plot_flips, plot_loss, plot_times, plot_timing
+from acqdesign.plot.waveforms import plot_waveforms
 
 _MAX_BYTES = 2**26
 FIGURES = {
     "trajectory.png": ("points", "coordinates"),
+    "waveforms.png": ("gradients",),
     "reconstruction.png": ("truth",),
     "psf.png": ("psf",),
     "flips.png": ("flips_rad",),
@@ -147,6 +149,13 @@ def _map(arrays: Mapping[str, Any]) -> Figure:
 
 _DRAW: dict[str, Any] = {
     "trajectory.png": _trajectory,
+    "waveforms.png": lambda a: plot_waveforms(
+        a["gradients"],
+        a["slews"],
+        dwell=float(a["hardware.dwell_s"]),
+        gradient_limit=float(a["hardware.gradient_t_per_m"]),
+        slew_limit=float(a["hardware.slew_t_per_m_s"]),
+    ),
     "reconstruction.png": _images,
     "psf.png": lambda arrays: plot_psf(arrays["psf"], start=arrays.get("start.psf")),
     "flips.png": _flips,

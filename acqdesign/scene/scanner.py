@@ -15,8 +15,8 @@ import numpy as np
 from acqdesign.base.checks import check_choice, check_count, check_positive, usage_error
 from acqdesign.base.units import GAMMA_HZ_PER_T
 
-# Room for what a file with six digits rounds up.
-_MARGIN = 1 - 1e-5
+MARGIN = 1 - 1e-5
+"""What is used of gradient and slew: room for what a file with six digits rounds up."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +197,7 @@ def echo_timing(limits: SystemLimits, shape: EchoShape, esp_s: float) -> EchoTim
     esp = round(esp_s / raster) * raster
     pulse = shape.refocusing_s + 2 * margin
     window = _down((esp - readout - pulse) / 2, raster)
-    ramp = up(shape.slab_gradient_t_per_m / (limits.max_slew_t_per_m_s * _MARGIN), limits.gradient_raster_s)
+    ramp = up(shape.slab_gradient_t_per_m / (limits.max_slew_t_per_m_s * MARGIN), limits.gradient_raster_s)
     excitation = 2 * up(shape.excitation_s / 2 + max(margin, ramp), raster)
     refocusing = esp - readout - 2 * window
     first = _down((esp - excitation - refocusing) / 2, raster)
@@ -216,7 +216,7 @@ def gentlest_lobes(
     yz = yz_area / (duration_s - ramp)
     slew = np.hypot(np.maximum(np.abs(x), np.abs(x - x_end)), yz) / ramp
     gradient = np.maximum(np.hypot(x, yz), abs(x_end))
-    most, steepest = limits.max_gradient_t_per_m * _MARGIN, limits.max_slew_t_per_m_s * _MARGIN
+    most, steepest = limits.max_gradient_t_per_m * MARGIN, limits.max_slew_t_per_m_s * MARGIN
     allowed = (gradient <= most) & (slew <= steepest)
     if not allowed.any():
         return None
@@ -264,7 +264,7 @@ def largest_k(limits: SystemLimits, shape: EchoShape, esp_s: float) -> float:
     """
     window, end = echo_timing(limits, shape, esp_s).window_s, shape.readout_gradient_t_per_m
     ramp, x = _ramps(limits, window, shape.crusher_area, end)
-    gradient, slew = limits.max_gradient_t_per_m * _MARGIN, limits.max_slew_t_per_m_s * _MARGIN
+    gradient, slew = limits.max_gradient_t_per_m * MARGIN, limits.max_slew_t_per_m_s * MARGIN
     change = np.maximum(np.abs(x), np.abs(x - end))
     spare = np.minimum((slew * ramp) ** 2 - change**2, gradient**2 - x**2)
     if not (spare >= 0).any() or end > gradient or first_lobes(limits, shape, esp_s) is None:
@@ -290,7 +290,7 @@ def min_echo_spacing(limits: SystemLimits, shape: EchoShape, *, phase_encode: fl
     Raises:
         UsageError: the readout alone needs more gradient than there is; the error says which dwell time fits.
     """
-    end, most = shape.readout_gradient_t_per_m, limits.max_gradient_t_per_m * _MARGIN
+    end, most = shape.readout_gradient_t_per_m, limits.max_gradient_t_per_m * MARGIN
     if end > most:
         wanted = f"at least {shape.dwell_s * end / most:.3g} s for a readout gradient within {limits.name}'s limits"
         raise usage_error("dwell_s", shape.dwell_s, wanted)

@@ -15,6 +15,7 @@ SYSTEM = {"system": "generic", "fov_mm": (8.0, 8.0, 8.0), "samples": 8, "esp_ms"
 PROCESSES = {"coordinator": "a:1", "num_processes": 2, "process_id": 0, "mesh": "coils=1"}
 TIMES = {"t1_ms": (1000.0,), "t2_ms": (100.0,)}
 HOLES = {"phantom": ("holes.npz",), "holdout": ("holes.npz",), "volume": 0, "fill": 0.0}
+PLAYED = {"trajectory": "radial", "init": None, "calibration": None, "samples": 40, "fov_mm": (8.0, 80.0, 80.0)}
 # To what every flag is changed, by name, with the others that it needs.
 CHANGES = {
     # what is scanned
@@ -125,6 +126,11 @@ CHANGES = {
     "num_processes": (3, PROCESSES),
     "process_id": (1, PROCESSES),
 }
+# Where a command means something else by it.
+OF_COMMAND = {
+    ("learn_traj", "system"): ("prisma", {**PLAYED, "system": "generic"}),
+    ("learn_traj", "dwell_us"): (20.0, {**PLAYED, "system": "generic"}),
+}
 IMAGES = {"shape": (1, 8, 8), "lines": 12, "samples": 4, "init": "caipi", "calibration": 2} | {
     which: ("one.npz",) for which in ("phantom", "holdout")
 }
@@ -189,7 +195,7 @@ def asks(monkeypatch, name, given):
 def test_a_flag_changes_something(name, flag, folder, known, monkeypatch):
     """Beside those that it needs; alone it does too, or is refused."""
     monkeypatch.chdir(folder)
-    value, beside = CHANGES[flag]
+    value, beside = OF_COMMAND.get((name, flag), CHANGES[flag])
     for context in [beside] if flag in SILENT_ALONE or not beside else [beside, {}]:
         place = name, str(context)
         if place not in known:

@@ -394,3 +394,38 @@ def rate_of(found):
     learned = jax.tree.map(jnp.ones_like, found["problem"].split()[0])
     update, _ = found["optimizer"].update(learned, found["optimizer"].init(learned), learned)
     return -update.trajectory.points[0, 0]
+
+
+# Readouts that a scanner plays
+
+PLAYED = "--shape 1 16 16 --lines 5 --samples 64 --steps 4 --system generic".split()  # noqa: SIM905
+
+
+@pytest.mark.parametrize("kind", ["free", "spiral"])
+def test_what_is_learned_for_a_system_is_what_it_plays(kind, tmp_path):
+    """From rest to rest within its gradient and slew, in the design that is written; and the waveforms are drawn."""
+    flags = [] if kind == "free" else ["--no-figures"]
+    assert main("--out", tmp_path / "run", *PLAYED, "--trajectory", kind, "--fov-mm", 3, 60, 60, *flags) == 0
+    points = np.float64(read_design(tmp_path / "run" / "design.npz")["coordinates"])
+    gradient = np.pad(np.diff(points / (60e-3 / 16), axis=1), ((0, 0), (1, 1), (0, 0))) / (42.577478518e6 * 10e-6)
+    slew = np.linalg.norm(np.diff(gradient, axis=1) / 10e-6, axis=-1)
+    assert np.linalg.norm(gradient, axis=-1).max() <= 0.040
+    assert 0.9 * 150 < slew.max() <= 150
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["nrmse"] < summary["initial_nrmse"]
+    assert (tmp_path / "run" / "waveforms.png").exists() == (kind == "free")
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ([], "--system: got straight lines, expected readouts whose samples are learned. Their prewinders"),
+        (["--trajectory", "radial", "--dwell-us", "4"], "--dwell-us: got 4 us, expected a multiple of 10 us"),
+        (["--trajectory", "radial", "--system", "prism"], "Did you mean 'prisma'"),
+        (["--trajectory", "cones"], "--trajectory: got cones for a scene of shape (1, 16, 16)"),
+    ],
+)
+def test_what_a_system_cannot_play_is_refused(flags, says, tmp_path, capsys):
+    assert main("--out", tmp_path / "never", *PLAYED, *flags) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "never").exists()

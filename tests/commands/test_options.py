@@ -195,7 +195,7 @@ def test_wrong_options_are_named_as_flags(kind, options, message):
         ({"init": "absent.npz", "trajectory": "radial"}, "--init: got absent.npz with --trajectory radial"),
         ({"trajectory": "radial", "init": None, "backend": "dft"}, "--backend: got 'dft', for which Radial has no use"),
         ({"trajectory": "radial", "init": None, "eps": 1e-3}, "--eps: got 0.001, for which Radial has no use"),
-        ({"trajectory": "spiral"}, "--trajectory: got 'spiral', expected one of lines, "),
+        ({"trajectory": "spirl"}, "--trajectory: got 'spirl', expected one of lines, .*Did you mean 'spiral'"),
     ],
 )
 def test_starts_that_cannot_be_are_refused(options, message):

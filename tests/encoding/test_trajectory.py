@@ -472,8 +472,8 @@ def test_radial_starts_at_golden_angles(real):
 
 def test_trajectories_by_name_start_with_a_scene():
     scene = scene_of((1, 12, 10))
-    assert {"lines": Lines, "radial": Radial, "free": FreeForm} == TRAJECTORIES
-    for kind in TRAJECTORIES.values():
-        found = kind.start(scene, KEY, lines=24)
+    assert {"lines": Lines, "radial": Radial, "free": FreeForm}.items() <= TRAJECTORIES.items()
+    for name in ("lines", "radial", "free", "spiral", "epi", "splines"):
+        found = TRAJECTORIES[name].start(scene, KEY, lines=24)
         assert found.readouts() == 24
         assert found.encoding(scene).shape == (1, 12, 10)

@@ -20,6 +20,7 @@ from acqdesign.plot import (
     plot_psf,
     plot_readouts,
     plot_timing,
+    plot_waveforms,
     write_figure,
 )
 
@@ -65,7 +66,8 @@ def test_readouts_are_drawn_in_their_order_over_those_they_started_from(rng, dim
     """The plane across the first of three axes; every readout is one curve with its number as colour."""
     start = np.cumsum(rng.normal(scale=0.02, size=(7, 20, dims)), axis=1)
     figure = plot_readouts(1.5 * start, start=start)
-    axes, bar = figure.axes
+    axes, bar, *solid = figure.axes
+    assert len(solid) == dims - 2
     before, after = axes.collections
     np.testing.assert_array_equal(before.get_segments(), start[..., -2:])
     np.testing.assert_array_equal(after.get_segments(), 1.5 * start[..., -2:])
@@ -73,6 +75,24 @@ def test_readouts_are_drawn_in_their_order_over_those_they_started_from(rng, dim
     assert axes.get_title() == "7 readouts, start in grey"
     assert bar.get_ylabel() == "readout"
     assert (axes.get_xlabel(), axes.get_aspect()) == (r"$k_y$ [cycles/voxel]", 1)
+    drawn(figure, tmp_path)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_waveforms_stand_beside_their_limits(rng, dims, tmp_path):
+    """Gradients before, between and after samples; in mT/m, over ms."""
+    gradient = rng.normal(0, 0.01, (4, 31, dims))
+    slew = np.diff(gradient, axis=1) / 1e-5
+    how = {"dwell": 1e-5, "gradient_limit": 0.04, "slew_limit": 180.0, "readout": 2}
+    figure = plot_waveforms(gradient, slew, **how)
+    first, sums, below, _ = figure.axes
+    assert len(first.lines) == dims
+    time, values = first.lines[0].get_data()
+    np.testing.assert_allclose(values, 1e3 * gradient[2, :, 0])
+    np.testing.assert_allclose(np.diff(time), 0.01)
+    assert time[0] == pytest.approx(-0.005)
+    np.testing.assert_allclose(below.lines[1].get_ydata(), slew[2, :, 1])
+    assert sums.lines[1].get_ydata()[0] == pytest.approx(40.0)
     drawn(figure, tmp_path)
 
 
@@ -199,6 +219,10 @@ def test_animation_holds_every_snapshot_and_moves(tmp_path, rng):
         (lambda: plot_lines(np.zeros((4, 3))), r"points: got an array of shape \(4, 3\)"),
         (lambda: plot_lines(np.zeros((4, 2)), start=np.zeros(4)), "start: got an array"),
         (lambda: plot_readouts(np.zeros((4, 2))), r"coordinates: got an array of shape \(4, 2\)"),
+        (
+            lambda: plot_waveforms(np.zeros((4, 2)), np.zeros(4), dwell=1.0, gradient_limit=1.0, slew_limit=1.0),
+            "gradient: got an array",
+        ),
         (lambda: plot_readouts(np.zeros((4, 3, 2)), start=np.zeros((4, 3, 3))), "start: got an array"),
         (lambda: plot_images(np.zeros(4), {}), "truth: got an array"),
         (lambda: plot_images(np.zeros((4, 4)), {"a": np.zeros((4, 5))}), r"reconstructions\['a'\]: got"),
