@@ -163,7 +163,7 @@ class TissueSceneOptions(SceneOptions):
     """Standard deviation of the real and of the imaginary part of each sample, of a unitary transform, for proton
     densities relative to water."""
     tissue: str = "gm,wm,csf"
-    """Tissues of the phantom's maps, in their order, from the tissue table."""
+    """Tissues of the phantom's maps, in order."""
     b1_spread: Annotated[float, within(0.0, 0.9)] = 0.0
     """Half the range of a smooth transmit field about one, 0.2 at 3 T; 0 is a perfect field."""
     b1_map: Path | None = None
@@ -255,8 +255,8 @@ class TrajectoryOptions:
     usual_samples: ClassVar[int] = 128
 
     trajectory: str = "lines"
-    """lines; of a plane radial, spiral, epi; of a volume kooshball, stars and spirals (stacks), cones; of both free
-    (every sample), splines; or your own: FILE.py:NAME."""
+    """lines, radial, spiral, epi, kooshball, stars, spirals, cones, free, splines, or your own:
+    FILE.py:NAME."""
     lines: Count = None
     """Number of readouts; 253 unless --acceleration or a file is given."""
     acceleration: Annotated[float | None, within(0.1, 1e4)] = None
