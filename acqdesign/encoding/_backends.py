@@ -4,13 +4,16 @@ Canonical shapes: points `(T, M, D)` in cycles per voxel, images `(T, K, *shape)
 counts sets of points and `K` the transforms that share one set, stacked into one plan.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
+from concurrent import futures
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import scipy
 
 from acqdesign.base.checks import check_choice, usage_error
@@ -24,6 +27,9 @@ _DENSE_WORK = 2**20
 # Entries of the largest intermediate array of the dense transform: points go in blocks of this size. On a GPU smaller
 # ones would leave time to the starting of kernels, and make the sums over blocks as dear as what is in them.
 _CPU_BLOCK, _DEVICE_BLOCK = 2**20, 2**24
+# Points of finufft's grid over those of the image. Left to itself it takes 1.25 for some densities of points, which is
+# 100 times less exact in double precision.
+_GRID = 2.0
 
 
 def _finufft_missing() -> str | None:
@@ -141,22 +147,48 @@ def _dft_type1(samples: Array, points: Array, shape: tuple[int, ...]) -> Array:
     return jax.lax.scan(add, zero, (_split(points, size, count), split))[0]
 
 
+@functools.cache
+def _alone_first(kind: int, dims: int, eps: float, dtype: Any) -> None:
+    """A smallest transform of its kind, by itself, on a CPU.
+
+    The finufft inside jax-finufft 1.3.1 keeps a table of kernels that grows without a lock: two transforms that come
+    first at one time, of two devices or of two parts of one program, end the process. Newer ones have no such table.
+    """
+    from jax_finufft import nufft1, nufft2, options
+
+    def run() -> None:
+        source = np.zeros((1,) * (1 if kind == 1 else dims), dtype)
+        angles = [np.zeros(1, np.finfo(dtype).dtype)] * dims
+        transform = functools.partial(nufft1, (1,) * dims) if kind == 1 else nufft2
+        with jax.disable_jit(False), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+            how = {"eps": eps, "opts": options.Opts(upsampfac=_GRID)}
+            jax.jit(functools.partial(transform, **how))(source, *angles).block_until_ready()
+
+    # In a thread of its own nothing of the trace or the mesh that this is called in is left.
+    with futures.ThreadPoolExecutor(1) as pool:
+        pool.submit(run).result()
+
+
 def _finufft(
-    transform: Callable[..., Array], source: Array, points: Array, **options: float | int
+    kind: int, transform: Callable[..., Array], source: Array, points: Array, eps: float
 ) -> tuple[Array, Array]:
-    """A transform at the points that are finite, others moved to the origin, and which those are `(T, M)`.
+    """A transform, of type 1 or 2, with points that are not finite at the origin, and which those are `(T, M)`.
 
     finufft sorts points into bins and writes out of bounds for NaN.
     """
     sizes = (*source.shape, *points.shape)
     if not all(isinstance(n, int) for n in sizes):
         raise usage_error("points", f"symbolic sizes {sizes}", "known ones with finufft", "backend='dft' takes these.")
+    if jax.default_backend() == "cpu":
+        _alone_first(kind, points.shape[-1], eps, np.dtype(source.dtype))
     wrong = ~jnp.all(jnp.isfinite(points), axis=-1)
     sound = jnp.where(wrong[..., None], 0, points)
     angles = [2 * math.pi * wrap(sound[..., axis]) for axis in range(points.shape[-1])]
+    from jax_finufft.options import Opts
+
     # jax-finufft mixes ranks and dtypes inside; our callers may forbid both.
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        return transform(source, *angles, **options), wrong
+        return transform(source, *angles, eps=eps, opts=Opts(upsampfac=_GRID), iflag=-1 if kind == 2 else 1), wrong
 
 
 def _modes(shape: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -182,7 +214,7 @@ def type2(backend: str, eps: float, image: Array, points: Array) -> Array:
     from jax_finufft import nufft2
 
     around = [(m // 2 - n // 2, m - n - (m // 2 - n // 2)) for n, m in _modes(image.shape[2:])]
-    samples, wrong = _finufft(nufft2, jnp.pad(image, [(0, 0), (0, 0), *around]), points, eps=eps, iflag=-1)
+    samples, wrong = _finufft(2, nufft2, jnp.pad(image, [(0, 0), (0, 0), *around]), points, eps)
     return jnp.where(wrong[:, None], jnp.nan, samples)
 
 
@@ -194,6 +226,6 @@ def type1(backend: str, eps: float, samples: Array, points: Array, shape: tuple[
 
     modes = _modes(shape)
     whole = tuple(m for _, m in modes)
-    image, wrong = _finufft(lambda *a, **o: nufft1(whole, *a, **o), samples, points, eps=eps, iflag=1)
+    image, wrong = _finufft(1, lambda *a, **o: nufft1(whole, *a, **o), samples, points, eps)
     image = image[(..., *(slice(m // 2 - n // 2, m // 2 - n // 2 + n) for n, m in modes))]
     return jnp.where(jnp.any(wrong, axis=1).reshape(-1, *(1,) * (image.ndim - 1)), jnp.nan, image)

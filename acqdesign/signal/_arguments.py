@@ -1,6 +1,7 @@
 """What the sequences' functions do to their arguments, and the two factors all of them need."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,6 +10,17 @@ from jax import lax
 from jaxtyping import Array
 
 from acqdesign.base.checks import as_real, check_finite, check_positive, is_concrete, usage_error
+from acqdesign.optim.parts import is_parametrised
+
+
+def take_numbers(part: Any, names: Iterable[str]) -> None:
+    """Fields of a sequence that is being made as floats and arrays; those made of other numbers, and None, stay."""
+    for name in names:
+        value = getattr(part, name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            setattr(part, name, float(value))
+        elif value is not None and not is_parametrised(value):
+            setattr(part, name, as_real(name, value))
 
 
 def decay(time: Array, constant: Array) -> Array:

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import as_real, check_finite, is_concrete, usage_error
+from acqdesign.base.checks import check_finite, is_concrete, usage_error
 from acqdesign.base.trees import leaf_names, with_node
 from acqdesign.base.types import Array, Inexact
 from acqdesign.optim import Constraint, Limits, resolve
-from acqdesign.optim.parts import is_parametrised
 from acqdesign.scene.tissue import Tissue
+from acqdesign.signal._arguments import take_numbers
 from acqdesign.signal.events import Event, Pulse, Readout, Spoil, play
 from acqdesign.signal.sequence import Sequence
 
@@ -48,12 +48,7 @@ class Repeated(Sequence):
     tr: Any = None
 
     def __post_init__(self) -> None:
-        for name in self._variables():
-            value = getattr(self, name)
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                setattr(self, name, float(value))
-            elif value is not None and not is_parametrised(value):
-                setattr(self, name, as_real(name, value))
+        take_numbers(self, self._variables())
         self._check()
 
     def _variables(self) -> list[str]:

@@ -9,11 +9,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import as_real, check_number, usage_error
+from acqdesign.base.checks import check_number, usage_error
 from acqdesign.base.types import Array, Inexact
 from acqdesign.base.units import rad_from_deg
 from acqdesign.optim import Constraint, Limits, held, resolve
-from acqdesign.optim.parts import is_parametrised
 from acqdesign.scene.tissue import Tissue
 from acqdesign.signal._arguments import (  # fmt: skip
     check_angles,
@@ -22,6 +21,7 @@ from acqdesign.signal._arguments import (  # fmt: skip
     check_phases,
     decay,
     in_one_precision,
+    take_numbers,
 )
 from acqdesign.signal.profile import SelectivePulse, across_slice, rotation
 from acqdesign.signal.sequence import Sequence
@@ -47,12 +47,7 @@ class PulseTrain(Sequence):
     pulse: SelectivePulse | None = held(default=None)
 
     def __post_init__(self) -> None:
-        for name in self._variables():
-            value = getattr(self, name)
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                setattr(self, name, float(value))
-            elif value is not None and not is_parametrised(value):
-                setattr(self, name, as_real(name, value))
+        take_numbers(self, self._variables())
         self.values()
 
     def _variables(self) -> list[str]:

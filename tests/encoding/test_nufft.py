@@ -51,6 +51,15 @@ def test_values_are_those_of_the_exact_dft(rng, shape, kinds, backend):
     assert _exact.error(got, _exact.adjoint(samples, points, shape)) <= 10 * EPS[real]
 
 
+@pytest.mark.parametrize("count", [5, 60, 3000])
+@pytest.mark.parametrize("shape", [(24, 20), (8, 9, 10)])
+def test_accuracy_does_not_depend_on_how_many_points_there_are(rng, shape, count):
+    """finufft's own choice of a grid does."""
+    points, samples = some_points(rng, count, len(shape)), some_complex(rng, (count,))
+    got = nufft_adjoint(samples, points, shape, backend="finufft")
+    assert _exact.error(got, _exact.adjoint(samples, points, shape)) <= 1e-11
+
+
 @pytest.mark.parametrize("eps", [1e-3, 1e-9])
 def test_accuracy_is_the_one_asked_for(rng, eps):
     points, image = some_points(rng, 60, 2), some_complex(rng, (14, 15))
