@@ -168,7 +168,7 @@ def _main(argv: Sequence[str] | None) -> int:
     source = design_file(options.run_dir)
     if not source.exists():
         raise usage_error("RUN_DIR", f"{options.run_dir}, without a design.npz", "the folder of a run")
-    made = [_format(name, options) for name in names]
+    made = _formats(names, options)
     paths = [options.out or source.with_name(f"design.{form.ending}") for form in made]
     for name, path in zip(names, paths, strict=True):
         if path == source:
@@ -186,24 +186,27 @@ def _main(argv: Sequence[str] | None) -> int:
     return 0
 
 
-def _format(name: str, options: ExportOptions) -> Format:
-    """A format by its name, with the settings that it takes; others are refused."""
-    kind = load_part("--to", name, {name: kind for name, kind in FORMATS.items() if writes(kind)}, Format)
+# Options that are no format's own.
+_OF_COMMAND = ("run_dir", "to", "out", "overwrite", "lines", *_OF_LINES, "samples")
+
+
+def _formats(names: Sequence[str], options: ExportOptions) -> list[Format]:
+    """The formats by their names, each with the settings that it takes; those that none takes are refused."""
+    known = {name: kind for name, kind in FORMATS.items() if writes(kind)}
+    kinds = [load_part("--to", name, known, Format) for name in names]
     readers = {"system": ("system", "options"), "pns_asc": ("pns_hardware",)}
-    if len(options.to) < 2:  # of several, each takes what it knows
-        for field in dataclasses.fields(options)[_FIRST:]:
-            value, able = getattr(options, field.name), readers.get(field.name, ("options",))
-            if value != field.default and not any(takes(kind, name) for name in able):
-                raise no_use(flag(field.name), value, name)
+    for field in dataclasses.fields(options):
+        value, able = getattr(options, field.name), readers.get(field.name, ("options",))
+        used = field.name in _OF_COMMAND or any(takes(kind, name) for kind in kinds for name in able)
+        if value != field.default and not used:
+            raise no_use(flag(field.name), value, " or ".join(names))
     given = {"system": system_limits(options.system), "options": options.pulseq(), "pns_hardware": options.pns_asc}
-    made = kind(**accepted(kind, given, dict.fromkeys(given, "--to"), given))
-    if not kind.ending:
-        raise usage_error("--to", f"{name}, without an ending", 'a class with one, such as ending = "csv"')
-    return made
+    for name, kind in zip(names, kinds, strict=True):
+        if not kind.ending:
+            raise usage_error("--to", f"{name}, without an ending", 'a class with one, such as ending = "csv"')
+    return [kind(**accepted(kind, given, dict.fromkeys(given, "--to"), given)) for kind in kinds]
 
 
-# The options of formats stand last.
-_FIRST = next(n for n, field in enumerate(dataclasses.fields(ExportOptions)) if field.name == "system")
 main = partial(run_command, _main, prog="export")
 
 

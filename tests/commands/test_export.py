@@ -95,6 +95,7 @@ def test_planes_are_exported_with_samples(tmp_path, capsys):
         (["--to", "mrd"], {**LINES, "fov_m": None}, "none of fov_m"),
         (["--to", "npz"], JOINT, "--to: got npz, expected another format"),
         (["--to", "bin", "--tr-ms", "9"], JOINT, "--tr-ms: got 9.0, for which bin has no use"),
+        (["--to", "csv", "mat", "--tr-ms", "9"], JOINT, "--tr-ms: got 9.0, for which csv or mat has no use"),
         (["--to", "cfl", "--system", "prisma"], JOINT, "--system: got prisma, for which cfl has no use"),
         (
             ["--to", "mat", "--too"],
