@@ -32,8 +32,8 @@ class DeviceOptions:
 
     mesh: str | None = None
     """Split the work over devices: AXIS=N[,AXIS=N...] of anatomies, coils and planes; of tissues in learn_flips.
-    One device unless given; without a GPU devices are cores of the processor. Also under srun, each process of which
-    brings its devices."""
+    Unless given one device or, without a GPU, the cores of the processor where planes are apart and many. Also under
+    srun, each process of which brings its devices."""
     coordinator: str | None = None
     """HOST:PORT of the first of several processes; all of them start within 20 s, with the same options but for
     --process-id."""
@@ -73,10 +73,12 @@ class DeviceOptions:
             note = keep_programs(self.cache_dir)
         self._join()
         unset = jax.config.values["jax_num_cpu_devices"] < 0 and "device_count" not in os.environ.get("XLA_FLAGS", "")
-        if self.mesh is not None and unset and not jax.distributed.is_initialized():
-            # Without effect where JAX has looked for its devices already.
+        if unset and not jax.distributed.is_initialized():
+            # XLA's FFTs take one core of a device. Without effect where JAX has looked for its devices already.
+            needed = 1 if self.mesh is None else math.prod(mesh_sizes(self.mesh).values())
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
             with contextlib.suppress(RuntimeError):
-                jax.config.update("jax_num_cpu_devices", math.prod(mesh_sizes(self.mesh).values()))
+                jax.config.update("jax_num_cpu_devices", max(needed, cores))
         return note
 
     def _join(self) -> None:

@@ -54,6 +54,8 @@ FIRST = (
 """Options that most people need first, which `--help` shows; `--help-all` has the others too."""
 # Found by benchmarks/traj_planes.py.
 _PLANES = 8
+# From so many voxels seen by coils in a step, cores that share its planes gain more than they cost.
+_MANY_VOXELS = 2**17
 
 
 def check_given(check: Callable[..., Any], options: Any, *names: str, **how: Any) -> None:
@@ -917,7 +919,7 @@ class RunOptions:
         return jax.random.key(self.seed)
 
     def mesh(self, problem: Problem, held: Scene | None = None) -> Mesh | None:
-        """The mesh asked for, over what of the problem can be split; None for one device."""
+        """The mesh asked for over what can be split, or that of the processor's cores; None for one device."""
         text, scene = self.device.mesh, problem.scene
         if problem.trajectory is None:
             assert scene.ensemble is not None
@@ -932,6 +934,11 @@ class RunOptions:
             samples, planes = getattr(problem.trajectory, "samples", None), scene.shape[0]
             mixed = f"--samples {samples} mix the {planes} planes across a readout; --samples {planes} would not."
             raise usage_error("--mesh", text, "no planes", mixed)
+        if text is None:
+            cores = jax.local_device_count() if jax.default_backend() == "cpu" and jax.process_count() == 1 else 1
+            share = max(n for n in range(1, cores + 1) if lengths.get("planes", 1) % n == 0)
+            work = anatomies * planes * math.prod(scene.shape[1:]) * lengths["coils"]
+            text = f"planes={share}" if share > 1 and work >= _MANY_VOXELS else None
         return None if text is None else device_mesh(text, lengths)
 
     def refuse_size(self, scene: SceneOptions, lines: TrajectoryOptions, usual_lines: int) -> None:

@@ -6,7 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acqdesign.commands.options import ImageOptions, SceneOptions, TrajectoryOptions, with_file
+from acqdesign.commands.devices import DeviceOptions
+from acqdesign.commands.options import ImageOptions, RunOptions, SceneOptions, TrajectoryOptions, with_file
+from acqdesign.design import Problem, squared_error
+from acqdesign.encoding import Lines
 from acqdesign.export import write_design
 from acqdesign.scene import FOV, brain, fine_shape, load_brain
 
@@ -215,6 +218,27 @@ def test_lines_held_by_calibration_never_move_in_any_command(name, monkeypatch):
         assert (np.abs(found.points - start.trajectory.points)[moves] > 0).any(axis=1).all()
         held.append(np.sort(start.trajectory.points[~moves], axis=0))
     np.testing.assert_array_equal(*held)
+
+
+@pytest.mark.parametrize(
+    ("shape", "coils", "some", "cores", "wanted"),
+    [
+        ((16, 64, 64), 4, None, 6, {"planes": 4}),
+        ((40, 64, 64), 8, 8, 6, {"planes": 4}),
+        ((64, 64, 64), 8, 9, 3, None),  # 9 of a step, 64 in all
+        ((16, 64, 64), 1, None, 6, None),  # too little for it
+        ((1, 128, 128), 16, None, 6, None),
+        ((16, 64, 64), 4, None, 1, None),
+    ],
+)
+def test_planes_are_shared_among_the_cores_where_they_are_many(monkeypatch, shape, coils, some, cores, wanted):
+    scene = brain(shape, coils=coils)
+    problem = Problem(scene, Lines(np.zeros((8, 2))), terms=squared_error(), planes_per_step=some)
+    monkeypatch.setattr(jax, "local_device_count", lambda: cores)
+    monkeypatch.setattr(jax, "devices", lambda: jax.local_devices() * cores)
+    monkeypatch.setattr(jax, "device_count", lambda: cores)
+    found = RunOptions(device=DeviceOptions()).mesh(problem)
+    assert (found and dict(found.shape)) == wanted
 
 
 @pytest.mark.parametrize(("nx", "wanted"), [(1, 128), (96, 128), (160, 160)])
