@@ -53,7 +53,7 @@ FIRST = (
 )
 """Options that most people need first, which `--help` shows; `--help-all` has the others too."""
 # Found by benchmarks/traj_planes.py.
-_PLANES = 8
+_PLANES = 4
 # From so many voxels seen by coils in a step, cores that share its planes gain more than they cost.
 _MANY_VOXELS = 2**17
 
@@ -96,7 +96,7 @@ class SceneOptions:
     """Standard deviation of the real and of the imaginary part of each sample, for an image whose brightest tissue
     is one and a unitary transform."""
     planes_per_step: Annotated[int | None, within(1, 4096)] = None
-    """Planes across the readout that a step takes, others at every step; 8 of more than 32, else all, unless given.
+    """Planes across the readout that a step takes, others at every step; 4 of more than 32, else all, unless given.
     Of some, squared_error is learned, whose mean is that of all. What is found is judged on all."""
     anatomies_per_step: Annotated[int | None, within(1, 4096)] = None
     """Anatomies that a step takes, likewise; all unless given."""
@@ -137,7 +137,7 @@ class SceneOptions:
         assert scene.maps is not None
         anatomies, planes = scene.maps.shape[1:3]
         apart = trajectory.planes_apart(scene) and getattr(reconstruction, "planes_apart", False)
-        usual = _PLANES if planes > 4 * _PLANES and apart and not whole else None
+        usual = _PLANES if planes > 8 * _PLANES and apart and not whole else None
         asked = {"planes_per_step": self.planes_per_step or usual, "anatomies_per_step": self.anatomies_per_step}
         there = {"planes_per_step": planes, "anatomies_per_step": anatomies}
         return {name: count for name, count in asked.items() if count not in (None, there[name])}
