@@ -11,6 +11,7 @@ weights of one; a point alone in its cell too. For straight lines this is a prob
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -90,17 +91,29 @@ def _multiply(points: Array, shape: tuple[int, ...], weights: Array, backend: st
     return nufft_forward(psf * jnp.broadcast_to(triangle, psf.shape), points, backend=backend).real
 
 
+def _multiplier(points: Array, shape: tuple[int, ...], backend: str) -> Callable[[Array], Array]:
+    """`_multiply` of weights in a loop, outside of which a kernel's matrix is made."""
+    if points.shape[0] > _DENSE_POINTS:
+        return lambda weights: _multiply(points, shape, weights, backend)
+    matrix = _kernel_matrix(points, shape)
+    return lambda weights: jnp.matmul(weights, matrix, precision="highest")
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
 def _pipe(points: Array, shape: tuple[int, ...], iterations: int, backend: str) -> Array:
     return _pipe_history(points, shape, iterations, backend)[0]
 
 
-def _pipe_history(points: Array, shape: tuple[int, ...], iterations: int, backend: str) -> tuple[Array, list, list]:
-    weights, products = [jnp.ones(points.shape[0], points.dtype)], []
-    for _ in range(iterations):
-        products.append(_multiply(points, shape, weights[-1], backend))
-        weights.append(weights[-1] / products[-1])
-    return weights.pop(), weights, products
+def _pipe_history(points: Array, shape: tuple[int, ...], iterations: int, backend: str) -> tuple[Array, Array, Array]:
+    """The weights after all iterations; those before each, and `C w` of them, `(iterations, M)`."""
+    multiply = _multiplier(points, shape, backend)
+
+    def iterate(weights: Array, _: None) -> tuple[Array, tuple[Array, Array]]:
+        product = multiply(weights)
+        return weights / product, (weights, product)
+
+    last, history = jax.lax.scan(iterate, jnp.ones_like(points[:, 0]), length=iterations)
+    return last, *history
 
 
 @_pipe.defjvp
@@ -108,12 +121,14 @@ def _pipe_jvp(shape: tuple, iterations: int, backend: str, primals: tuple, tange
     # The points' share of every iteration's tangent, Ċ w_i, in one pass over the kernel rather than one each.
     (points,), (d_points,) = primals, tangents
     last, weights, products = _pipe_history(points, shape, iterations, backend)
-    stack = jnp.stack(weights)
-    _, moved = jax.jvp(lambda k: _multiply(k, shape, stack, backend), (points,), (d_points,))
-    tangent = jnp.zeros_like(last)
-    for w, c, m in zip(weights, products, moved, strict=True):
-        tangent = tangent / c - w / c**2 * (_multiply(points, shape, tangent, backend) + m)
-    return last, tangent
+    _, moved = jax.jvp(lambda k: _multiply(k, shape, weights, backend), (points,), (d_points,))
+    multiply = _multiplier(points, shape, backend)
+
+    def iterate(tangent: Array, each: tuple[Array, Array, Array]) -> tuple[Array, None]:
+        w, c, m = each
+        return tangent / c - w / c**2 * (multiply(tangent) + m), None
+
+    return last, jax.lax.scan(iterate, jnp.zeros_like(last), (weights, products, moved))[0]
 
 
 _compiled_pipe = jax.jit(_pipe, static_argnums=(1, 2, 3))
