@@ -29,8 +29,9 @@ from acqdesign.export import FORMATS, POSITION_FILES, read_design, read_position
 from acqdesign.export.formats import design_file, format_of, reads
 from acqdesign.optim import Box, Constraint, Limits, MeanAtMost, Scaled, Spline, make_optimizer
 from acqdesign.recon import RECONSTRUCTIONS
-from acqdesign.scene import SYSTEMS, Scene, Tissue, b1_map, load_b1, load_scene, load_smaps, system_limits, tissues
+from acqdesign.scene import SYSTEMS, Scene, Tissue, b1_map, load_b1, load_scene, load_smaps, system_limits
 from acqdesign.scene.scanner import EchoShape, max_phase_encode, min_echo_spacing
+from acqdesign.scene.tissue import Properties, check_relaxation, tissue_of, tissue_properties
 from acqdesign.signal import FSE, SEQUENCES, SPGR, SelectivePulse, Sequence, sinc_pulse
 from acqdesign.signal.repeated import Repeated
 from acqdesign.signal.trains import PulseTrain
@@ -63,6 +64,35 @@ def check_given(check: Callable[..., Any], options: Any, *names: str, **how: Any
             check(flag(name), getattr(options, name), **how)
 
 
+def named_tissues(text: str, field: str) -> dict[str, Properties]:
+    """Tissues that a flag lists with commas: names of the table, or `NAME:T1:T2` or `NAME:T1:T2:PD`, in ms."""
+    found = dict[str, Properties]()
+    for part in text.split(","):
+        name, *numbers = (word.strip() for word in part.split(":"))
+        if name in found:
+            raise usage_error("--tissue", f"{name} twice", "different names")
+        found[name] = _own_tissue(part, numbers) if numbers else _of_table(name, field)
+    return found
+
+
+def _of_table(name: str, field: str) -> Properties:
+    known = tissue_properties(field=field)
+    return known[check_choice("--tissue", name, (*known, "NAME:T1:T2 [ms]"))]
+
+
+def _own_tissue(part: str, numbers: list[str]) -> Properties:
+    expected = "NAME:T1:T2 or NAME:T1:T2:PD, times in ms, such as lesion:1350:110:0.85"
+    try:
+        t1, t2, pd = map(float, numbers if len(numbers) == 3 else [*numbers, "1"])
+    except ValueError:
+        raise usage_error("--tissue", part, expected) from None
+    if not (0 < t1 <= 1e5 and 0 < t2 <= 1e5 and 0 < pd <= 10):
+        raise usage_error("--tissue", part, f"{expected}; times up to 1e5 and densities up to 10")
+    with by_flags({"t2": "--tissue"}):
+        check_relaxation(s_from_ms(t1), s_from_ms(t2))
+    return Properties(s_from_ms(t1), s_from_ms(t2), pd, "given")
+
+
 @dataclasses.dataclass(frozen=True)
 class SceneOptions:
     """What is scanned."""
@@ -83,7 +113,7 @@ class SceneOptions:
     """Voxels NX NY NZ, x along the readout; NX = 1 is one plane. 23 28 23 unless given, here or in a file of --init."""
     fov_mm: Annotated[tuple[float, float, float] | None, within(1.0, 3e3)] = None
     """Field of view along x, y and z [mm]; that of a file of --init, else the phantom's own, unless given."""
-    field: Literal["1.5T", "3T"] = "3T"
+    field: Literal["1.5T", "3T", "7T"] = "3T"
     """Field strength, for the tissues' relaxation times."""
     coils: Annotated[int, within(1, 1024)] = 1
     """Receive coils on a birdcage; 1 is a uniform one."""
@@ -161,7 +191,8 @@ class TissueSceneOptions(SceneOptions):
     """Standard deviation of the real and of the imaginary part of each sample, of a unitary transform, for proton
     densities relative to water."""
     tissue: str = "gm,wm,csf"
-    """Tissues of the phantom's maps, in order."""
+    """Tissues of the phantom's maps, in order, with commas. One of your own is NAME:T1:T2 [ms], or NAME:T1:T2:PD:
+    gm:1200:90,wm,csf."""
     b1_spread: Annotated[float, within(0.0, 0.9)] = 0.0
     """Half the range of a smooth transmit field about one, 0.2 at 3 T; 0 is a perfect field."""
     b1_map: Path | None = None
@@ -171,8 +202,8 @@ class TissueSceneOptions(SceneOptions):
 
     def load(self, dtype: Any, key: PRNGKey | None = None, *, held: bool = False, each: int = 1, **more: Any) -> Scene:
         """As `SceneOptions.load`, under the transmit field and the spread of T2 that were asked for."""
-        names = tuple(name.strip() for name in self.tissue.split(","))
-        scene = super().load(dtype, key, held=held, each=each, tissue_names=names, **more)
+        found = named_tissues(self.tissue, self.field)
+        scene = super().load(dtype, key, held=held, each=each, tissue_names=found, **more)
         if self.t2_spread:
             with by_flags({"spread": "--t2-spread"}):
                 scene = scene.with_t2_spread(self.t2_spread)
@@ -197,8 +228,9 @@ class TissueOptions:
     """What is measured."""
 
     tissue: str | None = None
-    """Tissues from the table, with commas: wm,gm,csf; wm,gm unless --t1-ms is given."""
-    field: Literal["1.5T", "3T"] = "3T"
+    """Tissues, with commas, of the table: wm,gm,csf; wm,gm unless --t1-ms is given. One of your own is NAME:T1:T2 [ms],
+    or NAME:T1:T2:PD, with its proton density: wm,lesion:1350:110."""
+    field: Literal["1.5T", "3T", "7T"] = "3T"
     """Field strength, for the tissues' relaxation times."""
     t1_ms: Each = ()
     """T1 of each tissue [ms], instead of --tissue."""
@@ -230,7 +262,7 @@ class TissueOptions:
             with by_flags({"t2": "--t2-ms"}):
                 tissue = Tissue(t1, t2, names=names)
         else:
-            tissue = tissues("wm,gm" if self.tissue is None else self.tissue, field=self.field)
+            tissue = tissue_of(named_tissues("wm,gm" if self.tissue is None else self.tissue, self.field))
         units: dict[str, Any] = {"t2_prime": ("t2_prime_ms", s_from_ms), "t1_rho": ("t1_rho_ms", s_from_ms)}
         units["diffusivity"] = ("adc_um2_ms", lambda adc: 1e-9 * adc)
         for field, (option, convert) in units.items():

@@ -18,7 +18,7 @@ import optax
 from jax.sharding import Mesh
 
 from acqdesign import optim
-from acqdesign.base.checks import check_count, usage_error
+from acqdesign.base.checks import check_count, check_key, usage_error
 from acqdesign.base.files import write_history, write_json, write_npz
 from acqdesign.base.sharding import is_main_process, peak_memory_bytes, place
 from acqdesign.base.trees import leaf_names, node, with_node
@@ -140,6 +140,7 @@ def learn(
     grid = 28 if problem.trajectory is None else max(problem.scene.shape[1:])
     optimizer = optimizer or adam(steps, trajectory=GRID_STEPS / grid)
     key = jax.random.key(0) if key is None else key
+    check_key("key", key)
     for axis, count in zip(("anatomies", "planes"), problem.of_a_step or (), strict=False):
         if mesh is not None and count % mesh.shape.get(axis, 1):
             what = f"{axis}={mesh.shape[axis]} with {count} {axis} a step"
@@ -290,6 +291,7 @@ def run(
     """
     check_count("steps", steps)
     key = jax.random.key(0) if key is None else key
+    check_key("key", key)
     fit_key, judge_key, held_key, start_key = (jax.random.fold_in(key, n) for n in range(4))
     begin = _starts(problem, starts, start_key)
     held = _held(problem, held, held_key)

@@ -20,5 +20,6 @@ from acqdesign.scene.scene import Scene as Scene
 from acqdesign.scene.scene import brain as brain
 from acqdesign.scene.scene import load_scene as load_scene
 from acqdesign.scene.tissue import TISSUES as TISSUES
+from acqdesign.scene.tissue import Properties as Properties
 from acqdesign.scene.tissue import Tissue as Tissue
 from acqdesign.scene.tissue import tissues as tissues
