@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import check_finite, is_concrete, usage_error
+from acqdesign.base.checks import check_angles, check_finite, is_concrete, usage_error
 from acqdesign.base.trees import leaf_names, with_node
 from acqdesign.base.types import Array, Inexact
 from acqdesign.optim import Constraint, Limits, resolve
@@ -68,7 +68,7 @@ class Repeated(Sequence):
                 of_rows = "a vector" if name in self.rows else "one number"
                 expected = "a number, or one for each acquisition" if name in self.each else of_rows
                 raise usage_error(name, value, expected)
-            check_finite(name, value)
+            (check_angles if name in self.angles and name != "phases" else check_finite)(name, value)
             if name not in self.angles and is_concrete(value) and (np.asarray(value) < 0).any():
                 raise usage_error(name, repr(float(np.min(value))), "at least 0")
             if name in self.each and np.ndim(value):
