@@ -148,6 +148,11 @@ def test_an_echo_train_is_learned_and_reported(tmp_path):
     assert len(rows) == 61
     assert float(rows[-1]["loss"]) == pytest.approx(summary["final_loss"])
     assert {path.stem for path in out.glob("*.png")} == FIGURES
+    # One table, in the summary and on the page.
+    told, page = summary["schedule"], (out / "report.html").read_text()
+    assert any("point spread of the train" in text for text in told)
+    assert all(text in page for text in told)
+    assert told["power, in 180° pulses"]["learned"] == summary["relative_power"]
     assert json.loads((out / "config.json").read_text())["options"]["echoes"] == 12
 
 
