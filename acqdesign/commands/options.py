@@ -191,8 +191,8 @@ class TissueSceneOptions(SceneOptions):
     """Standard deviation of the real and of the imaginary part of each sample, of a unitary transform, for proton
     densities relative to water."""
     tissue: str = "gm,wm,csf"
-    """Tissues of the phantom's maps, in order, with commas. One of your own is NAME:T1:T2 [ms], or NAME:T1:T2:PD:
-    gm:1200:90,wm,csf."""
+    """Tissues of the phantom's maps, in order. One of your own is NAME:T1:T2 [ms], or NAME:T1:T2:PD, with its proton
+    density: gm:1200:90,wm,csf."""
     b1_spread: Annotated[float, within(0.0, 0.9)] = 0.0
     """Half the range of a smooth transmit field about one, 0.2 at 3 T; 0 is a perfect field."""
     b1_map: Path | None = None
