@@ -25,11 +25,23 @@ from acqdesign.commands.own import accepted, by_flags, is_own, load_part, no_use
 from acqdesign.commands.presets import PRESETS
 from acqdesign.design import TERMS, Problem, Term, term
 from acqdesign.encoding import INITIALISERS, ORDERINGS, TRAJECTORIES, Hardware, Lines, Trajectory
-from acqdesign.export import FORMATS, POSITION_FILES, read_design, read_positions
+from acqdesign.export import FORMATS, POSITION_FILES, read_design, read_noise, read_positions
 from acqdesign.export.formats import design_file, format_of, reads
 from acqdesign.optim import Box, Constraint, Limits, MeanAtMost, Scaled, Spline, make_optimizer
 from acqdesign.recon import RECONSTRUCTIONS
-from acqdesign.scene import SYSTEMS, Scene, Tissue, b1_map, load_b1, load_scene, load_smaps, system_limits
+from acqdesign.scene import (
+    SYSTEMS,
+    Scene,
+    Tissue,
+    b1_map,
+    load_b1,
+    load_noise,
+    load_scene,
+    load_smaps,
+    noise_covariance,
+    prewhitened,
+    system_limits,
+)
 from acqdesign.scene.scanner import EchoShape, max_phase_encode, min_echo_spacing
 from acqdesign.scene.tissue import Properties, check_relaxation, tissue_of, tissue_properties
 from acqdesign.signal import FSE, SEQUENCES, SPGR, SelectivePulse, Sequence, sinc_pulse
@@ -120,6 +132,9 @@ class SceneOptions:
     smaps: Path | None = None
     """Instead of --coils: measured sensitivities, complex: .npy (coils, nx, ny, nz), .nii, or BART's .cfl (x, y, z,
     coils). Of .nii other grids are resampled; the others have the scene's."""
+    noise_from: Path | None = None
+    """Measured noise of the coils, samples or their covariance: .npy (coils, samples) or (coils, coils), BART's .cfl,
+    or the noise scans of an .mrd file. Coils are prewhitened, and --noise is the root mean square over them."""
     noise: Noise = 0.0
     """Standard deviation of the real and of the imaginary part of each sample, for an image whose brightest tissue
     is one and a unitary transform."""
@@ -134,6 +149,8 @@ class SceneOptions:
             raise usage_error("--phantom", "nothing", "at least one image")
         if self.smaps is not None and self.coils != type(self)().coils:
             raise usage_error("--smaps", f"it with --coils {self.coils}", "one of the two")
+        if self.noise_from is not None and self.smaps is None and self.coils == 1:
+            raise usage_error("--noise-from", "it with one uniform coil", "--coils or --smaps")
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -154,10 +171,12 @@ class SceneOptions:
         if self.smaps is not None:
             with by_flags({"smaps": "--smaps"}):
                 smaps = load_smaps(self.smaps, scene.shape, scene.fov)
-            scene = eqx.tree_at(
-                lambda s: s.smaps, scene, jnp.asarray(smaps, np.result_type(dtype, np.complex64)),
-                is_leaf=lambda leaf: leaf is None,
-            )  # fmt: skip
+            scene = _changed(scene, "smaps", jnp.asarray(smaps, np.result_type(dtype, np.complex64)))
+        if self.noise_from is not None:
+            with by_flags(dict.fromkeys(("noise", "covariance", "mrd"), "--noise-from")):
+                raw = self.noise_from.suffix.lower() in (".mrd", ".h5")
+                covariance = noise_covariance(read_noise(self.noise_from)) if raw else load_noise(self.noise_from)
+                scene = _changed(scene, "smaps", prewhitened(jnp.asarray(scene.smaps), covariance))
         return scene
 
     def per_step(self, scene: Scene, trajectory: Trajectory, reconstruction: Any, *, whole: bool) -> dict[str, Any]:
