@@ -170,6 +170,9 @@ class SceneOptions:
             scene = load_scene(*self.holdout, **given)
         else:
             scene = load_scene(*self.phantom, key=key, each=each, **given)
+        if not held and self.shape is None and any(Path(name).is_file() for name in self.phantom):
+            grid = " x ".join(map(str, scene.shape))
+            logging.getLogger("acqdesign").info(f"scanned on {grid} voxels, the usual number: --shape says another")
         if self.smaps is not None:
             with by_flags({"smaps": "--smaps"}):
                 smaps = load_smaps(self.smaps, scene.shape, scene.fov)
@@ -316,8 +319,8 @@ class TrajectoryOptions:
     """Samples of a readout; 128, or as many as voxels along x where those are more, unless given, here or in a file of
     --init."""
     init: str | None = None
-    """Where lines start: reference, poisson, caipi, spiral, full, or a file of positions: the design.npz of a run,
-    Pulseq .seq, SPARKLING .bin, BART .cfl, ISMRM Raw Data .mrd or .h5, or MATLAB .mat."""
+    """Where lines start: poisson unless given, reference (of that recipe), caipi, spiral, full, or positions: a run's
+    folder, or a file .npz, .seq (Pulseq), .bin (SPARKLING), .cfl (BART), .mrd, .h5 or .mat."""
     calibration: Annotated[int | None, within(0, 1024)] = None
     """Side of the fully sampled block of lines in the centre, which stays as it is; 0 for none."""
     backend: Literal["auto", "finufft", "dft"] = "auto"

@@ -228,7 +228,8 @@ def _view(
     if len(axes) == 3:
         trace = {"type": "scatter3d", "mode": "lines", "line": {"width": 3, **colour}, **held, "hoverinfo": "x+y+z"}
         scene: dict[str, Any] = {f"{a}axis": each for a, each in axis.items()}
-        layout: dict[str, Any] = {"scene": scene | {"aspectmode": "data", "bgcolor": "white"}}
+        eye = {"x": 1.7, "y": 1.7, "z": 1.2}  # from where no label is cut
+        layout: dict[str, Any] = {"scene": scene | {"aspectmode": "data", "bgcolor": "white", "camera": {"eye": eye}}}
         key = "line.color"
     else:
         trace = {"type": "scattergl", "mode": "lines+markers", "line": {"width": 0.6, "color": MUTED}, **held}
@@ -341,13 +342,12 @@ def _signals(arrays: Mapping[str, Any]) -> dict[str, Any]:
         plots["tr"] = {"traces": [trace], "layout": curve_layout("repetition times", "pulse", "TR [ms]")}
     if "bounds" in arrays:
         names = [str(name) for name in arrays["bound_tissues"]]
-        label = bound_unit(arrays)
         pairs = (("start.bounds", "start", MUTED), ("bounds", "learned", COLOURS[0]))
         traces = [
             {"type": "bar", "x": names, "y": _listed(np.sqrt(arrays[key])), "name": name, "marker": {"color": colour}}
             for key, name, colour in pairs
         ]
-        plots["bounds"] = {"traces": traces, "layout": curve_layout("Cramér–Rao bound by tissue", "", label)}
+        plots["bounds"] = {"traces": traces, "layout": curve_layout(bound_unit(arrays), "", "bound [%]")}
     return plots
 
 
@@ -390,7 +390,10 @@ def _loss(run: Run) -> dict[str, Any]:
     every = np.concatenate([loss, *columns.values()])
     every = every[np.isfinite(every)]
     wide = every.size and every.min() > 0 and every.max() > 4 * every.min()
-    return {"traces": traces, "layout": curve_layout("", "step", label, type="log" if wide else "linear")}
+    return {
+        "traces": traces,
+        "layout": curve_layout("", "step", label, **({"type": "log", "dtick": "D2"} if wide else {})),
+    }
 
 
 def _images(arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -515,9 +518,12 @@ def _repeated(run: Run) -> str:
         formats = (
             {"bin": "SPARKLING gradients", "cfl": "BART", "mat": "MATLAB"}
             if "coordinates" in run.arrays
-            else {"mat": "MATLAB"}
+            else {"csv": "a table of flips and times", "mat": "MATLAB"}
         )
     said += [(about, f"python -m acqdesign.export {folder} --to {to}") for to, about in formats.items()]
+    if "esp_s" in run.arrays and "shape" not in run.arrays:
+        lines = "--lines poisson --shape 192 192 96 --fov-mm 192 192 96"
+        said.append(("for a scanner, with lines: Pulseq", f"python -m acqdesign.export {folder} --to seq {lines}"))
     said.append(("its figures for print", f"python -m acqdesign.plot {folder} --style paper"))
     said.append(("beside another run", f"python -m acqdesign.plot {folder} OTHER_RUN"))
     text = "\n".join(f"# {about}\n{line}" for about, line in said)

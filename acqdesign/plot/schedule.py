@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from acqdesign.base.units import ms_from_s
+from acqdesign.plot.bounds import round_ticks
 from acqdesign.plot.images import psf_numbers
 
 Score = tuple[str, float | None, float, str, int]
@@ -87,7 +88,7 @@ def map_plots(arrays: Mapping[str, Any]) -> dict[str, Any]:
     after, before = (np.sqrt(np.asarray(arrays[name], float)) for name in ("map", "start.map"))
     logs = np.log10(after[np.isfinite(after)])
     low, high = logs.min(), np.quantile(logs, 0.98)
-    ticks = [t for t in (d * 10.0**e for e in range(-6, 7) for d in (1, 2, 5)) if low <= np.log10(t) <= high]
+    ticks = round_ticks(10**low, 10**high)
     bar = {"title": "learned", "tickvals": np.log10(ticks).tolist(), "ticktext": [f"{t:g}" for t in ticks]}
     found = {}
     for n, b1 in enumerate(np.asarray(arrays["map.b1"], float)):
