@@ -15,11 +15,12 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from acqdesign.base.checks import check_choice, check_count, check_number, check_shape, usage_error
 from acqdesign.base.types import Array, Float, Points
-from acqdesign.encoding import _backends
-from acqdesign.encoding.nufft import check_points, nufft_adjoint, nufft_forward
+from acqdesign.encoding import _backends, toeplitz
+from acqdesign.encoding.nufft import check_points
 
 # Up to this many points the kernel is a matrix (64 MiB in single precision), beyond it a pair of transforms.
 _DENSE_POINTS = 4096
@@ -83,12 +84,11 @@ def _multiply(points: Array, shape: tuple[int, ...], weights: Array, backend: st
     """`C w` for a stack of weights `(..., M)`."""
     if points.shape[0] <= _DENSE_POINTS:
         return _dense_multiply(points, weights, shape)
-    # The Fejér kernel is the transform of a triangle on the doubled grid.
-    doubled = tuple(2 * n - 1 for n in shape)
-    sides = [(n - jnp.abs(_backends.voxel_coordinates(2 * n - 1, points.dtype))) / n**2 for n in shape]
-    psf = nufft_adjoint(weights, points, doubled, backend=backend)
-    triangle = functools.reduce(jnp.multiply, jnp.ix_(*sides)).astype(psf.dtype)
-    return nufft_forward(psf * jnp.broadcast_to(triangle, psf.shape), points, backend=backend).real
+    # The Fejér kernel is the transform of a triangle over the differences.
+    sides = [(n - np.abs(away)) / n**2 for n, away in zip(shape, toeplitz.differences(shape), strict=True)]
+    psf = toeplitz.kernel_pieces(points, weights, shape, backend=backend)
+    triangle = jnp.asarray(math.prod(sides), psf.dtype)
+    return toeplitz.transform_pieces(psf * jnp.broadcast_to(triangle, psf.shape), points, backend=backend)
 
 
 def _multiplier(points: Array, shape: tuple[int, ...], backend: str) -> Callable[[Array], Array]:
