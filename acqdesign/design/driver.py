@@ -40,9 +40,10 @@ from acqdesign.scene import Scene
 
 GRID_STEPS, FLIP_RATE = 0.28, 6e-2
 """Learning rates unless given: of positions in steps of the grid of phase encodes, and of flips [rad]."""
-REALISATIONS, VOXELS, CURVE = 16, 2**18, 10
-"""Of noise that designs are judged under at most, which see so many voxels together, and points of the held-out curve.
-"""
+REALISATIONS, VOXELS = 16, 2**18
+"""Of noise that designs are judged under at most, which see so many voxels together."""
+CURVE, CURVE_PLANES = 10, 32
+"""Points of the held-out curve, and planes that it looks at where steps take some."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -441,8 +442,12 @@ def _scores(
 
 
 def _curve(found: Found, other: Problem, key: PRNGKey) -> dict[str, np.ndarray]:
-    """The held-out error along the way, at some of the logged steps."""
+    """The held-out error along the way, at some of the logged steps, on some planes of a large volume."""
     steps, designs = found.snapshots
+    planes = other.scene.shape[0]
+    if found.problem.of_a_step and planes > CURVE_PLANES and found.problem.trajectory.planes_apart(other.scene):
+        spread = (np.arange(CURVE_PLANES) + 0.5) * planes / CURVE_PLANES
+        other = other.judged_on(other.scene.part(planes=spread.astype(int)))
     column = np.full(len(found.history["step"]), np.nan)
     for n in np.unique(np.linspace(0, len(steps) - 1, CURVE).round().astype(int)):
         at = np.flatnonzero(found.history["step"] == steps[n])

@@ -64,7 +64,8 @@ def compare_runs(*runs: Run | Path | str) -> Comparison:
     rows = [("command", [str(run.config.get("command")) for run in read])]
     asked = {name for run in read for name in run.config.get("given", ())}
     for name in dict.fromkeys(name for each in options for name in each if name not in _PLACES):
-        values = [json.dumps(each.get(name, "–"), ensure_ascii=False).strip('"') for each in options]
+        held_to = ["–" if each.get(name) is None else each[name] for each in options]
+        values = [json.dumps(value, ensure_ascii=False).strip('"') for value in held_to]
         if len(set(values)) > 1 and (name in asked or all(name in each for each in options)):
             rows.append(("--" + name.replace("_", "-"), values))
     found = [
