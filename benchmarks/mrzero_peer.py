@@ -23,6 +23,12 @@ def simulate(path, maps, t1, t2, voxel_m, states, threshold):
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     begin = time.perf_counter()
     sequence = mr0.Sequence.import_file(path)
+    # An adiabatic inversion is no rotation by what its samples sum up to; it is what the file says it is for.
+    uses = {line.split()[0]: line.split()[-1] for line in section(path, "RF")}
+    played = [uses[row[2]] for row in map(str.split, section(path, "BLOCKS")) if row[2] != "0"]
+    for repetition, use in zip(sequence, played, strict=True):
+        if use == "i":
+            repetition.pulse.angle = torch.tensor(np.pi)
     affine = np.diag([*(1e3 * np.asarray(voxel_m)), 1.0])
     total, shape = 0, maps.shape[1:]
     for density, long, short in zip(maps, t1, t2, strict=True):
@@ -37,6 +43,13 @@ def simulate(path, maps, t1, t2, voxel_m, states, threshold):
         )
         total = total + signal.numpy().ravel()
     return {"signal": total, "seconds": time.perf_counter() - begin}
+
+
+def section(path, name):
+    """The rows of a section of a `.seq`."""
+    with open(path) as file:
+        text = file.read().split(f"[{name}]\n")[1].split("\n\n")[0]
+    return [line for line in text.split("\n") if line.strip() and not line.startswith("#")]
 
 
 def read_bin(path):

@@ -11,7 +11,7 @@ import jax
 import tyro
 
 from acqdesign.base.checks import usage_error
-from acqdesign.base.units import m_from_mm, s_from_ms
+from acqdesign.base.units import m_from_mm
 from acqdesign.commands.flags import Count, Milliseconds, check_ranges, flag, read_flags, si, within
 from acqdesign.commands.own import accepted, load_part, no_use, takes
 from acqdesign.commands.run import run_command
@@ -34,13 +34,13 @@ from acqdesign.scene import system_limits
 class ExportOptions:
     """Write the design of a run as a file that scanners and other packages read: RUN_DIR/design.<ending>.
 
-    seq: a Pulseq sequence, ready for a scanner; 3D fast spin echo for designs of learn_joint, 3D spoiled gradient
-    echo for those of learn_traj, which have lines but no echo trains. Needs the extra "pulseq".
+    seq: a Pulseq sequence, ready for a scanner: any learned sequence at its own times, and a 3D spoiled gradient echo
+    of lines alone. Needs the extra "pulseq".
     bin: SPARKLING gradients, as mri-nufft reads them. cfl: a BART trajectory, with its .hdr.
     mrd: ISMRM Raw Data with trajectory and header; needs the extra "mrd". mat: MATLAB, every array by its name.
     csv: a table of flips [deg], phases, times [ms] and the order of lines, for product sequences.
 
-    Designs of learn_flips have no lines to acquire: --lines gives those of fse some. Times and pulses that the
+    Designs of learn_flips have no lines to acquire: --lines gives them some. Times and pulses that the
     design does not say are chosen within the limits of --system. Exit codes: 0 written, 2 wrong use or a design that
     the scanner cannot play (the error says what would fix it), 4 file system. Examples:
 
@@ -49,6 +49,8 @@ class ExportOptions:
     python -m acqdesign.export runs/plane --to seq --samples 256 --slab-mm 150
 
     python -m acqdesign.export runs/flips --to seq csv --lines caipi --shape 192 192 96 --fov-mm 192 192 144
+
+    python -m acqdesign.export runs/mrf --to seq --lines full --shape 32 32 16 --fov-mm 220 220 110 --tr-ms 8000
 
     python -m acqdesign.export runs/lines --to cfl --out brain.cfl
     """
@@ -63,7 +65,7 @@ class ExportOptions:
     overwrite: bool = False
     """Replace files that are there."""
     lines: str | None = None
-    """Lines for flips of fse that have none: a run's folder, a file, or poisson, caipi, spiral or full."""
+    """Lines for pulses that have none: a run's folder, a file, or poisson, caipi, spiral or full."""
     shape: Annotated[tuple[int, int, int] | None, within(1, 2**15)] = None
     """Voxels NX NY NZ of lines by name, x along the readout."""
     fov_mm: Annotated[tuple[float, float, float] | None, within(1.0, 3e3)] = None
@@ -72,10 +74,12 @@ class ExportOptions:
     """Phase encodes of the full grid over lines, of lines by name; 4 unless given."""
     calibration: Annotated[int | None, within(0, 2**15)] = None
     """Side of the fully sampled block in the centre, of lines by name."""
-    ordering: str = "centre-out"
-    """Which of these lines at which echo: linear, centre-out, radial-fan or random."""
-    te_eff_ms: Annotated[float, within(0.01, 1e5)] = 80.0
-    """Time at which the centre of k-space is then acquired, to the nearest echo [ms]."""
+    ordering: str | None = None
+    """Which of these lines at which echo: linear, centre-out, radial-fan or random; or every, each line at all
+    readouts of a repetition of its own. centre-out for pulses of one echo spacing, every for others, unless given."""
+    te_eff_ms: Annotated[float | None, within(0.01, 1e5)] = None
+    """Time at which the centre of k-space is then acquired, to the nearest echo [ms]; 80 of spin echoes, and at the
+    first readout of others, unless given."""
     samples: Count = None
     """Samples of a readout instead of the design's. Designs of one plane need it: they get as many voxels along x,
     each as thick as the plane."""
@@ -153,7 +157,7 @@ def _with_lines(design: Mapping[str, Any], options: ExportOptions) -> Mapping[st
             if getattr(options, field) is not None:
                 raise usage_error(flag(field), getattr(options, field), f"nothing: {name} has lines of its own")
         found = read_positions(name, tell=print)
-    return with_lines(design, found, te=s_from_ms(options.te_eff_ms), ordering=options.ordering)
+    return with_lines(design, found, te=si(options, "te_eff_ms"), ordering=options.ordering)
 
 
 def _main(argv: Sequence[str] | None) -> int:

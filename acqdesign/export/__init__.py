@@ -19,8 +19,8 @@ from acqdesign.export.mrd import Mrd as Mrd
 from acqdesign.export.mrd import read_noise as read_noise
 from acqdesign.export.npz import Npz as Npz
 from acqdesign.export.npz import as_design
-from acqdesign.export.plan import PulseqOptions as PulseqOptions
 from acqdesign.export.pulseq import Pulseq as Pulseq
+from acqdesign.export.shapes import PulseqOptions as PulseqOptions
 from acqdesign.export.sparkling import Sparkling as Sparkling
 from acqdesign.export.straight import SAID, check_units
 from acqdesign.export.straight import trajectory as trajectory

@@ -30,6 +30,8 @@ DESIGN_KEYS: Mapping[str, tuple[type, int]] = {
     "excitation_rad": (np.float32, 0),
     "esp_s": (np.float32, 0),
     "dwell_s": (np.float32, 0),
+    "events": (np.float32, 2),  # (events, 6) of repetitions, as `signal.event_table` has them
+    "recovers": (np.bool_, 0),  # whether each repetition begins at equilibrium
     "coordinates": (np.float32, 3),  # (readouts, samples, D) of other trajectories [cycles/voxel]
 }
 # Name: least and largest value of a design that can be.

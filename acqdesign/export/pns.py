@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from acqdesign.base.checks import usage_error
+from acqdesign.base.checks import UsageError, usage_error
 from acqdesign.base.untrusted import read_text
-from acqdesign.export.plan import Plan, PulseqOptions, make_plan, shortest_spacing
+from acqdesign.export.plan import Plan, make_plan
 from acqdesign.export.sequence import build_sequence
+from acqdesign.export.shapes import PulseqOptions
+from acqdesign.export.trains import Trains, shortest_spacing
 
-# The model's filters forget within four of its longest time constants, 12 ms.
-_ECHOES, _MEMORY_S = 8, 15e-3
 _MAX_BYTES = 2**22
 
 
@@ -36,7 +36,7 @@ def predict_pns(plan: Plan, hardware: Any = None) -> float:
         hardware = importlib.import_module("pypulseq.utils.safe_pns_prediction").safe_example_hw()
     elif isinstance(hardware, (str, Path)):
         hardware = read_hardware(hardware)
-    return max(_pns(part, hardware) for part in _hardest(plan))
+    return max(_pns(part, hardware) for part in plan.hardest())
 
 
 def read_hardware(path: Path | str) -> Any:
@@ -70,52 +70,41 @@ def passing_slew(
         system = dataclasses.replace(options.system, max_slew_t_per_m_s=slew)
         return _replan(design, dataclasses.replace(options, system=system, te_s=None, tr_s=None))
 
+    def stimulates(percent: int) -> bool:
+        try:
+            return predict_pns(at(percent), hardware) >= 1
+        except UsageError:  # times that are fixed, and too short at this slew
+            return False
+
     percents = range(5, 100)
-    passing = bisect.bisect_left(percents, True, key=lambda percent: predict_pns(at(percent), hardware) >= 1)
+    passing = bisect.bisect_left(percents, True, key=stimulates)
     if not passing:
         return None
-    plan = at(percents[passing - 1])
-    return plan.limits.max_slew_t_per_m_s, plan.esp_s if plan.is_train else plan.tr_s
+    try:
+        plan = at(percents[passing - 1])
+    except UsageError:
+        return None
+    return plan.limits.max_slew_t_per_m_s, plan.esp_s if isinstance(plan, Trains) else plan.played[0][1]
 
 
 def _replan(design: Mapping[str, Any], options: PulseqOptions) -> Plan:
     """The plan at the design's echo spacing, or at the shortest longer one that the limits allow."""
     relaxed = {**design, "tr_s": None}
-    if design.get("echo") is None:
+    if design.get("echo") is None or design.get("events") is not None:
         return make_plan(relaxed, options)
     unlimited = dataclasses.replace(options.system, max_slew_t_per_m_s=1e6, max_gradient_t_per_m=1e3)
     plan = make_plan(relaxed, dataclasses.replace(options, system=unlimited))
+    assert isinstance(plan, Trains)
     shortest = shortest_spacing(options.system, plan.shape, plan.k_per_m)
     options = dataclasses.replace(options, dwell_s=plan.shape.dwell_s)
     return make_plan({**relaxed, "esp_s": max(plan.esp_s, shortest)}, options)
 
 
-def _hardest(plan: Plan) -> list[Plan]:
-    """Short plans of consecutive lines around those that wind y, z or both farthest."""
-    lines = plan.lines if plan.is_train else plan.lines.T
-    k = np.where((lines >= 0)[..., None], plan.k_per_m[lines], 0.0)
-    following = np.concatenate([k[:, 1:], np.zeros_like(k[:, :1])], axis=1)
-    # A rewinder's second ramp and the next winder's first have one sign where the positions have.
-    pairs = k + following
-    measures = [*np.moveaxis(np.abs(pairs), -1, 0), np.linalg.norm(pairs, axis=-1), np.linalg.norm(k, axis=-1)]
-    places = {np.unravel_index(int(np.argmax(m)), m.shape) for m in measures}
-    parts = []
-    for train, echo in sorted((int(t), int(e)) for t, e in places):
-        start = max(0, min(echo - _ECHOES // 2, lines.shape[1] - _ECHOES))
-        chosen = lines[train, start : start + _ECHOES]
-        held: dict[str, Any] = {"flips": plan.flips[: len(chosen)], "phases": plan.phases[: len(chosen)]}
-        held["lines"] = chosen[None] if plan.is_train else chosen[:, None]
-        parts.append(dataclasses.replace(plan, dummies=0, noise_scan=False, **held))
-    return parts
-
-
 def _pns(plan: Plan, hardware: Any) -> float:
     seq = build_sequence(plan)
     total = sum(seq.block_durations.values())
-    if plan.is_train:  # not the wait for the next train
-        total = min(total, plan.busy_s + _MEMORY_S)
     try:
-        _, norm, _, _ = seq.calculate_pns(hardware, time_range=[0.0, total], do_plots=False)
+        _, norm, _, _ = seq.calculate_pns(hardware, time_range=[0.0, plan.stretch_s(total)], do_plots=False)
     except Exception as error:  # whatever a model that is none leads to
         got = f"{hardware!r} ({type(error).__name__}: {error})"
         raise usage_error("pns_hardware", got, "a scanner's .asc file, or the model's parameters") from error

@@ -12,11 +12,13 @@ from acqdesign.base.checks import usage_error
 from acqdesign.base.files import atomic_write
 from acqdesign.base.units import ms_from_s
 from acqdesign.export.formats import Format
-from acqdesign.export.plan import Plan, PulseqOptions, make_plan
+from acqdesign.export.plan import Plan, make_plan
 from acqdesign.export.pns import passing_slew, predict_pns
 from acqdesign.export.pulseq_read import read_pulseq
 from acqdesign.export.sequence import build_sequence
+from acqdesign.export.shapes import PulseqOptions
 from acqdesign.export.straight import SAID, need
+from acqdesign.export.trains import Trains
 from acqdesign.scene.scanner import SystemLimits
 
 _CELL = 1e-2  # of a k-space cell: what is played lies closer than 1e-3 for matrices up to 300, by the digits
@@ -32,9 +34,10 @@ class PulseqReport:
         pns: largest predicted stimulation, 1 being the limit.
         advice: what would bring it under the limit, where it is over.
         max_gradient_t_per_m, max_slew_t_per_m_s, peak_b1_t: the largest, of the vector sum over axes.
-        power: mean of the refocusing flips squared over π², a relative measure of SAR; zero without them.
+        power: mean of the flips squared over π², those of the refocusing pulses of trains: a relative measure of SAR.
         limits: of the scanner.
         model: what predicted the stimulation.
+        plan: what was settled to be played.
     """
 
     played: dict[str, np.ndarray]
@@ -47,20 +50,13 @@ class PulseqReport:
     power: float
     limits: SystemLimits
     model: str
+    plan: Plan = dataclasses.field(repr=False)
 
     def lines(self) -> list[str]:
         """What the file plays, for the terminal."""
-        played, limits = self.played, self.limits
-        if "echo" in played:
-            trains, echoes = len(set(played["train"].tolist())), len(played["flips_rad"])
-            spacing = ms_from_s(float(played["esp_s"]))
-            said = f"3D fast spin echo: {trains} trains of {echoes} echoes, {spacing:.4g} ms apart"
-            found = [f"{said}; {self.duration_s:.0f} s", f"mean squared flip over that of 180°: {self.power:.3f}"]
-        else:
-            te, lines = ms_from_s(float(played["te_s"][0])), len(played["points"])
-            found = [f"3D spoiled gradient echo: {lines} lines, TE {te:.4g} ms; {self.duration_s:.0f} s"]
+        limits = self.limits
         return [
-            *found,
+            *self.plan.told(self.played, self.duration_s),
             f"largest gradient {self.max_gradient_t_per_m:.3g} T/m of {limits.max_gradient_t_per_m:.3g}, "
             f"slew {self.max_slew_t_per_m_s:.3g} T/m/s of {limits.max_slew_t_per_m_s:.3g}, "
             f"B1 {self.peak_b1_t:.3g} T of {limits.max_b1_t:.3g} ({limits.name})",
@@ -70,8 +66,7 @@ class PulseqReport:
 
 def _compare(plan: Plan, played: Mapping[str, np.ndarray]) -> None:
     """Raises unless the file's positions are the plan's, to a hundredth of a cell."""
-    order = plan.lines[plan.lines >= 0]
-    asked = plan.k_per_m[order] * np.array(plan.fov_m[1:])
+    asked = plan.asked() * np.array(plan.fov_m[1:])
     found = played["points"] * np.array(plan.matrix[1:])
     readout = (np.arange(plan.shape.samples) - plan.shape.sample_centre) * (plan.shape.step or 1 / plan.shape.samples)
     off = plan.matrix[0] * np.abs(readout - played["readout"]).max()
@@ -85,13 +80,13 @@ def _advice(pns: float, passing: tuple[float, float] | None, plan: Plan) -> str:
     if passing is None:
         return text + "; no slew rate passes: use a slower readout or smaller crushers."
     slew, seconds = passing
-    what = "an echo spacing" if plan.is_train else "a repetition time"
+    what = "an echo spacing" if isinstance(plan, Trains) else "a repetition time"
     return f"{text}; a slew rate of {slew:.4g} T/m/s passes, with {what} of {ms_from_s(seconds):.4g} ms."
 
 
 @dataclasses.dataclass
 class Pulseq(Format):
-    """Pulseq sequences: a 3D fast spin echo of designs with trains, else a 3D spoiled gradient echo.
+    """Pulseq sequences: of a design's events, else a 3D fast spin echo of its trains, else a 3D spoiled gradient echo.
 
     Args:
         options: what the design doesn't say.
@@ -114,9 +109,10 @@ class Pulseq(Format):
         """Writes a design as a Pulseq file (`.seq`), atomically; equal designs give equal bytes.
 
         With echo trains a 3D fast spin echo: 90° about y, refocusing about x (CPMG), every line wound and rewound
-        within its echo, crushers along the readout. Without, a 3D spoiled gradient echo with RF spoiling. The file is
-        read back and compared with the design before it takes its name; where stimulation is predicted over 100 %, the
-        report has advice.
+        within its echo, crushers along the readout. With events, gradient echoes at their times and with their orders
+        of dephasing. Without either, a 3D spoiled gradient echo with RF spoiling. The file is read back and
+        compared with the design before it takes its name; where stimulation is predicted over 100 %, the report has
+        advice.
         """
         options, hardware = self.options, self.pns_hardware
         if design.get("points") is None and design.get("coordinates") is not None:
@@ -134,7 +130,7 @@ class Pulseq(Format):
             draft = Path(folder) / "design.seq"
             sequence.write(str(draft), create_signature=True, v141_compat=options.version == "1.4")
             # Before 1.5 files do not say what pulses are for.
-            played = read_pulseq(draft, uses=None if options.version == "1.5" else "e" + "r" * len(plan.flips))
+            played = read_pulseq(draft, uses=None if options.version == "1.5" else plan.uses())
             played.pop(SAID, None)
             _compare(plan, played)
             data = draft.read_bytes()
@@ -142,14 +138,13 @@ class Pulseq(Format):
         advice = _advice(pns, passing_slew(design, options, hardware=hardware), plan) if pns >= 1 else ""
         with atomic_write(path) as file:
             file.write(data)
-        lobes = [plan.lobes, plan.spoil] + ([plan.first] if plan.first else [])
+        lobes = plan.all_lobes()
         seconds = float(sum(sequence.block_durations.values()))
         gradient = max(float(np.hypot(lobe.x_t_per_m, lobe.yz_t_per_m)) for lobe in lobes)
         slew = max(lobe.slew_t_per_m_s for lobe in lobes)
-        power = float(np.mean(plan.flips**2) / np.pi**2) if plan.is_train else 0.0
         model = "a published example of a scanner" if hardware is None else "the scanner's model"
         most = (gradient, slew, plan.peak_b1_t)
-        return PulseqReport(played, seconds, pns, advice, *most, power, options.system, model)
+        return PulseqReport(played, seconds, pns, advice, *most, plan.power, options.system, model, plan)
 
     def read(self, path: Path) -> dict[str, Any]:
         return read_pulseq(path, self.shape, self.fov_m, self.uses)

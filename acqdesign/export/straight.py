@@ -10,6 +10,8 @@ import numpy as np
 
 from acqdesign.base.checks import check_count, usage_error
 from acqdesign.encoding import order_readouts
+from acqdesign.signal import Readout
+from acqdesign.signal.events import KINDS
 
 MAX_BYTES = 2**30
 MAX_LINE, MAX_SAMPLES, MAX_MATRIX = 2**20, 2**27, 2**15  # of a line, of all lines, and voxels along an axis
@@ -57,35 +59,54 @@ def with_samples(design: Mapping[str, Any], samples: int) -> dict[str, Any]:
     return {name: value for name, value in {**design, **changed}.items() if value is not None}
 
 
+EVERY = "every"
+"""The order in which each line is acquired by all readouts of a repetition, as of series of images."""
+
+
 def with_lines(
-    design: Mapping[str, Any], lines: Mapping[str, Any], *, te: float = 80e-3, ordering: str = "centre-out"
+    design: Mapping[str, Any], lines: Mapping[str, Any], *, te: float | None = None, ordering: str | None = None
 ) -> dict[str, Any]:
-    """The flips of a fast spin echo with lines, each acquired at an echo of a train.
+    """A sequence's pulses with lines, each acquired at an echo of a train, or at every one of a repetition.
 
     Args:
-        design: of flips, by the names of `design.npz`.
+        design: of a fast spin echo's flips or of a sequence's events, by the names of `design.npz`.
         lines: a design with `points`, `shape`, `fov_m` and a readout. Where they do not fill the last train, its last
             echoes acquire nothing.
-        te: after the excitation, at which the centre of k-space is acquired: the nearest echo's [s].
-        ordering: one of `acqdesign.encoding.ORDERINGS`.
+        te: after the first pulse, at which the centre of k-space is acquired: the nearest echo's [s]; 80 ms of spin
+            echoes and the first readout of others unless given.
+        ordering: one of `acqdesign.encoding.ORDERINGS`, or `every`; unless given `centre-out` for pulses of one echo
+            spacing, which make one image, and `every` for others.
     """
-    wanted = ("flips_rad", "esp_s", "excitation_rad")
+    events, esp = design.get("events"), design.get("esp_s")
+    wanted = ("events",) if events is not None else ("flips_rad", "esp_s", "excitation_rad")
     missing = [name for name in wanted if design.get(name) is None]
     has_lines = design.get("points") is not None
     if missing or has_lines:
         got = "lines of its own" if has_lines else "none of " + ", ".join(missing)
-        raise usage_error("design", got, "the flips of a fast spin echo, as of learn_flips")
+        raise usage_error("design", got, "the pulses of a sequence, as of learn_flips")
     need(lines, "points", "shape", "fov_m")
-    points, echoes = np.asarray(lines["points"], float), len(np.asarray(design["flips_rad"]))
-    missing_lines = np.tile(points[np.argmax(np.hypot(*points.T))], (-len(points) % echoes, 1))
-    te_echo = min(max(round(te / float(design["esp_s"])) - 1, 0), echoes - 1)
-    every = np.concatenate([points, missing_lines])
-    order = order_readouts(ordering, every, echoes, te_echo=te_echo, key=jax.random.key(0))
+    points = np.asarray(lines["points"], float)
     of_lines = ("points", "shape", "fov_m", "samples_per_line", "readout", "dwell_s", "learned")
-    of_flips = (*wanted, "phases_rad", "te_s", "tr_s")
-    found = {name: lines.get(name) for name in of_lines} | {name: design.get(name) for name in of_flips}
-    found |= {"train": order.train[: len(points)], "echo": order.echo[: len(points)]}
+    found = {name: lines.get(name) for name in of_lines} | {n: x for n, x in design.items() if n not in of_lines}
+    echoes = len(np.asarray(design["flips_rad"])) if events is None else read_out(np.asarray(events))
+    ordering = ordering or (EVERY if esp is None else "centre-out")
+    if ordering == EVERY:
+        at = np.arange(len(points) * echoes)
+        found |= {n: np.repeat(np.asarray(found[n]), echoes, 0) for n in ("points", "learned") if found[n] is not None}
+        found |= {"train": at // echoes, "echo": at % echoes}
+    else:
+        missing_lines = np.tile(points[np.argmax(np.hypot(*points.T))], (-len(points) % echoes, 1))
+        te = 80e-3 if te is None and events is None else te
+        te_echo = 0 if te is None else min(max(round(te / float(esp or te)) - 1, 0), echoes - 1)
+        every = np.concatenate([points, missing_lines])
+        order = order_readouts(ordering, every, echoes, te_echo=te_echo, key=jax.random.key(0))
+        found |= {"train": order.train[: len(points)], "echo": order.echo[: len(points)]}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def read_out(events: np.ndarray) -> int:
+    """How many readouts an event table has."""
+    return int((events[:, 1] == KINDS.index(Readout)).sum())
 
 
 def trajectory(design: Mapping[str, Any]) -> np.ndarray:

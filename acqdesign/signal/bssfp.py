@@ -1,10 +1,10 @@
 """Balanced SSFP: trains from any start, and the steady state at any off-resonance."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -17,6 +17,7 @@ from acqdesign.optim import held
 from acqdesign.scene.tissue import Tissue
 from acqdesign.signal._arguments import check_lengths, decay, echo_factor, precession_phase, unit_phase
 from acqdesign.signal.engine import Echo, Interval, Spins, train, turns_of
+from acqdesign.signal.events import Event
 from acqdesign.signal.starts import start_flips
 from acqdesign.signal.trains import MAX_FLIP, GradientEchoes
 
@@ -66,9 +67,13 @@ class BSSFP(GradientEchoes):
             raise usage_error("tr, te", "a time for each pulse", "one tr and one te for tissues with a T2'")
         return _train(values | {"z0": self.prepared(values)})
 
-    def design(self) -> Mapping[str, Any]:
-        alternating = np.pi * (np.arange(self.readouts()) % 2)
-        return {**super().design(), "phases_rad": alternating if self.phases is None else self.phases}
+    orders: ClassVar[int] = 0
+
+    def angles(self) -> Array:
+        return jnp.asarray(math.pi * (np.arange(self.readouts()) % 2)) if self.phases is None else self.phases
+
+    def repetitions(self) -> Iterable[Iterable[Event]]:
+        return [] if self.steady else super().repetitions()
 
     @classmethod
     def start(

@@ -9,6 +9,7 @@ equilibrium towards `exp(iφ)`, so that 90° with phase 0 give `+m0`; off-resona
 """
 
 import math
+from collections.abc import Iterable
 from collections.abc import Sequence as Several
 from functools import partial
 from typing import Any, NamedTuple
@@ -204,6 +205,24 @@ def play(
     pulses = list({id(pulse): pulse for event in events if (pulse := getattr(event, "selective", None))}.values())
     selective = {f"pulse {n}": pulse for n, pulse in enumerate(pulses)}
     return across_slice(partial(_played, events, order_moment, steady), tissue, selective)
+
+
+def event_table(repetitions: Iterable[Iterable[Event]]) -> np.ndarray:
+    """Events as numbers, for `design.npz`: a row each, `(events, 6)`.
+
+    Columns: number of the acquisition, place in `KINDS`, flip [rad], phase [rad], seconds, and orders of dephasing.
+
+    Args:
+        repetitions: the events of one repetition of each acquisition.
+    """
+
+    def row(number: int, event: Event) -> list:
+        kind = next(n for n, each in enumerate(KINDS) if isinstance(event, each))
+        angle, phase, orders = (getattr(event, name, None) or 0.0 for name in ("angle", "phase", "orders"))
+        seconds = getattr(event, "duration", getattr(event, "te", 0.0))
+        return [number, kind, *(float(np.asarray(x)) for x in (angle, phase, seconds)), orders]
+
+    return np.array([row(n, event) for n, events in enumerate(repetitions) for event in events], float).reshape(-1, 6)
 
 
 def timing(events: Several[Event]) -> dict[str, np.ndarray]:

@@ -96,6 +96,9 @@ class DESS(GradientEchoes):
     def readouts(self) -> int:
         return 2 * super().readouts()
 
+    def repetitions(self) -> Iterable[Iterable[Event]]:
+        return []
+
     def design(self) -> Mapping[str, Any]:
         return {f"sequence.{name}": getattr(self, name) for name in ("flips", "tr", "te")}
 

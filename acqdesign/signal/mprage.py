@@ -1,6 +1,6 @@
 """MPRAGE: an inversion, a train of small flips, and recovery, repeated."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY
 from typing import Any, ClassVar
 
@@ -15,6 +15,7 @@ from acqdesign.base.units import rad_from_deg
 from acqdesign.optim import Limits, held, resolve
 from acqdesign.scene.tissue import Tissue
 from acqdesign.signal._arguments import check_echo_time, check_repetition, decay, echo_factor
+from acqdesign.signal.events import Event, Invert, Pulse, Readout, Spoil, Wait
 from acqdesign.signal.starts import start_flips
 from acqdesign.signal.trains import PulseTrain, by_pulse
 
@@ -58,6 +59,19 @@ class MPRAGE(PulseTrain):
         check_repetition(values, "inversion_time")
         return values
 
+    def events(self) -> Iterable[Event]:
+        yield Invert(self.inversion_efficiency)
+        yield Wait(self.inversion_time)
+        for flip in self.flips:
+            yield Pulse(flip)
+            yield Readout(self.te, dephased=self.te)
+            yield Wait(self.esp - self.te)
+            yield Spoil()
+        yield Wait(self.tr - self.inversion_time - len(self.flips) * self.esp)
+
+    def recovers(self) -> bool:
+        return not self.steady
+
     def played(self, tissue: Tissue, values: dict[str, Any]) -> Inexact[Array, "... pulses"]:
         """Signal `(..., N)`; real unless the tissue has a `b0` or a complex `m0`, or pulses are selective."""
         return _simulate(values, self.steady)
@@ -74,7 +88,7 @@ class MPRAGE(PulseTrain):
     def design(self) -> Mapping[str, Any]:
         this, n = resolve(self), self.readouts()
         times = {"tr_s": np.atleast_1d(this.tr), "te_s": np.full(n, this.te), "ti_s": this.inversion_time}
-        return {"flips_rad": this.flips, "phases_rad": np.zeros(n), "esp_s": this.esp, **times}
+        return {"flips_rad": this.flips, "phases_rad": np.zeros(n), "esp_s": this.esp, **times, **this.played_as()}
 
     @classmethod
     def start(

@@ -109,6 +109,15 @@ class Repeated(Sequence):
         found = jax.vmap(one)(values)
         return jnp.moveaxis(found, 0, -2).reshape(*tissue.shape, -1)
 
+    def repetitions(self) -> Iterable[Iterable[Event]]:
+        # Another unit of dephasing than an export's, as of diffusion, is not played.
+        if getattr(self, "order_moment", None) is not None:
+            return []
+        return [self.acquisition(n).events() for n in range(self.acquisitions())]
+
+    def recovers(self) -> bool:
+        return self.tr is None
+
     def acquisition(self, number: int) -> "Repeated":
         """One acquisition by its number: the sequence with the values that its events have there."""
         return resolve(self)._with({name: value[number] for name, value in self._of_each().items()})

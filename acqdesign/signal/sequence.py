@@ -13,7 +13,7 @@ from acqdesign.base.trees import leaf_names
 from acqdesign.base.types import Array, Inexact, PRNGKey
 from acqdesign.optim import Constraint, Limits, Part, resolve
 from acqdesign.scene.tissue import Tissue
-from acqdesign.signal.events import Event, play
+from acqdesign.signal.events import Event, event_table, play
 from acqdesign.signal.waits import waits
 
 
@@ -32,6 +32,19 @@ class Sequence(Part):
         """The events in the order in which they are played."""
         what = f"{type(self).__name__} without events() and without signal()"
         raise usage_error("sequence", what, "one of the two")
+
+    def repetitions(self) -> Iterable[Iterable[Event]]:
+        """The events of one repetition of each acquisition, as a scanner plays them; none without `events`."""
+        return [self.events()] if type(self).events is not Sequence.events else []
+
+    def recovers(self) -> bool:
+        """Whether each repetition begins at equilibrium, rather than as the last one ended."""
+        return True
+
+    def played_as(self) -> dict[str, Any]:
+        """Entries of `design.npz` that say how a scanner plays it."""
+        table = event_table(resolve(self).repetitions())
+        return {"events": table, "recovers": self.recovers()} if len(table) else {}
 
     def signal(self, tissue: Tissue) -> Inexact[Array, "... readouts"]:
         """The signal at every readout.
@@ -63,9 +76,9 @@ class Sequence(Part):
         return Limits(0.0, math.pi)
 
     def design(self) -> Mapping[str, Any]:
-        """Entries of `design.npz`; unless overridden, every float array by its field's name after `sequence.`."""
+        """Entries of `design.npz`; unless overridden, `played_as` and float arrays by their names after `sequence.`."""
         arrays = {name: leaf for name, leaf in leaf_names(resolve(self)).items() if hasattr(leaf, "dtype")}
-        return {f"sequence.{name}": np.asarray(leaf) for name, leaf in arrays.items()}
+        return {f"sequence.{name}": np.asarray(leaf) for name, leaf in arrays.items()} | self.played_as()
 
     @classmethod
     def start(cls, tissue: Tissue, key: PRNGKey) -> "Sequence":

@@ -1,7 +1,7 @@
 """Spoiled gradient echo: RF and gradient spoiling in transience and steady state, and ideal spoiling."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import KW_ONLY
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from acqdesign.base.types import Array, Inexact
 from acqdesign.base.units import deg_from_rad, rad_from_deg
 from acqdesign.scene.tissue import Tissue
 from acqdesign.signal._arguments import echo_factor
+from acqdesign.signal.events import Event, Pulse, Readout, Spoil, Wait
 from acqdesign.signal.ssfp import SSFPFID
 
 RF_INCREMENT = rad_from_deg(117.0)
@@ -97,9 +98,22 @@ class SPGR(SSFPFID):
         found = values["ernst"] if self.state == "ideal" else _steady(values, self.rf_increment)
         return values["m0"] * echo_factor(values["te"], values) * found
 
-    def design(self) -> Mapping[str, Any]:
-        played = {"phases_rad": quadratic_phases(self.readouts(), self.rf_increment)}
-        return {**super().design(), **(played if self.state == "transient" else {})}
+    def angles(self) -> Array:
+        n = self.readouts()
+        return jnp.asarray(quadratic_phases(n, self.rf_increment)) if self.state == "transient" else jnp.zeros(n)
+
+    def repetitions(self) -> Iterable[Iterable[Event]]:
+        if self.state == "transient":
+            return super().repetitions()
+        n = self.readouts()
+        tr, te = (jnp.broadcast_to(time, n) for time in (self.tr, 0.5 * self.tr if self.te is None else self.te))
+        return [
+            [Pulse(flip), Readout(until), Wait(length - until), Spoil()]
+            for flip, until, length in zip(self.flips, te, tr, strict=True)
+        ]
+
+    def recovers(self) -> bool:
+        return self.state == "transient"
 
 
 @partial(jax.jit, static_argnums=1)

@@ -2,9 +2,9 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +22,7 @@ from acqdesign.signal._arguments import (  # fmt: skip
     in_one_precision,
     take_numbers,
 )
+from acqdesign.signal.events import Event, Invert, Pulse, Readout, Wait
 from acqdesign.signal.profile import SelectivePulse, across_slice, rotation
 from acqdesign.signal.sequence import Sequence
 
@@ -143,6 +144,24 @@ class GradientEchoes(PulseTrain):
         derived = {"ernst": values["tipped"] * (1.0 - e1) / recovered, "mirrored": (values["cos"] - e1) / recovered}
         return values | derived | {"e1": e1, "e2": e2}
 
+    orders: ClassVar[int] = 1
+    """Dephasing from each echo to the next pulse."""
+
+    def angles(self) -> Array:
+        """Phases of the pulses, and of the receiver after each, `(N,)` [rad]."""
+        return jnp.zeros(self.readouts()) if self.phases is None else self.phases
+
+    def events(self) -> Iterable[Event]:
+        this, n = resolve(self), self.readouts()
+        tr, te = jnp.broadcast_to(this.tr, n), jnp.broadcast_to(0.5 * this.tr if this.te is None else this.te, n)
+        if this.inversion_time is not None:
+            yield Invert(this.inversion_efficiency)
+            yield Wait(this.inversion_time)
+        for flip, phase, until, length in zip(this.flips, this.angles(), te, tr, strict=True):
+            yield Pulse(flip, phase)
+            yield Readout(until, phase, dephased=until)
+            yield Wait(length - until, orders=self.orders)
+
     def duration(self) -> Any:
         """How long all pulses and the inversion before them take [s]."""
         this = resolve(self)
@@ -158,5 +177,5 @@ class GradientEchoes(PulseTrain):
         this, n = resolve(self), self.readouts()
         tr = np.broadcast_to(np.asarray(this.tr, float), (n,))
         te = 0.5 * tr if this.te is None else np.broadcast_to(np.asarray(this.te, float), (n,))
-        phases = np.zeros(n) if this.phases is None else this.phases
-        return {"flips_rad": this.flips, "phases_rad": phases, "ti_s": this.inversion_time, "tr_s": tr, "te_s": te}
+        times = {"ti_s": this.inversion_time, "tr_s": tr, "te_s": te}
+        return {"flips_rad": this.flips, "phases_rad": this.angles(), **times, **this.played_as()}

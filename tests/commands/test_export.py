@@ -83,11 +83,11 @@ def test_planes_are_exported_with_samples(tmp_path, capsys):
         (["--to", "seq", "--lines", "caipi"], FLIPS, "--lines: got caipi without --shape and --fov-mm"),
         (["--to", "seq", "--lines", "caipy"], FLIPS, "--lines: got caipy, expected a file, a run's folder, or one of"),
         (["--to", "seq", "--acceleration", "2"], FLIPS, "--acceleration: got 2.0, expected it with --lines"),
-        (["--to", "seq", *BY_NAME], JOINT, "design: got lines of its own, expected the flips of a fast spin echo"),
+        (["--to", "seq", *BY_NAME], JOINT, "design: got lines of its own, expected the pulses of a sequence"),
         (
             ["--to", "seq", *BY_NAME],
             {"flips_rad": [1.0]},
-            "design: got none of esp_s, excitation_rad, expected the flips",
+            "design: got none of esp_s, excitation_rad, expected the pulses",
         ),
         (["--to", "seq"], JOINT | {"ti_s": 0.9}, "design: got trains of gradient echoes, as of mprage"),
         ([], JOINT, "--to: got nothing, expected a format, or --out with an ending"),

@@ -26,6 +26,7 @@ from acqdesign.signal import (
     Sequence,
     Spoil,
     Wait,
+    play,
     simulate,
     tissue_bounds,
 )
@@ -134,7 +135,7 @@ def test_own_sequences_say_what_is_learned_and_saved():
     decay, train = own(Decay), own(InversionTrain)
     assert [bool(x) for x in jax.tree.leaves(learned_mask(decay))] == [True, False, False]
     assert [bool(x) for x in jax.tree.leaves(train.learned())] == [True, True, False]
-    assert set(train.design()) == {"sequence.flips", "sequence.ti"}
+    assert set(train.design()) == {"sequence.flips", "sequence.ti", "events", "recovers"}
     np.testing.assert_array_equal(train.design()["sequence.flips"], train.flips)
     scaled = eqx.tree_at(lambda s: s.flips, train, Scaled(train.flips / 0.1, 0.1))
     np.testing.assert_allclose(scaled.design()["sequence.flips"], train.flips)
@@ -347,6 +348,23 @@ def test_usual_limits_and_limits_of_physics_have_flips_in_common(name):
     assert Sequence.usual_limits() == Limits(0.0, math.pi)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda f: SSFPFID(f, jnp.linspace(8e-3, 12e-3, 4), 2e-3, inversion_time=0.02),
+        lambda f: SPGR(f, 10e-3, 2e-3),
+        lambda f: BSSFP(f, 5e-3),
+        lambda f: MPRAGE(f, 8e-3, inversion_time=0.5, tr=2.0, te=3e-3),
+    ],
+)
+def test_events_of_gradient_echoes_have_their_signal(make):
+    """What is exported is played by the general engine as the sequence's own signal says."""
+    sequence, tissue = make(jnp.deg2rad(jnp.array([10.0, 40.0, 25.0, 60.0]))), Tissue([0.8, 1.5], [0.08, 0.1])
+    found = play(list(sequence.events()), tissue, steady=not sequence.recovers())
+    np.testing.assert_allclose(found, sequence.signal(tissue), atol=1e-6)
+    assert len(sequence.design()["events"]) == len(list(sequence.events()))
+
+
 def test_designs_hold_what_is_played():
     """Flips, phases and times by pulse, in SI units; what a sequence has not is None or absent."""
     flips = jnp.linspace(0.2, 1.0, 4)
@@ -359,7 +377,7 @@ def test_designs_hold_what_is_played():
     assert FSE(flips, 0.01).design()["tr_s"] is None
     np.testing.assert_array_equal(FSE(flips, 0.01).design()["phases_rad"], np.zeros(4))
 
-    by_pulse = {"flips_rad", "phases_rad", "ti_s", "tr_s", "te_s"}
+    by_pulse = {"flips_rad", "phases_rad", "ti_s", "tr_s", "te_s", "events", "recovers"}
     for sequence, phases, te in (
         (SSFPFID(flips, 0.01, 0.002), np.zeros(4), 0.002),
         (SPGR(flips, 0.01, 0.002), quadratic_phases(4, RF_INCREMENT), 0.002),
