@@ -8,6 +8,7 @@ import pytest
 
 from acqdesign.base.checks import UsageError
 from acqdesign.design import Problem, bound, dissimilarity, driver, judge, learn, nrmse, run, squared_error
+from acqdesign.design.figures import shown
 from acqdesign.encoding import FreeForm
 from acqdesign.optim import Callback
 from acqdesign.recon import CG, DensityAdjoint, Subspace
@@ -149,3 +150,11 @@ def test_the_held_out_curve_of_a_large_volume_looks_at_planes_spread_over_it(mon
         ]
         assert found.history["nrmse_held_out"][-1] == pytest.approx(errors[0], rel=1e-9)
         assert found.numbers["nrmse_held_out"] == pytest.approx(errors[1], rel=1e-9)
+
+
+def test_where_planes_are_apart_a_point_spreads_in_its_own():
+    """What the figures show: of one plane, and the same as of the whole volume."""
+    problem = of_lines(scene=scene(tissue_names=None, coils=2), terms=squared_error())
+    found = run(problem, 1, figures=False, progress=False)
+    whole = problem.judged_by(reconstruction=DensityAdjoint()).scan(found.design).point_spread
+    np.testing.assert_allclose(shown(found)["psf"], whole, rtol=1e-12)
