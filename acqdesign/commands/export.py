@@ -27,6 +27,8 @@ from acqdesign.export import (
     write_design,
 )
 from acqdesign.export.formats import design_file, writes
+from acqdesign.plot import plot_diagram
+from acqdesign.plot.style import write_figure
 from acqdesign.scene import system_limits
 
 
@@ -34,8 +36,9 @@ from acqdesign.scene import system_limits
 class ExportOptions:
     """Write the design of a run as a file that scanners and other packages read: RUN_DIR/design.<ending>.
 
-    seq: a Pulseq sequence, ready for a scanner: any learned sequence at its own times, and a 3D spoiled gradient echo
-    of lines alone. Needs the extra "pulseq".
+    seq: a Pulseq sequence, ready for a scanner: any learned sequence at its own times, and a spoiled gradient echo of
+    lines or other readouts alone, in 3D or of one slice, with a diagram of its first repetition. Needs the extra
+    "pulseq".
     bin: SPARKLING gradients, as mri-nufft reads them. cfl: a BART trajectory, with its .hdr.
     mrd: ISMRM Raw Data with trajectory and header; needs the extra "mrd". mat: MATLAB, every array by its name.
     csv: a table of flips [deg], phases, times [ms] and the order of lines, for product sequences.
@@ -187,6 +190,9 @@ def _main(argv: Sequence[str] | None) -> int:
         for line in said.lines() if hasattr(said, "lines") else ():
             print(line)
         print(f"wrote {path}")
+        if hasattr(said, "diagram"):
+            write_figure(picture := path.with_name(f"{path.stem}_timing.png"), plot_diagram(said.diagram))
+            print(f"wrote {picture}")
     return 0
 
 

@@ -39,6 +39,7 @@ def test_every_format_lands_beside_the_design(run, capsys, ending):
     assert main([str(run), "--to", ending]) == 0
     out = capsys.readouterr().out
     assert f"wrote {run / 'design.'}{ending}" in out
+    assert (run / "design_timing.png").exists() == (ending == "seq")
     found = read_positions(run / f"design.{ending}")
     np.testing.assert_allclose(found["points"], JOINT["points"], atol=1e-6)
     if ending == "seq":
