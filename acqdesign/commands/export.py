@@ -43,6 +43,8 @@ class ExportOptions:
     mrd: ISMRM Raw Data with trajectory and header; needs the extra "mrd". mat: MATLAB, every array by its name.
     csv: a table of flips [deg], phases, times [ms] and the order of lines, for product sequences.
 
+    --list says what each keeps of a design and what it loses.
+
     Designs of learn_flips have no lines to acquire: --lines gives them some. Times and pulses that the
     design does not say are chosen within the limits of --system. Exit codes: 0 written, 2 wrong use or a design that
     the scanner cannot play (the error says what would fix it), 4 file system. Examples:
@@ -163,8 +165,17 @@ def _with_lines(design: Mapping[str, Any], options: ExportOptions) -> Mapping[st
     return with_lines(design, found, te=si(options, "te_eff_ms"), ordering=options.ordering)
 
 
+def _listed() -> str:
+    """Each format that is written, what it keeps of a design and what it loses."""
+    kinds = [(name, kind) for name, kind in FORMATS.items() if writes(kind)]
+    return "\n".join(f"{n}: {k.about}\n     keeps {k.keeps}\n     loses {k.loses}" for n, k in kinds)
+
+
 def _main(argv: Sequence[str] | None) -> int:
     args = sys.argv[1:] if argv is None else argv
+    if "--list" in args:
+        print(_listed())
+        return 0
     options = read_flags(ExportOptions, args, "python -m acqdesign.export")
     check_ranges(options)
     names = options.to or ((options.out.suffix[1:],) if options.out is not None and options.out.suffix else ())

@@ -143,6 +143,8 @@ class Pulseq(Format):
     """
 
     ending, about = "seq", 'a Pulseq sequence, ready for a scanner; needs the extra "pulseq"'
+    keeps = "positions, flips, phases, TE, TR and TI as a scanner plays them"
+    loses = "which lines were learned, arrays of one's own; readouts that are not straight are not read back"
 
     options: PulseqOptions = dataclasses.field(default_factory=PulseqOptions)
     pns_hardware: Any = None

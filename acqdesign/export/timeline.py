@@ -30,8 +30,8 @@ from acqdesign.export.shapes import (  # fmt: skip
 from acqdesign.export.straight import read_out
 from acqdesign.scene import scanner
 from acqdesign.scene.scanner import EchoShape, EchoTiming, Lobes, SystemLimits, gentlest_lobes
-from acqdesign.signal import Invert, Pulse, Readout, Spoil, Wait, event_table
-from acqdesign.signal.events import KINDS
+from acqdesign.signal import Invert, Pulse, Readout, Spoil, Wait
+from acqdesign.signal.events import KINDS, event_table
 
 INVERSION_S = 10.24e-3
 """Duration of an adiabatic inversion, a hyperbolic secant of β = 672/s and μ = 5, whose B1 reaches 11.3 µT."""
@@ -466,7 +466,7 @@ def _spoiled(options: PulseqOptions, none: Timeline) -> np.ndarray:
 def _repetitions(table: np.ndarray, raster: float, none: Timeline) -> tuple[Repetition, ...]:
     """The rows of an event table as repetitions."""
     if table.ndim != 2 or table.shape[1] != 6 or ((table[:, 1] < 0) | (table[:, 1] >= len(KINDS))).any():
-        raise usage_error("events", table, "rows of six numbers, as signal.event_table makes them")
+        raise usage_error("events", table, "rows of six numbers, as signal.events.event_table makes them")
     found, readouts = [], 0
     for number in np.unique(table[:, 0]):
         now, orders, spoilers, items = 0.0, 0, 0, list[Item]()

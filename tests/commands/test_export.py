@@ -262,6 +262,16 @@ def test_a_format_of_ones_own_is_written(run, capsys):
         assert message in error
 
 
+def test_the_list_says_what_each_format_keeps_and_loses(capsys):
+    """Without a design; and the formats that lose nothing do hold every entry."""
+    assert main(["--list"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    names = [name for name, kind in FORMATS.items() if writes(kind)]
+    assert [row.split(":")[0] for row in rows[::3]] == names
+    assert all(len(kind.keeps) > 5 and kind.loses for kind in FORMATS.values() if writes(kind))
+    assert [name for name in names if FORMATS[name].loses == "nothing"] == ["npz", "mat"]
+
+
 def test_help_teaches(capsys):
     """What each format is, what cannot be exported, units, defaults and examples."""
     with pytest.raises(SystemExit) as ended:
