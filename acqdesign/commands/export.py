@@ -27,6 +27,8 @@ from acqdesign.export import (
     write_design,
 )
 from acqdesign.export.formats import design_file, writes
+from acqdesign.plot import plot_diagram
+from acqdesign.plot.style import write_figure
 from acqdesign.scene import system_limits
 
 
@@ -34,11 +36,14 @@ from acqdesign.scene import system_limits
 class ExportOptions:
     """Write the design of a run as a file that scanners and other packages read: RUN_DIR/design.<ending>.
 
-    seq: a Pulseq sequence, ready for a scanner: any learned sequence at its own times, and a 3D spoiled gradient echo
-    of lines alone. Needs the extra "pulseq".
+    seq: a Pulseq sequence, ready for a scanner: any learned sequence at its own times, and a spoiled gradient echo of
+    lines or other readouts alone, in 3D or of one slice, with a diagram of its first repetition. Needs the extra
+    "pulseq".
     bin: SPARKLING gradients, as mri-nufft reads them. cfl: a BART trajectory, with its .hdr.
     mrd: ISMRM Raw Data with trajectory and header; needs the extra "mrd". mat: MATLAB, every array by its name.
     csv: a table of flips [deg], phases, times [ms] and the order of lines, for product sequences.
+
+    --list says what each keeps of a design and what it loses.
 
     Designs of learn_flips have no lines to acquire: --lines gives them some. Times and pulses that the
     design does not say are chosen within the limits of --system. Exit codes: 0 written, 2 wrong use or a design that
@@ -160,8 +165,17 @@ def _with_lines(design: Mapping[str, Any], options: ExportOptions) -> Mapping[st
     return with_lines(design, found, te=si(options, "te_eff_ms"), ordering=options.ordering)
 
 
+def _listed() -> str:
+    """Each format that is written, what it keeps of a design and what it loses."""
+    kinds = [(name, kind) for name, kind in FORMATS.items() if writes(kind)]
+    return "\n".join(f"{n}: {k.about}\n     keeps {k.keeps}\n     loses {k.loses}" for n, k in kinds)
+
+
 def _main(argv: Sequence[str] | None) -> int:
     args = sys.argv[1:] if argv is None else argv
+    if "--list" in args:
+        print(_listed())
+        return 0
     options = read_flags(ExportOptions, args, "python -m acqdesign.export")
     check_ranges(options)
     names = options.to or ((options.out.suffix[1:],) if options.out is not None and options.out.suffix else ())
@@ -187,6 +201,9 @@ def _main(argv: Sequence[str] | None) -> int:
         for line in said.lines() if hasattr(said, "lines") else ():
             print(line)
         print(f"wrote {path}")
+        if hasattr(said, "diagram"):
+            write_figure(picture := path.with_name(f"{path.stem}_timing.png"), plot_diagram(said.diagram))
+            print(f"wrote {picture}")
     return 0
 
 

@@ -38,7 +38,9 @@ class Design(eqx.Module):
     def entries(self) -> dict[str, Any]:
         """The entries of `design.npz`."""
         parts = [part for part in (self.trajectory, self.sequence) if part is not None]
-        return {name: value for part in parts for name, value in part.design().items()}
+        hardware = None if self.trajectory is None else self.trajectory.played_by()
+        timed = {} if hardware is None else {"dwell_s": hardware.dwell}
+        return {name: value for part in parts for name, value in part.design().items()} | timed
 
 
 class Problem(eqx.Module):

@@ -42,6 +42,8 @@ class Bart(Format):
     """
 
     ending, about, also = "cfl", "a BART trajectory or mask, with its .hdr", ("hdr",)
+    keeps = "positions of all samples; matrix and field of view in a comment"
+    loses = "flips, times and trains"
 
     def __init__(self, shape: Sequence[int] | None = None):
         self.shape = shape

@@ -18,11 +18,14 @@ class Format:
         ending: of its files, without the dot; also its name on the command line.
         about: one line for help and documentation.
         also: further endings that are read.
+        keeps, loses: what of a design its files hold, and what they do not, for `export --list`.
     """
 
     ending: ClassVar[str] = ""
     about: ClassVar[str] = ""
     also: ClassVar[tuple[str, ...]] = ()
+    keeps: ClassVar[str] = ""
+    loses: ClassVar[str] = ""
 
     def write(self, design: Mapping[str, Any], path: Path) -> Any:
         """Writes a design, atomically; equal designs give equal bytes.

@@ -271,6 +271,8 @@ class Mrd(Format):
     """
 
     ending, about, also = "mrd", 'ISMRM Raw Data with trajectory and header; needs the extra "mrd"', ("h5",)
+    keeps = "positions, matrix, field of view, trains, flips, TR, TE and echo spacing"
+    loses = "phases, TI and events of a sequence"
 
     def __init__(self, system: SystemLimits = SYSTEMS["generic"]):
         self.system = system

@@ -30,7 +30,7 @@ DESIGN_KEYS: Mapping[str, tuple[type, int]] = {
     "excitation_rad": (np.float32, 0),
     "esp_s": (np.float32, 0),
     "dwell_s": (np.float32, 0),
-    "events": (np.float32, 2),  # (events, 6) of repetitions, as `signal.event_table` has them
+    "events": (np.float32, 2),  # (events, 6) of repetitions, as `signal.events.event_table` has them
     "recovers": (np.bool_, 0),  # whether each repetition begins at equilibrium
     "coordinates": (np.float32, 3),  # (readouts, samples, D) of other trajectories [cycles/voxel]
 }
@@ -101,6 +101,8 @@ class Npz(Format):
     """`design.npz`: plain arrays, loadable without this package and without pickle."""
 
     ending, about = "npz", "NumPy arrays by name, as every run writes them"
+    keeps = "everything, in single precision"
+    loses = "nothing"
 
     def write(self, design: Mapping[str, Any], path: Path) -> None:
         write_npz(path, design)

@@ -40,13 +40,14 @@ class Readouts(NamedTuple):
     counters: np.ndarray  # (lines, 2) labels LIN and PAR
 
 
-def play(tables: Tables, uses: str | None = None) -> tuple[Pulses, Readouts, list[str]]:
+def play(tables: Tables, uses: str | None = None, *, straight: bool = True) -> tuple[Pulses, Readouts, list[str]]:
     """Pulses and readouts of a file, in order, and what else there is: preparations, noise.
 
     Args:
         tables: of the file.
         uses: of its pulses, one letter each and repeated over all; the file's unless given, and where it has none,
             those of gradient echoes or of spin-echo trains, by timing, phase and moment.
+        straight: whether readouts have to be straight lines.
     """
     starts = np.cumsum(tables.durations) - tables.durations
     pulses, centres, at = _pulses(tables, starts)
@@ -89,7 +90,8 @@ def play(tables: Tables, uses: str | None = None) -> tuple[Pulses, Readouts, lis
         moments = np.cumsum(moments) - moments
         moment[:, axis] = moments[lines]
         middle[:, axis] = moments[at] + _moments(tables, rows[at], centres)
-    _check_straight(tables.path, kinds)
+    if straight:
+        _check_straight(tables.path, kinds)
     counters = np.stack([_label(tables, name)[lines] for name in ("LIN", "PAR")], -1)
     found = Readouts(when, float(dwell), moment, kind.reshape(-1), kinds, counters)
     use = _tell_uses(tables.path, pulses, middle, found, before, uses)

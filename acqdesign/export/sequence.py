@@ -11,6 +11,7 @@ from acqdesign.export.plan import Plan
 from acqdesign.export.shapes import SLAB_APODIZATION
 from acqdesign.export.timeline import INVERSION_S, Item, Lobe, Timeline
 from acqdesign.export.trains import Trains
+from acqdesign.export.waves import Waves
 from acqdesign.scene.scanner import Lobes, SystemLimits
 
 
@@ -39,7 +40,8 @@ def build_sequence(plan: Plan) -> Any:
     With labels LIN and PAR (nearest grid cell), SEG (echo in its train), for events REP and SET (repetition and
     acquisition), and NOISE, and the definitions that `read_pulseq` and reconstructions need.
     """
-    parts: _Parts = _OfTrains(plan) if isinstance(plan, Trains) else _OfEvents(plan)
+    kind: Any = {Trains: _OfTrains, Timeline: _OfEvents, Waves: _OfWaves}[type(plan)]
+    parts = kind(plan)
     if plan.noise_scan:
         parts.noise()
     parts.play()
@@ -56,14 +58,13 @@ class _Parts:
         self.system = _system(self.pp, plan.limits)
         self.seq = self.pp.Sequence(self.system)
         shape, timing = plan.shape, plan.timing
-        self.gradient = shape.readout_gradient_t_per_m * GAMMA_HZ_PER_T
-        self.read = self._along_x(np.array([0.0, timing.readout_s]), np.full(2, self.gradient))
-        self._register(self.read)
+        self.gradient = 0.0 if isinstance(plan, Waves) else shape.readout_gradient_t_per_m * GAMMA_HZ_PER_T
+        if self.gradient:
+            self.read = self._register(self._along_x(np.array([0.0, timing.readout_s]), np.full(2, self.gradient)))
         delay = 0.5 * timing.readout_s - (shape.sample_centre + 0.5) * shape.dwell_s
         delay = round(round(delay / plan.limits.rf_raster_s) * plan.limits.rf_raster_s, 9)
         self.adc = self.pp.make_adc(shape.samples, delay=delay, dwell=shape.dwell_s, system=self.system)
-        cells, most = np.round(plan.k_per_m * np.array(plan.fov_m[1:])).astype(int), np.array(plan.matrix[1:])
-        self.cells = np.clip(cells + most // 2, 0, most - 1)
+        self.cells = plan.cells
 
     def play(self) -> None:
         """Dummies, then everything in order."""
@@ -276,10 +277,35 @@ class _OfEvents(_Parts):
                 made.append(self._lobe("xyz"[axis], lobe.lobes, float(area[axis])))
         self.seq.add_block(*(made or [self.pp.make_delay(lobe.lobes.duration_s)]))
 
+    def _readout(self, line: int) -> list[Any]:
+        return [self.read]
+
     def _acquire(self, line: int, phase: float, counters: dict[str, int]) -> None:
         if line < 0:
-            self.seq.add_block(self.read)
+            self.seq.add_block(*self._readout(line))
             return
         self.adc.phase_offset = phase
         cells = dict(zip(("LIN", "PAR"), (int(n) for n in self.cells[line]), strict=True))
-        self.seq.add_block(self.read, self.adc, *(self._label(*pair) for pair in (cells | counters).items()))
+        labels = [self._label(*pair) for pair in (cells | counters).items()]
+        self.seq.add_block(*self._readout(line), self.adc, *labels)
+
+
+class _OfWaves(_OfEvents):
+    """Events whose readouts are waveforms."""
+
+    def __init__(self, plan: Waves) -> None:
+        super().__init__(plan)
+        self.waves, self.made = plan.waves, dict[int, list[Any]]()
+        delay = plan.lead * plan.limits.gradient_raster_s - 0.5 * plan.shape.dwell_s
+        how = {"delay": round(delay, 9), "dwell": plan.shape.dwell_s, "system": self.system}
+        self.adc = self.pp.make_adc(plan.shape.samples, **how)
+
+    def _readout(self, line: int) -> list[Any]:
+        if line < 0:
+            return [self.pp.make_delay(self.plan.timing.readout_s)]
+        if line not in self.made:
+            limits = {"first": 0.0, "last": 0.0, "system": self.system}
+            waves = [(c, w * GAMMA_HZ_PER_T) for c, w in zip("xyz", self.waves[line], strict=True) if w.any()]
+            made = [self._register(self.pp.make_arbitrary_grad(c, w, **limits)) for c, w in waves]
+            self.made[line] = [*made, self.pp.make_delay(self.plan.timing.readout_s)]
+        return self.made[line]

@@ -157,6 +157,12 @@ def echo_shape(options: PulseqOptions, readout: Mapping[str, Any], longest: floa
     return shape
 
 
+def nearest_cells(k_per_m: np.ndarray, fov_m: tuple[float, ...], matrix: tuple[int, ...]) -> np.ndarray:
+    """The nearest cell of the grid of phase encodes `(lines, 2)` [1/m], from 0."""
+    cells, most = np.round(k_per_m * np.array(fov_m[1:])).astype(int), np.array(matrix[1:])
+    return np.clip(cells + most // 2, 0, most - 1)
+
+
 def by_train(train: np.ndarray, echo: np.ndarray, echoes: int) -> np.ndarray:
     """Which line each echo of each train acquires, `(trains, echoes)`, -1 for none."""
     if echo.min() < 0 or echo.max() >= echoes:

@@ -46,6 +46,8 @@ class Sparkling(Format):
     """
 
     ending, about = "bin", "SPARKLING gradients, as mri-nufft reads them"
+    keeps = "positions of all samples, 10 us apart; matrix and field of view"
+    loses = "flips, times and trains"
 
     def __init__(self, system: SystemLimits = SYSTEMS["generic"]):
         self.system = system

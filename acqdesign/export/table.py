@@ -56,6 +56,8 @@ class Csv(Format):
     """
 
     ending, about = "csv", "a table of flips [deg], phases, times [ms] and the order of lines"
+    keeps = "flips, phases, times, lines and the echo of each"
+    loses = "which lines were learned, other readouts than straight ones, events of a sequence"
 
     def write(self, design: Mapping[str, Any], path: Path) -> None:
         arrays = {name: np.asarray(value, float) for name, value in design.items()}

@@ -24,13 +24,14 @@ from acqdesign.export.shapes import (  # fmt: skip
     echo_shape,
     excitation_duration,
     grid,
+    nearest_cells,
     read_shape,
 )
 from acqdesign.export.straight import read_out
 from acqdesign.scene import scanner
 from acqdesign.scene.scanner import EchoShape, EchoTiming, Lobes, SystemLimits, gentlest_lobes
-from acqdesign.signal import Invert, Pulse, Readout, Spoil, Wait, event_table
-from acqdesign.signal.events import KINDS
+from acqdesign.signal import Invert, Pulse, Readout, Spoil, Wait
+from acqdesign.signal.events import KINDS, event_table
 
 INVERSION_S = 10.24e-3
 """Duration of an adiabatic inversion, a hyperbolic secant of β = 672/s and μ = 5, whose B1 reaches 11.3 µT."""
@@ -39,6 +40,7 @@ REST_S = 5.0
 """Between repetitions that begin at equilibrium, and before those of a steady state, unless told otherwise."""
 _SPOILS_AFTER_INVERSION = 4
 _LONGEST_READOUT_S = 2.5e-3
+_SHOWN = 8  # readouts of a repetition in its diagram
 # Pulses and readouts that say what stimulates most, the rest after them, and the time that is looked at [s].
 _ITEMS, _REST_S, _STRETCH_S = 16, 0.02, 0.15
 
@@ -149,6 +151,11 @@ class Timeline:
     def end(self) -> np.ndarray:
         """k-space at the end of a readout's block, `(lines, 3)` [1/m]."""
         return self.start * np.array([-1, 1, 1])
+
+    @property
+    def cells(self) -> np.ndarray:
+        """The nearest cell of the grid of every line, `(lines, 2)` from 0."""
+        return nearest_cells(self.k_per_m, self.fov_m, self.matrix)
 
     @property
     def read_sides(self) -> tuple[float, float]:
@@ -285,6 +292,16 @@ class Timeline:
             for n in range(-self.dummies, len(mine)):
                 yield number, n, mine[n] if n >= 0 else np.full(count, -1)
 
+    @property
+    def shown_s(self) -> tuple[float, float]:
+        """When the first repetition with readouts begins, after a noise scan, and how long its first part lasts [s]."""
+        raster, first = self.limits.block_raster_s, self.repetitions[0]
+        items = [n for n, item in enumerate(first.items) if item.kind == "readout"]
+        last = first.items[items[min(_SHOWN, len(items)) - 1]]
+        window = self.shortest("after", self.extra(first.orders, last)) * 1.5 * raster
+        end = self.sides(first.items[0])[0] + last.step * raster + self.sides(last)[1] + window
+        return self.dummies * self.played[0][1], min(end, self.played[0][1])
+
     def uses(self) -> str:
         """Of every pulse, one letter each; of a whole period where all are alike."""
         rows = ["".join(item.use for item in repetition.items) for repetition in self.repetitions]
@@ -292,8 +309,6 @@ class Timeline:
 
     def hardest(self) -> list["Timeline"]:
         """Short plans of the lines that wind y, z or both farthest, where readouts follow each other most closely."""
-        k = np.abs(self.start)
-        far = {int(np.argmax(m)) for m in (k[:, 1], k[:, 2], np.linalg.norm(k, axis=1))}
         whole = min(self.repetitions, key=lambda r: min(np.diff([i.step for i in r.items]), default=r.steps))
         close = np.diff([item.step for item in whole.items if item.kind == "readout"])
         reads = [n for n, item in enumerate(whole.items) if item.kind == "readout"]
@@ -307,8 +322,13 @@ class Timeline:
         held: dict[str, Any] = {"dummies": 0, "noise_scan": False, "recovers": False, "tr_s": None}
         return [
             dataclasses.replace(self, lines=np.full((2, counted), line), repetitions=(part,), **held)
-            for line in sorted(far)
+            for line in self.hard_lines()
         ]
+
+    def hard_lines(self) -> list[int]:
+        """Lines that may stimulate most."""
+        k = np.abs(self.start)
+        return sorted({int(np.argmax(m)) for m in (k[:, 1], k[:, 2], np.linalg.norm(k, axis=1))})
 
     def stretch_s(self, total: float) -> float:
         """How much of such a plan says what stimulates most [s]."""
@@ -318,9 +338,8 @@ class Timeline:
         """All lobes that are played."""
         return [step.lobes for steps, _ in self.played for step in steps if isinstance(step, Lobe)]
 
-    def told(self, played: Mapping[str, np.ndarray], seconds: float) -> list[str]:
+    def told(self, lines: int, seconds: float) -> list[str]:
         """What is played, in words."""
-        lines = len(played["points"])
         if len(self.repetitions) == 1 and self.lines.shape[1] == 1:
             return [f"3D spoiled gradient echo: {lines} lines, TE {ms_from_s(self.te_s):.4g} ms; {seconds:.0f} s"]
         (_, tr), *_ = self.played
@@ -350,24 +369,14 @@ def make_timeline(design: Mapping[str, Any], options: PulseqOptions) -> Timeline
     k = np.stack([per_m_from_cycles(np.asarray(design["points"], float)[:, i], voxel[1 + i]) for i in (0, 1)], 1)
     readout = {"voxel_m": voxel, "slab_m": options.slab_m, "crusher": options.crusher, **read_shape(design)}
     geometry = {"k_per_m": k, "matrix": matrix, "fov_m": fov, "noise_scan": options.noise_scan}
-    return _settled(design, options, readout, geometry, Timeline)
+    return _settled(design, options, readout, geometry)
 
 
 def _settled(
-    design: Mapping[str, Any],
-    options: PulseqOptions,
-    readout: Mapping[str, Any],
-    geometry: Mapping[str, Any],
-    kind: type[Timeline],
+    design: Mapping[str, Any], options: PulseqOptions, readout: Mapping[str, Any], geometry: Mapping[str, Any]
 ) -> Timeline:
     """The plan with the longest dwell time, in even µs, that its times leave; or why none does."""
-    table = None if design.get("events") is None else np.asarray(design["events"], float)
-    flips = np.ravel(options.flip_rad if design.get("flips_rad") is None else design["flips_rad"])
-    if table is None and np.ptp(flips) > 0:
-        got = "flips that vary, without echoes of lines"
-        raise usage_error("flips_rad", got, "one flip for a spoiled gradient echo")
-    pulses = np.zeros(0) if table is None else table[table[:, 1] == KINDS.index(Pulse), 2]
-    flip = float(flips[0]) if table is None else float(np.abs(pulses).max(initial=0.0))
+    flip = largest_flip(design, options)
     excitation_s = excitation_duration(options, flip)
     even, failed = 2 * options.system.rf_raster_s, None
     longest = _LONGEST_READOUT_S / readout["samples"]
@@ -381,22 +390,32 @@ def _settled(
         timing = dataclasses.replace(scanner.echo_timing(options.system, shape, 1.0), refocusing_s=0.0)
         common = {"limits": options.system, "shape": shape, "timing": timing, "excitation": flip, **geometry}
         try:
-            return _timed(design, options, table, common, kind)
+            return timed(design, options, common, Timeline)
         except UsageError as error:
             failed = failed or error
-            if options.dwell_s is not None or table is None:
+            if options.dwell_s is not None or design.get("events") is None:
                 break
     assert failed is not None
     raise failed
 
 
-def _timed(
-    design: Mapping[str, Any],
-    options: PulseqOptions,
-    table: np.ndarray | None,
-    common: Mapping[str, Any],
-    kind: type[Timeline],
+def largest_flip(design: Mapping[str, Any], options: PulseqOptions) -> float:
+    """The largest flip of a design's pulses, or that of single echoes [rad]."""
+    if design.get("events") is not None:
+        table = np.asarray(design["events"], float)
+        return float(np.abs(table[table[:, 1] == KINDS.index(Pulse), 2]).max(initial=0.0))
+    flips = np.ravel(options.flip_rad if design.get("flips_rad") is None else design["flips_rad"])
+    if np.ptp(flips) > 0:
+        got = "flips that vary, without echoes of lines"
+        raise usage_error("flips_rad", got, "one flip for a spoiled gradient echo")
+    return float(flips[0])
+
+
+def timed(
+    design: Mapping[str, Any], options: PulseqOptions, common: Mapping[str, Any], kind: type[Timeline]
 ) -> Timeline:
+    """The plan of a kind whose readouts are settled: with `common` of its fields, at the times of the events."""
+    table = None if design.get("events") is None else np.asarray(design["events"], float)
     raster = options.system.block_raster_s
     recovers = bool(design.get("recovers", False)) and table is not None
     none = kind(
@@ -447,7 +466,7 @@ def _spoiled(options: PulseqOptions, none: Timeline) -> np.ndarray:
 def _repetitions(table: np.ndarray, raster: float, none: Timeline) -> tuple[Repetition, ...]:
     """The rows of an event table as repetitions."""
     if table.ndim != 2 or table.shape[1] != 6 or ((table[:, 1] < 0) | (table[:, 1] >= len(KINDS))).any():
-        raise usage_error("events", table, "rows of six numbers, as signal.event_table makes them")
+        raise usage_error("events", table, "rows of six numbers, as signal.events.event_table makes them")
     found, readouts = [], 0
     for number in np.unique(table[:, 0]):
         now, orders, spoilers, items = 0.0, 0, 0, list[Item]()

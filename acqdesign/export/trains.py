@@ -16,6 +16,7 @@ from acqdesign.export.shapes import (  # fmt: skip
     echo_shape,
     excitation_duration,
     grid,
+    nearest_cells,
     pulse_duration,
     read_shape,
 )
@@ -87,6 +88,11 @@ class Trains:
         """Phase encodes of the lines in the order of playing, `(lines, 2)` [1/m]."""
         return self.k_per_m[self.lines[self.lines >= 0]]
 
+    @property
+    def shown_s(self) -> tuple[float, float]:
+        """When the first train with readouts begins, after a noise scan, and how long it lasts [s]."""
+        return self.dummies * self.tr_s, self.busy_s
+
     def uses(self) -> str:
         """Of the pulses of a train, one letter each."""
         return "e" + "r" * len(self.flips)
@@ -120,9 +126,14 @@ class Trains:
         """Lobes that are played."""
         return [self.lobes, self.spoil, self.first]
 
-    def told(self, played: Mapping[str, np.ndarray], seconds: float) -> list[str]:
+    @property
+    def cells(self) -> np.ndarray:
+        """The nearest cell of the grid of every line, `(lines, 2)` from 0."""
+        return nearest_cells(self.k_per_m, self.fov_m, self.matrix)
+
+    def told(self, lines: int, seconds: float) -> list[str]:
         """What is played, in words."""
-        trains, spacing = len(set(played["train"].tolist())), ms_from_s(float(played["esp_s"]))
+        trains, spacing = len(self.lines), ms_from_s(self.esp_s)
         said = f"3D fast spin echo: {trains} trains of {len(self.flips)} echoes, {spacing:.4g} ms apart"
         return [f"{said}; {seconds:.0f} s", f"mean squared flip over that of 180°: {self.power:.3f}"]
 

@@ -7,6 +7,7 @@ from acqdesign.plot.bounds import plot_power as plot_power
 from acqdesign.plot.compare import Comparison as Comparison
 from acqdesign.plot.compare import compare_runs as compare_runs
 from acqdesign.plot.compare import draw_comparison as draw_comparison
+from acqdesign.plot.diagram import plot_diagram as plot_diagram
 from acqdesign.plot.images import plot_images as plot_images
 from acqdesign.plot.images import plot_psf as plot_psf
 from acqdesign.plot.lines import plot_lines as plot_lines

@@ -11,7 +11,6 @@ from acqdesign.signal.events import Pulse as Pulse
 from acqdesign.signal.events import Readout as Readout
 from acqdesign.signal.events import Spoil as Spoil
 from acqdesign.signal.events import Wait as Wait
-from acqdesign.signal.events import event_table as event_table
 from acqdesign.signal.events import play as play
 from acqdesign.signal.events import timing as timing
 from acqdesign.signal.fse import FSE as FSE

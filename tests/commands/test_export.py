@@ -39,6 +39,7 @@ def test_every_format_lands_beside_the_design(run, capsys, ending):
     assert main([str(run), "--to", ending]) == 0
     out = capsys.readouterr().out
     assert f"wrote {run / 'design.'}{ending}" in out
+    assert (run / "design_timing.png").exists() == (ending == "seq")
     found = read_positions(run / f"design.{ending}")
     np.testing.assert_allclose(found["points"], JOINT["points"], atol=1e-6)
     if ending == "seq":
@@ -259,6 +260,16 @@ def test_a_format_of_ones_own_is_written(run, capsys):
         assert error.count("\n") == 1
         assert error.startswith("export: --to: got")
         assert message in error
+
+
+def test_the_list_says_what_each_format_keeps_and_loses(capsys):
+    """Without a design; and the formats that lose nothing do hold every entry."""
+    assert main(["--list"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    names = [name for name, kind in FORMATS.items() if writes(kind)]
+    assert [row.split(":")[0] for row in rows[::3]] == names
+    assert all(len(kind.keeps) > 5 and kind.loses for kind in FORMATS.values() if writes(kind))
+    assert [name for name in names if FORMATS[name].loses == "nothing"] == ["npz", "mat"]
 
 
 def test_help_teaches(capsys):

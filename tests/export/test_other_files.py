@@ -497,11 +497,11 @@ def test_the_page_s_table_has_every_format_with_what_it_can():
 def test_readouts_that_scanners_do_not_decimate_are_refused(system, count, tmp_path):
     """pypulseq's own divisor; both neighbours are said, and played."""
     pp = pytest.importorskip("pypulseq")
-    from acqdesign.export import Pulseq, PulseqOptions, plan
+    from acqdesign.export import Pulseq, PulseqOptions, shapes
     from acqdesign.export.plan import make_plan
     from acqdesign.scene.scanner import system_limits
 
-    assert pp.Opts().adc_samples_divisor == plan.ADC_DIVISOR
+    assert pp.Opts().adc_samples_divisor == shapes.ADC_DIVISOR
     options = PulseqOptions(system=system_limits(system))
     design = {name: DESIGN[name] for name in ("points", "shape", "fov_m")} | {"samples_per_line": np.array(count)}
     low = count // 4 * 4

@@ -205,3 +205,18 @@ def test_series_and_trains_take_lines_in_their_own_ways():
     assert len(with_lines(series, LINES)["points"]) == 36
     assert len(with_lines(series, LINES, ordering="linear")["points"]) == 6
     assert dataclasses.is_dataclass(make_plan(with_lines(series, LINES), PulseqOptions(dummies=0)))
+
+
+def test_the_diagram_is_of_the_first_repetition_with_readouts(written):
+    """Pulses, readouts and gradients of the file from the repetition's start, dummies and all else left out."""
+    name, report, sequence = written
+    diagram = report.diagram
+    count = {"mgre": 3, "ideal": 1}.get(name, 6)
+    assert diagram["adc"].shape == (count, 2)
+    np.testing.assert_allclose(np.diff(diagram["adc"]), 16 * report.plan.shape.dwell_s, rtol=1e-4)
+    echoes = played(sequence)[1][:count, 0]
+    np.testing.assert_allclose(diagram["adc"].mean(1) + 0.5 * report.plan.shape.dwell_s, echoes, atol=1e-6)
+    assert diagram["rf"][1].max() == pytest.approx(report.peak_b1_t, rel=0.02) or name in ("mgre", "ideal")
+    assert np.abs(diagram["x"][1]).max() <= report.max_gradient_t_per_m * (1 + 1e-5)
+    for axis in "xyz":
+        assert diagram[axis][1][-1] == pytest.approx(0, abs=1e-6)

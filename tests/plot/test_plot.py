@@ -11,6 +11,7 @@ from PIL import Image
 from acqdesign.plot import (
     animate_lines,
     figure_style,
+    plot_diagram,
     plot_echoes,
     plot_fingerprints,
     plot_flips,
@@ -76,6 +77,18 @@ def test_readouts_are_drawn_in_their_order_over_those_they_started_from(rng, dim
     assert bar.get_ylabel() == "readout"
     assert (axes.get_xlabel(), axes.get_aspect()) == (r"$k_y$ [cycles/voxel]", 1)
     drawn(figure, tmp_path)
+
+
+def test_a_diagram_has_a_row_for_pulses_each_axis_and_readouts(tmp_path):
+    """In µT, mT/m and ms; all gradients to one scale."""
+    curve = np.array([[0.0, 1e-3, 2e-3], [0.0, 2e-2, 0.0]])
+    figure = plot_diagram({"rf": curve * [[1], [1e-3]], "x": curve, "y": -curve, "z": 0 * curve, "adc": [[1e-3, 2e-3]]})
+    rows = figure.axes
+    assert [axes.get_ylabel() for axes in rows] == ["RF [µT]", "Gx [mT/m]", "Gy [mT/m]", "Gz [mT/m]", "ADC"]
+    assert rows[0].lines[0].get_ydata().max() == pytest.approx(20)
+    assert rows[1].lines[0].get_xdata().max() == pytest.approx(2)
+    assert rows[1].get_ylim() == rows[2].get_ylim() == rows[3].get_ylim()
+    write_figure(tmp_path / "diagram.png", figure)
 
 
 @pytest.mark.parametrize("dims", [2, 3])
