@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from acqdesign.base.checks import UsageError, check_choice
+from acqdesign.commands.streams import leave
 
 COMMANDS = {
     "learn_traj": "learn where readouts lie",
@@ -35,5 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(module.main(rest))
 
 
+def script() -> None:
+    """`main` as a program of its own."""
+    leave(main())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    script()

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import sys
 from typing import Any, Literal
 
 import equinox as eqx
@@ -23,6 +22,7 @@ from acqdesign.commands.options import (
 )
 from acqdesign.commands.own import by_flags, takes
 from acqdesign.commands.run import learner
+from acqdesign.commands.streams import leave
 from acqdesign.design import Design, Problem, Term, bound
 from acqdesign.signal import Sequence
 from acqdesign.signal.bounds import parameters_of
@@ -139,4 +139,4 @@ def build(options: FlipOptions) -> dict[str, Any]:
 main = learner("learn_flips", FlipOptions, build)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import sys
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -27,6 +26,7 @@ from acqdesign.commands.options import (
     with_file,
 )
 from acqdesign.commands.run import learner
+from acqdesign.commands.streams import leave
 from acqdesign.design import Design, Held, Problem, per_half
 from acqdesign.scene import Scene
 
@@ -216,4 +216,4 @@ def _of_file(options: JointOptions, held: Mapping[str, np.ndarray], sequence: An
 main = learner("learn_joint", JointOptions, build)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

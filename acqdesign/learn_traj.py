@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import sys
 from typing import Any, Literal
 
 import jax
@@ -20,6 +19,7 @@ from acqdesign.commands.options import (
     with_file,
 )
 from acqdesign.commands.run import learner
+from acqdesign.commands.streams import leave
 from acqdesign.design import Design, Held, Problem
 from acqdesign.design.driver import GRID_STEPS
 from acqdesign.recon import CG
@@ -114,4 +114,4 @@ def build(options: TrajOptions) -> dict[str, Any]:
 main = learner("learn_traj", TrajOptions, build)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -603,6 +603,15 @@ def test_an_interrupt_while_figures_are_drawn_ends_with_130(tmp_path, monkeypatc
     assert (tmp_path / "summary.json").exists()
 
 
+@pytest.mark.parametrize(("code", "said"), [(130, ""), (143, ""), (2, "the end\n")])
+def test_an_interrupted_process_does_not_wait_for_its_devices(code, said):
+    call = (
+        f"import atexit; atexit.register(print, 'the end'); from acqdesign.commands.streams import leave; leave({code})"
+    )
+    done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (code, said)
+
+
 def test_options_of_another_command_are_refused(tmp_path, capsys):
     """Also where all of them happen to be known."""
     (tmp_path / "config.json").write_text(json.dumps({"command": "learn_flips", "options": {"steps": 3}}))
