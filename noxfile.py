@@ -135,10 +135,11 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def notebooks(session: nox.Session) -> None:
-    """The notebooks of the built documentation, run as downloaded, with few iterations; needs `nox -s docs`."""
+    """Notebooks of examples and of the built documentation, as downloaded, with few iterations; needs `nox -s docs`."""
     session.install("-e", ".[notebook,nifti,pulseq]", "nbclient>=0.10")
     few = {"ACQDESIGN_EXAMPLE_STEPS": os.environ.get("ACQDESIGN_EXAMPLE_STEPS", "3")}
-    session.run("python", "tools/run_notebooks.py", "docs/_build/html", *session.posargs, env=few)
+    for folder in ("examples/notebooks", "docs/_build/html"):
+        session.run("python", "tools/run_notebooks.py", folder, *session.posargs, env=few)
 
 
 @nox.session

@@ -1,6 +1,7 @@
 """Learn where k-space should be sampled: `python -m acqdesign.learn_traj`."""
 
 import dataclasses
+import math
 import sys
 from typing import Any, Literal
 
@@ -30,6 +31,10 @@ class TrajRunOptions(RunOptions):
 
     steps: Steps = 40
     """Optimisation steps."""
+
+
+LARGE = 2**22
+"""Voxels above which one pose is held out: judging takes longer than learning there."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +85,8 @@ def build(options: TrajOptions) -> dict[str, Any]:
     start_key, fit_key, scene_key, _ = jax.random.split(run.key, 4)
     images: dict[str, Any] = {"tissue_names": None, "contrast": scene_options.contrast}
     scene = scene_options.load(run.dtype, **images)
-    held = scene_options.load(run.dtype, scene_key, held=True, each=2, **images)
+    poses = 2 if math.prod(scene.shape) <= LARGE else 1
+    held = scene_options.load(run.dtype, scene_key, held=True, each=poses, **images)
     more: dict[str, Any] = {}
     if reference and lines.trajectory == "lines" and not lines.from_file:  # which samples both ends of the readout
         more["readout"] = jnp.linspace(-0.5, 0.5, lines.samples or 128, dtype=run.dtype)

@@ -1,14 +1,16 @@
-"""MR fingerprinting signals and derivatives: ours beside torchsim's, alternating in one run.
+"""MR fingerprinting signals and derivatives: ours beside blochsim's, in turn in one run.
 
-1000 pulses on 10,000 tissues at torchsim's default of 10 states, in float32: the signal, its derivatives by T1
-and T2, and the gradient of its energy by the flips. The JSON holds the error beside the time: of both sides
-against a float64 EPG of NumPy at equally many states, and of those states against all. It also holds how our
-time grows with pulses, exact and truncated, and with tissues.
+500 pulses after an inversion on 10,000 tissues, 32 and 10 states, in float32: the signal, its derivatives by T1 and T2,
+and the gradient of its energy by the flips. The JSON holds the error beside the time: of both sides against a float64
+EPG of NumPy at equally many states, and of those states against all. Ours runs twice: on one device, of which XLA uses
+one core here, and on a device a core, tissues shared among them by `shard_map`. It also holds how our time grows with
+pulses, orders and tissues.
 
     python benchmarks/signal_mrf.py [--rounds 5] [--threads 2]
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -18,7 +20,7 @@ from typing import Any
 import numpy as np
 from _harness import Worker, alternate, machine, peers_python, serve, summary, timed, write_results
 
-PULSES, TISSUES, STATES = 1000, 10_000, 10
+PULSES, TISSUES, STATES = 500, 10_000, (32, 10)
 TR, TI = 0.012, 0.02  # [s]
 CHECKED = 5  # tissues compared with NumPy
 
@@ -34,10 +36,10 @@ def problem(pulses: int = PULSES, tissues: int = TISSUES) -> dict[str, Any]:
 # Each answers with seconds, its value as (tissues, …, pulses) for the first tissues, and what else it knows.
 
 
-def torchsim(task: str, flips: np.ndarray, t1: np.ndarray, t2: np.ndarray, states: int, repeats: int) -> dict:
-    """torchsim's `MRFSimulator`, which speaks degrees and milliseconds."""
+def blochsim(task: str, flips: np.ndarray, t1: np.ndarray, t2: np.ndarray, states: int, repeats: int) -> dict[str, Any]:
+    """blochsim's `MRFSimulator`, which speaks degrees and milliseconds."""
     import torch
-    from torchsim.simulators import MRFSimulator
+    from blochsim.simulators import MRFSimulator
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     angles = torch.tensor(np.rad2deg(flips), requires_grad=task == "flip gradient")
@@ -59,10 +61,13 @@ def torchsim(task: str, flips: np.ndarray, t1: np.ndarray, t2: np.ndarray, state
     return {"seconds": timed(run, repeats), "value": value.real}
 
 
-def acqdesign(task: str, flips: np.ndarray, t1: np.ndarray, t2: np.ndarray, states: int | None, repeats: int) -> dict:
-    """Our `SSFPFID`."""
+def acqdesign(
+    task: str, flips: np.ndarray, t1: np.ndarray, t2: np.ndarray, states: int | None, repeats: int, devices: int
+) -> dict[str, Any]:
+    """Our `SSFPFID`, tissues shared among so many devices."""
     import jax
     import jax.numpy as jnp
+    from jax.sharding import PartitionSpec
 
     from acqdesign.scene import Tissue
     from acqdesign.signal import SSFPFID
@@ -77,8 +82,18 @@ def acqdesign(task: str, flips: np.ndarray, t1: np.ndarray, t2: np.ndarray, stat
 
         return jax.vmap(along, out_axes=-2)(jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0]))
 
-    gradient = jax.grad(lambda *args: (signal(*args) ** 2).sum())
+    def gradient(flips: jax.Array, t1: jax.Array, t2: jax.Array) -> jax.Array:
+        mine = jax.grad(lambda flips: (signal(flips, t1, t2) ** 2).sum())(flips)
+        return jax.lax.psum(mine, "tissues") if devices > 1 else mine
+
     function = {"signal": signal, "tissue derivatives": derivatives, "flip gradient": gradient}[task]
+    if devices > 1:
+        own, whole = PartitionSpec("tissues"), PartitionSpec()
+        mesh = jax.make_mesh((devices,), ("tissues",), axis_types=(jax.sharding.AxisType.Auto,))
+        function = jax.shard_map(
+            function, mesh=mesh, in_specs=(whole, own, own), out_specs=whole if task == "flip gradient" else own,
+            check_vma=False,
+        )  # fmt: skip
     args = [jnp.asarray(value) for value in (flips, t1, t2)]
     start = time.perf_counter()
     compiled = jax.jit(function).lower(*args).compile()
@@ -144,92 +159,100 @@ def relative(value: np.ndarray, truth: np.ndarray) -> float:
 # ----------------------------------------------------------------------------- the runs
 
 
-def sides(threads: int) -> dict[str, Callable[[], Worker]]:
-    """How to start a worker of either side."""
+def sides(threads: int) -> dict[str, tuple[Callable[[], Worker], dict[str, Any]]]:
+    """How to start a worker of each side, and what to call it with."""
+    ours = lambda: Worker("signal_mrf.py", threads=threads, JAX_NUM_CPU_DEVICES=str(threads))  # noqa: E731
     return {
-        "torchsim": lambda: Worker("signal_mrf.py", python=peers_python(), threads=threads),
-        "acqdesign": lambda: Worker("signal_mrf.py", threads=threads),
+        "blochsim": (lambda: Worker("signal_mrf.py", python=peers_python(), threads=threads), {"name": "blochsim"}),
+        "acqdesign": (ours, {"name": "acqdesign", "devices": 1}),
+        "acqdesign, a device a core": (ours, {"name": "acqdesign", "devices": threads}),
     }
 
 
-def compare(task: str, rounds: int, threads: int) -> dict[str, Any]:
-    """Times, errors and peak memory of both sides in one task, taken in turn."""
+def compare(task: str, states: int, rounds: int, threads: int) -> dict[str, Any]:
+    """Times, errors and peak memory of all sides in one task, taken in turn."""
     given, replies, repeats = problem(), {}, 3
-    starts = sides(threads)
-    with starts["torchsim"]() as peer, starts["acqdesign"]() as ours:
-        workers = {"torchsim": peer, "acqdesign": ours}
+    with contextlib.ExitStack() as stack:
+        workers = {name: (stack.enter_context(start()), how) for name, (start, how) in sides(threads).items()}
 
         def turn(name: str) -> Callable[[], list[float]]:
             def run() -> list[float]:
-                replies[name] = workers[name].call(name, task=task, states=STATES, repeats=repeats, **given)
+                worker, how = workers[name]
+                replies[name] = worker.call(**how, task=task, states=states, repeats=repeats, **given)
                 return replies[name]["seconds"]
 
             return run
 
         times = alternate({name: turn(name) for name in workers}, rounds=rounds)
-        peaks = {name: worker.call("memory")["peak_rss_bytes"] for name, worker in workers.items()}
-    result: dict[str, Any] = {name: summary(seconds) for name, seconds in times.items()}
-    if task == "flip gradient":  # a smaller problem for NumPy's many differences
-        small = problem(200, 200)
-        truth = judged(task, small, STATES)
-        for name, start in starts.items():
-            with start() as worker:
-                value = worker.call(name, task=task, states=STATES, repeats=0, **small)["value"]
-            result[name]["relative_error"] = relative(value[:: 200 // 8], truth)
-    else:
-        truth = judged(task, given, STATES)
-        every = judged(task, given, PULSES)
-        for name in workers:
-            result[name]["relative_error"] = relative(replies[name]["value"], truth)
-        result["error_of_so_few_states"] = relative(truth, every)
+        peaks = {name: worker.call("memory")["peak_rss_bytes"] for name, (worker, _) in workers.items()}
+        result: dict[str, Any] = {name: summary(seconds) for name, seconds in times.items()}
+        if task == "flip gradient":  # a smaller problem for NumPy's many differences
+            small = problem(200, 200)
+            truth = judged(task, small, states)
+            for name, (worker, how) in workers.items():
+                value = worker.call(**how, task=task, states=states, repeats=0, **small)["value"]
+                result[name]["relative_error"] = relative(value[:: 200 // 8], truth)
+        else:
+            truth = judged(task, given, states)
+            for name in workers:
+                result[name]["relative_error"] = relative(replies[name]["value"], truth)
+            result["error_of_so_few_states"] = relative(truth, judged(task, given, PULSES))
     for name in workers:
         result[name]["peak_rss_bytes"] = peaks[name]
-    for key in ("compile_seconds", "temporary_bytes"):
-        result["acqdesign"][key] = replies["acqdesign"][key]
-    result["speedup"] = result["torchsim"]["median_s"] / result["acqdesign"]["median_s"]
+        if name != "blochsim":
+            result[name] |= {key: replies[name][key] for key in ("compile_seconds", "temporary_bytes")}
+            result[name]["speedup"] = result["blochsim"]["median_s"] / result[name]["median_s"]
     return result
 
 
-def growth(threads: int) -> dict[str, list[dict[str, float | int]]]:
-    """Our seconds for the signal against pulses, with all orders and with few, and against tissues."""
-    cases = {
+def growth(threads: int) -> dict[str, list[dict[str, float | int | None]]]:
+    """Our seconds for the signal, on one device, against pulses, orders and tissues."""
+    few = min(STATES)
+    cases: dict[str, list[tuple[int, int, int | None]]] = {
         "pulses, all orders": [(n, 256, None) for n in (125, 250, 500, 1000)],
-        "pulses, 10 states": [(n, TISSUES, STATES) for n in (250, 500, 1000, 2000)],
-        "tissues, 10 states": [(PULSES, n, STATES) for n in (2500, 5000, 10_000, 20_000)],
+        "pulses": [(n, TISSUES, few) for n in (250, 500, 1000, 2000)],
+        "orders": [(PULSES, TISSUES, n) for n in (8, 16, 32, 64, 128)],
+        "tissues": [(PULSES, n, few) for n in (100, 1000, 10_000, 100_000, 1_000_000)],
     }
-    found: dict[str, list[dict[str, float | int]]] = {}
-    with sides(threads)["acqdesign"]() as worker:
+    found: dict[str, list[dict[str, float | int | None]]] = {}
+    with Worker("signal_mrf.py", threads=threads) as worker:
         for name, sizes in cases.items():
             for pulses, tissues, states in sizes:
                 given = problem(pulses, tissues)
-                reply = worker.call("acqdesign", task="signal", states=states, repeats=5, **given)
-                entry = {"pulses": pulses, "tissues": tissues, "median_s": float(np.median(reply["seconds"]))}
-                found.setdefault(name, []).append(entry)
+                reply = worker.call("acqdesign", task="signal", states=states, repeats=3, devices=1, **given)
+                entry = {"pulses": pulses, "tissues": tissues, "orders": states}
+                found.setdefault(name, []).append(entry | {"median_s": float(np.median(reply["seconds"]))})
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="turns per side (default: 5)")
-    parser.add_argument("--threads", type=int, default=2, help="cores for either side (default: 2)")
+    parser.add_argument("--threads", type=int, default=2, help="cores for each side (default: 2)")
     args = parser.parse_args()
 
     report: dict[str, Any] = {"machine": machine(args.threads), "versions": {}, "tasks": {}}
-    report["settings"] = {"pulses": PULSES, "tissues": TISSUES, "states": STATES, "rounds": args.rounds}
-    names = {"torchsim": ["torchsim", "torch"], "acqdesign": ["acqdesign", "jax"]}
-    for side, start in sides(args.threads).items():
-        with start() as worker:
-            report["versions"][side] = worker.call("versions", names=names[side])
-    for task in ("signal", "tissue derivatives", "flip gradient"):
-        entry = report["tasks"][task] = compare(task, args.rounds, args.threads)
-        ours, peer = entry["acqdesign"]["median_s"], entry["torchsim"]["median_s"]
-        print(f"{task}: torchsim {peer:.3f} s, acqdesign {ours:.3f} s: {entry['speedup']:.1f} times faster")
+    report["settings"] = {"pulses": PULSES, "tissues": TISSUES, "rounds": args.rounds}
+    names = {"blochsim": ["blochsim", "torch"], "acqdesign": ["acqdesign", "jax"]}
+    for side, wanted in names.items():
+        with sides(args.threads)[side][0]() as worker:
+            report["versions"][side] = worker.call("versions", names=wanted)
+    for states in STATES:
+        for task in ("signal", "tissue derivatives", "flip gradient"):
+            entry = compare(task, states, args.rounds, args.threads)
+            report["tasks"][f"{task}, {states} states"] = entry
+            shown = {
+                n: f"{x['median_s']:.3f} s, error {x['relative_error']:.0e}"
+                for n, x in entry.items()
+                if isinstance(x, dict)
+            }
+            print(f"{task}, {states} states:", shown, flush=True)
     report["growth"] = growth(args.threads)
     write_results("signal_mrf", report)
 
 
 if __name__ == "__main__":
     if "--serve" in sys.argv:
-        serve({"torchsim": torchsim, "acqdesign": acqdesign})
+        serve({"blochsim": blochsim, "acqdesign": acqdesign})
     else:
         main()

@@ -1,7 +1,7 @@
 """One learning step of straight lines by either recipe of `learn_traj`, in turn: how long, and compiling.
 
 The sizes are those of `traj_step.py`, which times the reference recipe beside mri-nufft's. The default recipe takes
-planes as the command does: all of 23, and 8 of 90.
+planes as the command does: all of 23, and 4 of 90.
 
     python benchmarks/traj_recipes.py [--rounds 5]
 """

@@ -1,8 +1,10 @@
 """Documentation is true: its command lines are read, its API page is whole, its figures were measured."""
 
 import argparse
+import ast
 import importlib
 import inspect
+import json
 import pkgutil
 import re
 import shlex
@@ -22,6 +24,7 @@ sys.path.insert(0, str(ROOT / "docs" / "_ext"))
 from links import dead_links  # noqa: E402
 from measured import measured, quoted, readme  # noqa: E402
 
+NOTEBOOKS = sorted(ROOT.glob("examples/notebooks/*.ipynb"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMANDS = {
     "learn_traj": learn_traj.TrajOptions,
@@ -66,6 +69,7 @@ def command_lines():
             *PAGES,
             *ROOT.glob("*.md"),
             *ROOT.glob("examples/*.py"),
+            *NOTEBOOKS,
             *ROOT.glob("acqdesign/learn_*.py"),
             *ROOT.glob("acqdesign/commands/*.py"),
         ]
@@ -101,6 +105,14 @@ def test_api_page_has_every_public_name(room):
             assert f".. py:data:: {name}\n   :module: acqdesign.{room}" in page
         elif left_out and name in left_out[1].split(", "):
             assert f".. automodule:: {value.__module__}\n" in page
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_kept_without_outputs(path):
+    """`nox -s notebooks` runs it."""
+    cells = json.loads(path.read_text())["cells"]
+    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells if cell["cell_type"] == "code")
+    ast.parse("".join("".join(c["source"]) + "\n" for c in cells if c["cell_type"] == "code").replace("%", "#", 1))
 
 
 def test_figures_in_the_readme_are_those_of_the_results():

@@ -1,8 +1,8 @@
-"""Runs the notebooks of the built documentation as a reader who downloaded them would.
+"""Runs the notebooks below a folder as a reader who downloaded them would.
 
-`python tools/run_notebooks.py docs/_build/html [NAME ...]`: each in a folder of its own away from the checkout, by
-the kernel of this Python. Any error ends the run; a notebook must show pictures. One more notebook is made here, whose
-fit draws its progress: as a widget, without a warning.
+`python tools/run_notebooks.py examples/notebooks [NAME ...]`, or `docs/_build/html` for those of the documentation.
+Each runs in a folder of its own away from the checkout, by the kernel of this Python. Any error ends the run; a
+notebook must show pictures. One more is made here, whose fit draws its progress: as a widget, without a warning.
 """
 
 import sys
@@ -44,7 +44,7 @@ def main() -> None:
     folder, names = Path(sys.argv[1]), sys.argv[2:]
     found = sorted(path for path in folder.rglob("*.ipynb") if not names or path.stem in names)
     if not found:
-        sys.exit(f"No notebook below {folder}: build the documentation first.")
+        sys.exit(f"No notebook below {folder}; those of the documentation are there once it is built.")
     for path in found:
         begun = time.perf_counter()
         shown = kinds(run(nbformat.read(path, as_version=4)))

@@ -101,6 +101,16 @@ def check_positive(name: str, value: Any, *, allow_inf: bool = False) -> None:
             raise usage_error(name, repr(array[wrong].flat[0].item()), what)
 
 
+def check_angles(name: str, value: Any) -> None:
+    """Raises where concrete angles are not finite, or so large that they must be in degrees."""
+    check_finite(name, value)
+    if is_concrete(value):
+        most = float(np.abs(np.asarray(value)).max(initial=0.0))
+        if most > 4 * math.pi:
+            remedy = f"Degrees? jnp.deg2rad({most:g}) is {math.radians(most):.4g}."
+            raise usage_error(name, f"{most:g}", "radians, at most 4π", remedy)
+
+
 def check_number(name: str, value: Any, *, positive: bool = False) -> None:
     """Raises unless `value` is one number, and where asked for, one that is positive."""
     try:

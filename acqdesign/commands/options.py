@@ -25,12 +25,25 @@ from acqdesign.commands.own import accepted, by_flags, is_own, load_part, no_use
 from acqdesign.commands.presets import PRESETS
 from acqdesign.design import TERMS, Problem, Term, term
 from acqdesign.encoding import INITIALISERS, ORDERINGS, TRAJECTORIES, Hardware, Lines, Trajectory
-from acqdesign.export import FORMATS, POSITION_FILES, read_design, read_positions
+from acqdesign.export import FORMATS, POSITION_FILES, read_design, read_noise, read_positions
 from acqdesign.export.formats import design_file, format_of, reads
 from acqdesign.optim import Box, Constraint, Limits, MeanAtMost, Scaled, Spline, make_optimizer
 from acqdesign.recon import RECONSTRUCTIONS
-from acqdesign.scene import SYSTEMS, Scene, Tissue, b1_map, load_b1, load_scene, load_smaps, system_limits, tissues
+from acqdesign.scene import (
+    SYSTEMS,
+    Scene,
+    Tissue,
+    b1_map,
+    load_b1,
+    load_noise,
+    load_scene,
+    load_smaps,
+    noise_covariance,
+    prewhitened,
+    system_limits,
+)
 from acqdesign.scene.scanner import EchoShape, max_phase_encode, min_echo_spacing
+from acqdesign.scene.tissue import Properties, check_relaxation, tissue_of, tissue_properties
 from acqdesign.signal import FSE, SEQUENCES, SPGR, SelectivePulse, Sequence, sinc_pulse
 from acqdesign.signal.repeated import Repeated
 from acqdesign.signal.trains import PulseTrain
@@ -53,7 +66,7 @@ FIRST = (
 )
 """Options that most people need first, which `--help` shows; `--help-all` has the others too."""
 # Found by benchmarks/traj_planes.py.
-_PLANES = 8
+_PLANES = 4
 # From so many voxels seen by coils in a step, cores that share its planes gain more than they cost.
 _MANY_VOXELS = 2**17
 
@@ -63,6 +76,35 @@ def check_given(check: Callable[..., Any], options: Any, *names: str, **how: Any
     for name in names:
         if getattr(options, name) is not None:
             check(flag(name), getattr(options, name), **how)
+
+
+def named_tissues(text: str, field: str) -> dict[str, Properties]:
+    """Tissues that a flag lists with commas: names of the table, or `NAME:T1:T2` or `NAME:T1:T2:PD`, in ms."""
+    found = dict[str, Properties]()
+    for part in text.split(","):
+        name, *numbers = (word.strip() for word in part.split(":"))
+        if name in found:
+            raise usage_error("--tissue", f"{name} twice", "different names")
+        found[name] = _own_tissue(part, numbers) if numbers else _of_table(name, field)
+    return found
+
+
+def _of_table(name: str, field: str) -> Properties:
+    known = tissue_properties(field=field)
+    return known[check_choice("--tissue", name, (*known, "NAME:T1:T2 [ms]"))]
+
+
+def _own_tissue(part: str, numbers: list[str]) -> Properties:
+    expected = "NAME:T1:T2 or NAME:T1:T2:PD, times in ms, such as lesion:1350:110:0.85"
+    try:
+        t1, t2, pd = map(float, numbers if len(numbers) == 3 else [*numbers, "1"])
+    except ValueError:
+        raise usage_error("--tissue", part, expected) from None
+    if not (0 < t1 <= 1e5 and 0 < t2 <= 1e5 and 0 < pd <= 10):
+        raise usage_error("--tissue", part, f"{expected}; times up to 1e5 and densities up to 10")
+    with by_flags({"t2": "--tissue"}):
+        check_relaxation(s_from_ms(t1), s_from_ms(t2))
+    return Properties(s_from_ms(t1), s_from_ms(t2), pd, "given")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,18 +127,21 @@ class SceneOptions:
     """Voxels NX NY NZ, x along the readout; NX = 1 is one plane. 23 28 23 unless given, here or in a file of --init."""
     fov_mm: Annotated[tuple[float, float, float] | None, within(1.0, 3e3)] = None
     """Field of view along x, y and z [mm]; that of a file of --init, else the phantom's own, unless given."""
-    field: Literal["1.5T", "3T"] = "3T"
+    field: Literal["1.5T", "3T", "7T"] = "3T"
     """Field strength, for the tissues' relaxation times."""
     coils: Annotated[int, within(1, 1024)] = 1
     """Receive coils on a birdcage; 1 is a uniform one."""
     smaps: Path | None = None
     """Instead of --coils: measured sensitivities, complex: .npy (coils, nx, ny, nz), .nii, or BART's .cfl (x, y, z,
     coils). Of .nii other grids are resampled; the others have the scene's."""
+    noise_from: Path | None = None
+    """Measured noise of the coils, samples or their covariance: .npy (coils, samples) or (coils, coils), BART's .cfl,
+    or the noise scans of an .mrd file. Coils are prewhitened, and --noise is the root mean square over them."""
     noise: Noise = 0.0
     """Standard deviation of the real and of the imaginary part of each sample, for an image whose brightest tissue
     is one and a unitary transform."""
     planes_per_step: Annotated[int | None, within(1, 4096)] = None
-    """Planes across the readout that a step takes, others at every step; 8 of more than 32, else all, unless given.
+    """Planes across the readout that a step takes, others at every step; 4 of more than 32, else all, unless given.
     Of some, squared_error is learned, whose mean is that of all. What is found is judged on all."""
     anatomies_per_step: Annotated[int | None, within(1, 4096)] = None
     """Anatomies that a step takes, likewise; all unless given."""
@@ -106,6 +151,8 @@ class SceneOptions:
             raise usage_error("--phantom", "nothing", "at least one image")
         if self.smaps is not None and self.coils != type(self)().coils:
             raise usage_error("--smaps", f"it with --coils {self.coils}", "one of the two")
+        if self.noise_from is not None and self.smaps is None and self.coils == 1:
+            raise usage_error("--noise-from", "it with one uniform coil", "--coils or --smaps")
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -123,13 +170,18 @@ class SceneOptions:
             scene = load_scene(*self.holdout, **given)
         else:
             scene = load_scene(*self.phantom, key=key, each=each, **given)
+        if not held and self.shape is None and any(Path(name).is_file() for name in self.phantom):
+            grid = " x ".join(map(str, scene.shape))
+            logging.getLogger("acqdesign").info(f"scanned on {grid} voxels, the usual number: --shape says another")
         if self.smaps is not None:
             with by_flags({"smaps": "--smaps"}):
                 smaps = load_smaps(self.smaps, scene.shape, scene.fov)
-            scene = eqx.tree_at(
-                lambda s: s.smaps, scene, jnp.asarray(smaps, np.result_type(dtype, np.complex64)),
-                is_leaf=lambda leaf: leaf is None,
-            )  # fmt: skip
+            scene = _changed(scene, "smaps", jnp.asarray(smaps, np.result_type(dtype, np.complex64)))
+        if self.noise_from is not None:
+            with by_flags(dict.fromkeys(("noise", "covariance", "mrd"), "--noise-from")):
+                raw = self.noise_from.suffix.lower() in (".mrd", ".h5")
+                covariance = noise_covariance(read_noise(self.noise_from)) if raw else load_noise(self.noise_from)
+                scene = _changed(scene, "smaps", prewhitened(jnp.asarray(scene.smaps), covariance))
         return scene
 
     def per_step(self, scene: Scene, trajectory: Trajectory, reconstruction: Any, *, whole: bool) -> dict[str, Any]:
@@ -137,7 +189,7 @@ class SceneOptions:
         assert scene.maps is not None
         anatomies, planes = scene.maps.shape[1:3]
         apart = trajectory.planes_apart(scene) and getattr(reconstruction, "planes_apart", False)
-        usual = _PLANES if planes > 4 * _PLANES and apart and not whole else None
+        usual = _PLANES if planes > 8 * _PLANES and apart and not whole else None
         asked = {"planes_per_step": self.planes_per_step or usual, "anatomies_per_step": self.anatomies_per_step}
         there = {"planes_per_step": planes, "anatomies_per_step": anatomies}
         return {name: count for name, count in asked.items() if count not in (None, there[name])}
@@ -163,7 +215,8 @@ class TissueSceneOptions(SceneOptions):
     """Standard deviation of the real and of the imaginary part of each sample, of a unitary transform, for proton
     densities relative to water."""
     tissue: str = "gm,wm,csf"
-    """Tissues of the phantom's maps, in order."""
+    """Tissues of the phantom's maps, in order. One of your own is NAME:T1:T2 [ms], or NAME:T1:T2:PD, with its proton
+    density: gm:1200:90,wm,csf."""
     b1_spread: Annotated[float, within(0.0, 0.9)] = 0.0
     """Half the range of a smooth transmit field about one, 0.2 at 3 T; 0 is a perfect field."""
     b1_map: Path | None = None
@@ -173,8 +226,8 @@ class TissueSceneOptions(SceneOptions):
 
     def load(self, dtype: Any, key: PRNGKey | None = None, *, held: bool = False, each: int = 1, **more: Any) -> Scene:
         """As `SceneOptions.load`, under the transmit field and the spread of T2 that were asked for."""
-        names = tuple(name.strip() for name in self.tissue.split(","))
-        scene = super().load(dtype, key, held=held, each=each, tissue_names=names, **more)
+        found = named_tissues(self.tissue, self.field)
+        scene = super().load(dtype, key, held=held, each=each, tissue_names=found, **more)
         if self.t2_spread:
             with by_flags({"spread": "--t2-spread"}):
                 scene = scene.with_t2_spread(self.t2_spread)
@@ -199,8 +252,9 @@ class TissueOptions:
     """What is measured."""
 
     tissue: str | None = None
-    """Tissues from the table, with commas: wm,gm,csf; wm,gm unless --t1-ms is given."""
-    field: Literal["1.5T", "3T"] = "3T"
+    """Tissues, with commas, of the table: wm,gm,csf; wm,gm unless --t1-ms is given. One of your own is NAME:T1:T2 [ms],
+    or NAME:T1:T2:PD, with its proton density: wm,lesion:1350:110."""
+    field: Literal["1.5T", "3T", "7T"] = "3T"
     """Field strength, for the tissues' relaxation times."""
     t1_ms: Each = ()
     """T1 of each tissue [ms], instead of --tissue."""
@@ -232,7 +286,7 @@ class TissueOptions:
             with by_flags({"t2": "--t2-ms"}):
                 tissue = Tissue(t1, t2, names=names)
         else:
-            tissue = tissues("wm,gm" if self.tissue is None else self.tissue, field=self.field)
+            tissue = tissue_of(named_tissues("wm,gm" if self.tissue is None else self.tissue, self.field))
         units: dict[str, Any] = {"t2_prime": ("t2_prime_ms", s_from_ms), "t1_rho": ("t1_rho_ms", s_from_ms)}
         units["diffusivity"] = ("adc_um2_ms", lambda adc: 1e-9 * adc)
         for field, (option, convert) in units.items():
@@ -265,8 +319,8 @@ class TrajectoryOptions:
     """Samples of a readout; 128, or as many as voxels along x where those are more, unless given, here or in a file of
     --init."""
     init: str | None = None
-    """Where lines start: reference, poisson, caipi, spiral, full, or a file of positions: the design.npz of a run,
-    Pulseq .seq, SPARKLING .bin, BART .cfl, ISMRM Raw Data .mrd or .h5, or MATLAB .mat."""
+    """Where lines start: poisson unless given, reference (of that recipe), caipi, spiral, full, or positions: a run's
+    folder, or a file .npz, .seq (Pulseq), .bin (SPARKLING), .cfl (BART), .mrd, .h5 or .mat."""
     calibration: Annotated[int | None, within(0, 1024)] = None
     """Side of the fully sampled block of lines in the centre, which stays as it is; 0 for none."""
     backend: Literal["auto", "finufft", "dft"] = "auto"

@@ -26,8 +26,8 @@ PRESETS = {
     "t1w-3d-1mm": Preset(
         "learn_traj",
         "T1-weighted 3D head at 1 mm, 256 x 240 x 208 mm, of ADNI 3's accelerated MPRAGE (adni.loni.usc.edu); with"
-        " four times fewer lines, as compressed sensing has, and coils compressed to 8. Of many minutes; --shape 32 240"
-        " 208 --fov-mm 32 240 208 learns on a slab across the readout.",
+        " four times fewer lines, as compressed sensing has, and coils compressed to 8. Of many minutes and 9 GB;"
+        " --shape 32 240 208 --fov-mm 32 240 208 learns on a slab across the readout.",
         {"shape": [256, 240, 208], "fov_mm": [256.0, 240.0, 208.0], "coils": 8, "acceleration": 4.0, "samples": 256}
         | {"noise": 0.02, "contrast": "T1w", "field": "3T", "calibration": 24},
     ),

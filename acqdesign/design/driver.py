@@ -18,7 +18,7 @@ import optax
 from jax.sharding import Mesh
 
 from acqdesign import optim
-from acqdesign.base.checks import check_count, usage_error
+from acqdesign.base.checks import check_count, check_key, usage_error
 from acqdesign.base.files import write_history, write_json, write_npz
 from acqdesign.base.sharding import is_main_process, peak_memory_bytes, place
 from acqdesign.base.trees import leaf_names, node, with_node
@@ -35,13 +35,15 @@ from acqdesign.export import write_design
 from acqdesign.optim.fit import FINISHED, SETTLED, NonFiniteError
 from acqdesign.optim.history import verdict
 from acqdesign.plot import write_run
+from acqdesign.plot.schedule import schedule_scores
 from acqdesign.scene import Scene
 
 GRID_STEPS, FLIP_RATE = 0.28, 6e-2
 """Learning rates unless given: of positions in steps of the grid of phase encodes, and of flips [rad]."""
-REALISATIONS, VOXELS, CURVE = 16, 2**18, 10
-"""Of noise that designs are judged under at most, which see so many voxels together, and points of the held-out curve.
-"""
+REALISATIONS, VOXELS = 16, 2**18
+"""Of noise that designs are judged under at most, which see so many voxels together."""
+CURVE, CURVE_PLANES = 10, 32
+"""Points of the held-out curve, and planes that it looks at where steps take some."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +142,7 @@ def learn(
     grid = 28 if problem.trajectory is None else max(problem.scene.shape[1:])
     optimizer = optimizer or adam(steps, trajectory=GRID_STEPS / grid)
     key = jax.random.key(0) if key is None else key
+    check_key("key", key)
     for axis, count in zip(("anatomies", "planes"), problem.of_a_step or (), strict=False):
         if mesh is not None and count % mesh.shape.get(axis, 1):
             what = f"{axis}={mesh.shape[axis]} with {count} {axis} a step"
@@ -290,6 +293,7 @@ def run(
     """
     check_count("steps", steps)
     key = jax.random.key(0) if key is None else key
+    check_key("key", key)
     fit_key, judge_key, held_key, start_key = (jax.random.fold_in(key, n) for n in range(4))
     begin = _starts(problem, starts, start_key)
     held = _held(problem, held, held_key)
@@ -341,9 +345,14 @@ def run(
             return found
         found = _judged(found, held, judged_by, judge_key, name if beside is not None else None)
         if place_of is not None:
-            _write(found, files)
+            summary = _write(found, files)
             if figures:
-                write_npz(place_of / "figures.npz", shown(found))
+                arrays = shown(found)
+                write_npz(place_of / "figures.npz", arrays)
+                rows = schedule_scores(summary, arrays)
+                if rows:
+                    told = {text: {"start": before, "learned": after} for text, before, after, *_ in rows}
+                    write_json(place_of / "summary.json", summary | {"schedule": told})
                 write_run(place_of, instead=drawn_by_itself(found.design.trajectory))
         return found
 
@@ -433,8 +442,12 @@ def _scores(
 
 
 def _curve(found: Found, other: Problem, key: PRNGKey) -> dict[str, np.ndarray]:
-    """The held-out error along the way, at some of the logged steps."""
+    """The held-out error along the way, at some of the logged steps, on some planes of a large volume."""
     steps, designs = found.snapshots
+    planes = other.scene.shape[0]
+    if found.problem.of_a_step and planes > CURVE_PLANES and found.problem.trajectory.planes_apart(other.scene):
+        spread = (np.arange(CURVE_PLANES) + 0.5) * planes / CURVE_PLANES
+        other = other.judged_on(other.scene.part(planes=spread.astype(int)))
     column = np.full(len(found.history["step"]), np.nan)
     for n in np.unique(np.linspace(0, len(steps) - 1, CURVE).round().astype(int)):
         at = np.flatnonzero(found.history["step"] == steps[n])
@@ -469,7 +482,8 @@ def _of_sequence(found: Found) -> dict[str, Any]:
     return numbers
 
 
-def _write(found: Found, files: Sequence[str]) -> None:
+def _write(found: Found, files: Sequence[str]) -> dict[str, Any]:
+    """Writes all but the figures, and returns what `summary.json` says."""
     out, scene, problem, result = found.out, found.problem.scene, found.problem, found.result
     assert out is not None
     write_history(out / "history.csv", found.history)
@@ -486,7 +500,9 @@ def _write(found: Found, files: Sequence[str]) -> None:
         summary |= {"start": result.start, "start_losses": result.start_losses}
     if "compare" in found.numbers:
         write_json(out / "compare.json", found.numbers["compare"])
-    write_json(out / "summary.json", summary | {"peak_memory_bytes": peak_memory_bytes()} | found.numbers)
+    summary |= {"peak_memory_bytes": peak_memory_bytes()} | found.numbers
+    write_json(out / "summary.json", summary)
+    return summary
 
 
 def report(found: Found) -> None:

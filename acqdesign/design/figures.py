@@ -73,6 +73,9 @@ def _of_images(found: "Found") -> dict[str, Any]:
         arrays |= {f"image.{name}": np.abs(images[name]), f"nrmse.{name}": error(jnp.asarray(images[name]), truth)}
     # Density compensation shows how k-space is covered; with a sequence the reconstruction undoes its weighting.
     judged = problem.judged_by(reconstruction=DensityAdjoint() if problem.sequence is None else None)
+    apart = problem.sequence is None or getattr(judged.reconstruction, "planes_apart", False)
+    if apart and problem.trajectory.planes_apart(problem.scene):
+        judged = judged.judged_on(problem.scene.part(planes=[problem.scene.shape[0] // 2]))  # all that a point reaches
     respond = eqx.filter_jit(lambda problem, design: problem.scan(design).point_spread)
     return arrays | {"psf": respond(judged, found.design), "start.psf": respond(judged, found.start)}
 

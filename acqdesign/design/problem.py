@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import check_at_least_zero, check_choice, check_count, is_concrete, usage_error
+from acqdesign.base.checks import check_angles, check_at_least_zero, check_choice, check_count, is_concrete, usage_error
 from acqdesign.base.trees import leaf_names, node
 from acqdesign.base.types import Array, PRNGKey, Scalar
 from acqdesign.design.scan import Assumed, SimulatedScan, name_of, tissue_of
@@ -218,6 +218,10 @@ class Problem(eqx.Module):
         for constraint in (*limits, *own):
             if not isinstance(constraint, Constraint):
                 raise usage_error("limits", repr(constraint), "constraints", "See acqdesign.optim.Constraint.")
+            if isinstance(constraint, Limits) and constraint.where == "sequence.flips":
+                ends = [*np.ravel(constraint.lower), *np.ravel(constraint.upper)]
+                angles = np.array([*ends, constraint.rms or 0.0, constraint.step or 0.0])
+                check_angles("limits", angles[np.isfinite(angles)])
             nodes = {name: node(self.design, name) for name in constraint.names}
             for name, value in nodes.items():
                 if value is None and name.split(".")[0] in parts:

@@ -11,14 +11,16 @@ weights of one; a point alone in its cell too. For straight lines this is a prob
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from acqdesign.base.checks import check_choice, check_count, check_number, check_shape, usage_error
 from acqdesign.base.types import Array, Float, Points
-from acqdesign.encoding import _backends
-from acqdesign.encoding.nufft import check_points, nufft_adjoint, nufft_forward
+from acqdesign.encoding import _backends, toeplitz
+from acqdesign.encoding.nufft import check_points
 
 # Up to this many points the kernel is a matrix (64 MiB in single precision), beyond it a pair of transforms.
 _DENSE_POINTS = 4096
@@ -82,12 +84,19 @@ def _multiply(points: Array, shape: tuple[int, ...], weights: Array, backend: st
     """`C w` for a stack of weights `(..., M)`."""
     if points.shape[0] <= _DENSE_POINTS:
         return _dense_multiply(points, weights, shape)
-    # The Fejér kernel is the transform of a triangle on the doubled grid.
-    doubled = tuple(2 * n - 1 for n in shape)
-    sides = [(n - jnp.abs(_backends.voxel_coordinates(2 * n - 1, points.dtype))) / n**2 for n in shape]
-    psf = nufft_adjoint(weights, points, doubled, backend=backend)
-    triangle = functools.reduce(jnp.multiply, jnp.ix_(*sides)).astype(psf.dtype)
-    return nufft_forward(psf * jnp.broadcast_to(triangle, psf.shape), points, backend=backend).real
+    # The Fejér kernel is the transform of a triangle over the differences.
+    sides = [(n - np.abs(away)) / n**2 for n, away in zip(shape, toeplitz.differences(shape), strict=True)]
+    psf = toeplitz.kernel_pieces(points, weights, shape, backend=backend)
+    triangle = jnp.asarray(math.prod(sides), psf.dtype)
+    return toeplitz.transform_pieces(psf * jnp.broadcast_to(triangle, psf.shape), points, backend=backend)
+
+
+def _multiplier(points: Array, shape: tuple[int, ...], backend: str) -> Callable[[Array], Array]:
+    """`_multiply` of weights in a loop, outside of which a kernel's matrix is made."""
+    if points.shape[0] > _DENSE_POINTS:
+        return lambda weights: _multiply(points, shape, weights, backend)
+    matrix = _kernel_matrix(points, shape)
+    return lambda weights: jnp.matmul(weights, matrix, precision="highest")
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
@@ -95,12 +104,16 @@ def _pipe(points: Array, shape: tuple[int, ...], iterations: int, backend: str) 
     return _pipe_history(points, shape, iterations, backend)[0]
 
 
-def _pipe_history(points: Array, shape: tuple[int, ...], iterations: int, backend: str) -> tuple[Array, list, list]:
-    weights, products = [jnp.ones(points.shape[0], points.dtype)], []
-    for _ in range(iterations):
-        products.append(_multiply(points, shape, weights[-1], backend))
-        weights.append(weights[-1] / products[-1])
-    return weights.pop(), weights, products
+def _pipe_history(points: Array, shape: tuple[int, ...], iterations: int, backend: str) -> tuple[Array, Array, Array]:
+    """The weights after all iterations; those before each, and `C w` of them, `(iterations, M)`."""
+    multiply = _multiplier(points, shape, backend)
+
+    def iterate(weights: Array, _: None) -> tuple[Array, tuple[Array, Array]]:
+        product = multiply(weights)
+        return weights / product, (weights, product)
+
+    last, history = jax.lax.scan(iterate, jnp.ones_like(points[:, 0]), length=iterations)
+    return last, *history
 
 
 @_pipe.defjvp
@@ -108,12 +121,14 @@ def _pipe_jvp(shape: tuple, iterations: int, backend: str, primals: tuple, tange
     # The points' share of every iteration's tangent, Ċ w_i, in one pass over the kernel rather than one each.
     (points,), (d_points,) = primals, tangents
     last, weights, products = _pipe_history(points, shape, iterations, backend)
-    stack = jnp.stack(weights)
-    _, moved = jax.jvp(lambda k: _multiply(k, shape, stack, backend), (points,), (d_points,))
-    tangent = jnp.zeros_like(last)
-    for w, c, m in zip(weights, products, moved, strict=True):
-        tangent = tangent / c - w / c**2 * (_multiply(points, shape, tangent, backend) + m)
-    return last, tangent
+    _, moved = jax.jvp(lambda k: _multiply(k, shape, weights, backend), (points,), (d_points,))
+    multiply = _multiplier(points, shape, backend)
+
+    def iterate(tangent: Array, each: tuple[Array, Array, Array]) -> tuple[Array, None]:
+        w, c, m = each
+        return tangent / c - w / c**2 * (multiply(tangent) + m), None
+
+    return last, jax.lax.scan(iterate, jnp.zeros_like(last), (weights, products, moved))[0]
 
 
 _compiled_pipe = jax.jit(_pipe, static_argnums=(1, 2, 3))

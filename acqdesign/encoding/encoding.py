@@ -22,6 +22,7 @@ from jaxtyping import Bool, Complex
 from acqdesign.base.checks import as_real, check_count, check_shape, usage_error
 from acqdesign.base.sharding import alike, none_of, split, total, vary, varying
 from acqdesign.base.types import Array, ArrayLike, Float, Image, Samples
+from acqdesign.encoding import toeplitz
 from acqdesign.encoding._backends import promote
 from acqdesign.encoding.density import density_weights
 from acqdesign.encoding.nufft import check_options, check_points, nufft_adjoint, nufft_forward
@@ -391,6 +392,23 @@ def weigh(samples: Array, weights: Array) -> Array:
     return samples * jnp.broadcast_to(weights, samples.shape)
 
 
+class ToeplitzGram(Gram):
+    """`Aᴴ W A` of arbitrary samples as a convolution: made by `NUFFTEncoding.normal`.
+
+    Attributes:
+        spectrum: of the kernel on the padded grid [1], from `toeplitz.gram_spectrum`.
+        shape: of the image.
+    """
+
+    spectrum: Float[Array, "..."]
+    shape: tuple[int, ...] = eqx.field(static=True)
+
+    def __call__(self, image: Image) -> Image:
+        """Image `(..., *shape)` to `Aᴴ W A` of it, the same shape and complex."""
+        check_trailing("image", image, self.shape)
+        return toeplitz.convolve(image.reshape(-1, *self.shape), self.spectrum).reshape(image.shape)
+
+
 class NUFFTEncoding(Encoding):
     """Encoding at arbitrary samples in one to three dimensions; weights are `(readouts,)`, or one for each sample.
 
@@ -442,6 +460,14 @@ class NUFFTEncoding(Encoding):
         flat = kspace.reshape(*kspace.shape[: kspace.ndim - len(self.samples)], -1)
         image = nufft_adjoint(flat, self._flat, self.shape, eps=self.eps, backend=self.backend)
         return image / math.sqrt(math.prod(self.shape))
+
+    def normal(self, weights: Any = None) -> ToeplitzGram:
+        check_weights("weights", weights, self.samples, self.samples[:1])
+        each = jnp.ones(self.samples, self.points.dtype)
+        if weights is not None:
+            each = each.astype(weights.dtype) * weights.reshape(*weights.shape, *[1] * (each.ndim - weights.ndim))
+        spectrum = toeplitz.gram_spectrum(self._flat, each.ravel(), self.shape, eps=self.eps, backend=self.backend)
+        return ToeplitzGram(spectrum=spectrum / math.prod(self.shape), shape=self.shape)
 
     def density(self, name: str = "pipe", iterations: int = 10) -> Float[Array, "..."]:
         return density_weights(name, self._flat, self.shape, iterations, backend=self.backend).reshape(self.samples)

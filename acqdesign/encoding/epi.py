@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import check_count
+from acqdesign.base.checks import check_count, check_key
 from acqdesign.base.types import Array, Float, PRNGKey
 from acqdesign.encoding.trajectory import Trajectory, check_parameter, plane_of, real_of
 from acqdesign.optim import Box
@@ -63,6 +63,7 @@ class EPI(Trajectory):
         """
         voxels = plane_of(scene, "epi")[1]
         each = math.ceil(voxels / (2 * check_count("lines", lines)))
+        check_key("key", key)
         shift = jax.random.uniform(key, dtype=real_of(scene))
         place = np.arange(each) * lines + np.arange(lines)[:, None]
         return cls(((jnp.asarray(place, real_of(scene)) + shift) / (each * lines) - 0.5), samples)

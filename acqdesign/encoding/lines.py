@@ -69,7 +69,7 @@ class LineGram(Gram):
         else:
             image = readout * image
         planes = image.reshape(-1, *self.shape[1:])
-        return toeplitz.convolve_planes(planes, self.spectrum).reshape(image.shape)
+        return toeplitz.convolve(planes, self.spectrum).reshape(image.shape)
 
 
 class StraightLineEncoding(Encoding):
@@ -222,7 +222,7 @@ class StraightLineEncoding(Encoding):
         along, image = promote(self.readout_gram(self._readout_density()), image)
         filtered = jnp.einsum("xu,...uyz->...xyz", along, image, precision="highest")
         planes, padded = filtered.reshape(-1, *self.shape[1:]), toeplitz.padded_shape(self.shape[1:])
-        spectra = toeplitz.map_planes(lambda p: toeplitz.to_spectrum(p, padded), planes, padded)
+        spectra = toeplitz.map_images(lambda p: toeplitz.to_spectrum(p, padded), planes, padded)
         return spectra.reshape(*image.shape[:-2], *spectra.shape[-2:])
 
     def adjoint_of(self, prepared: Complex[Array, "... nx pz py"], weights: Any) -> Image:
@@ -231,7 +231,7 @@ class StraightLineEncoding(Encoding):
         plane, flat = self.shape[1:], prepared.reshape(-1, *prepared.shape[-2:])
         kernel = vary(self._spectra(lines).T, varying(flat))
         back = lambda spectra: toeplitz.from_spectrum(kernel * spectra, plane)  # noqa: E731
-        planes = toeplitz.map_planes(back, flat, toeplitz.padded_shape(plane))
+        planes = toeplitz.map_images(back, flat, toeplitz.padded_shape(plane))
         return planes.reshape(*prepared.shape[:-2], *plane)
 
 

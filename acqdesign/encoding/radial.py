@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import check_count
+from acqdesign.base.checks import check_count, check_key
 from acqdesign.base.types import Array, Float, PRNGKey
 from acqdesign.encoding.trajectory import Trajectory, check_solid, plane_of, real_of
 from acqdesign.scene.scene import Scene
@@ -86,6 +86,7 @@ class Kooshball(Trajectory):
         check_solid(scene, "kooshball")
         dtype, n = real_of(scene), np.arange(lines)
         azimuth = 2 * math.pi * jnp.asarray(n * _MEANS[1] % 1, dtype)
+        check_key("key", key)
         first = jax.random.uniform(key, maxval=2 * math.pi, dtype=dtype)
         return cls(jnp.arccos(jnp.asarray(n * _MEANS[0] % 1, dtype)), first + azimuth, samples)
 
@@ -93,6 +94,7 @@ class Kooshball(Trajectory):
 def golden_angles(scene: Scene, key: PRNGKey, count: int, turn: float) -> Float[Array, " count"]:
     """Angles a golden angle apart, within a `turn` of a random one [rad]."""
     dtype = real_of(scene)
+    check_key("key", key)
     first = jax.random.uniform(key, maxval=turn, dtype=dtype)
     return (first + jnp.asarray(GOLDEN * np.arange(check_count("lines", count)), dtype)).astype(dtype)
 

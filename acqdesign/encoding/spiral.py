@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import check_count, check_number, usage_error
+from acqdesign.base.checks import check_count, check_key, check_number, usage_error
 from acqdesign.base.types import Array, Float, PRNGKey
 from acqdesign.encoding.radial import directions, golden_angles
 from acqdesign.encoding.trajectory import Trajectory, check_parameter, check_solid, plane_of, real_of
@@ -95,6 +95,7 @@ class Spiral(Trajectory):
         """
         plane = plane_of(scene, "spiral")
         dtype = real_of(scene)
+        check_key("key", key)
         first = jax.random.uniform(key, maxval=2 * math.pi, dtype=dtype)
         angles = first + 2 * math.pi * jnp.arange(check_count("lines", lines), dtype=dtype) / lines
         return cls(angles, jnp.zeros(_KNOTS, dtype), _turns(max(plane), lines, samples, in_out), samples, in_out)

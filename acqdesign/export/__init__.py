@@ -16,6 +16,7 @@ from acqdesign.export.formats import Tell, by_endings, design_file, format_of, r
 from acqdesign.export.mask import Mask as Mask
 from acqdesign.export.mat import Mat as Mat
 from acqdesign.export.mrd import Mrd as Mrd
+from acqdesign.export.mrd import read_noise as read_noise
 from acqdesign.export.npz import Npz as Npz
 from acqdesign.export.npz import as_design
 from acqdesign.export.pulseq import Pulseq as Pulseq

@@ -1,7 +1,7 @@
 """ISMRM Raw Data (MRD) files through the package ismrmrd: trajectory and encoding header, with samples of zero."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -167,19 +167,25 @@ def _read_header(mrd: Any, raw: _Raw, xml: Any) -> Any:
     return header
 
 
-def _read_heads(mrd: Any, raw: _Raw, data: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Heads of all acquisitions, where their trajectories lie, and whether each is of the image."""
+def _read_heads(raw: _Raw, data: Any, what: str = "traj") -> tuple[np.ndarray, np.ndarray]:
+    """Heads of all acquisitions, and where their trajectories, or `what` else they have, lie."""
     kind = data.id.get_type()
-    if data.ndim != 1 or not {"head", "traj"} <= set(data.dtype.names or ()):
+    if data.ndim != 1 or not {"head", what} <= set(data.dtype.names or ()):
         raise raw.wrong(f"data of shape {data.shape} and {data.dtype}", "acquisitions")
-    at = {name: kind.get_member_offset(kind.get_member_index(name.encode())) for name in ("head", "traj")}
+    at = {name: kind.get_member_offset(kind.get_member_index(name.encode())) for name in ("head", what)}
     form, size = data.dtype["head"], kind.get_size()
-    if form.hasobject or at["head"] + form.itemsize > size or at["traj"] + 16 > size:
+    if form.hasobject or at["head"] + form.itemsize > size or at[what] + 16 > size:
         raise raw.wrong(f"data of {data.dtype}", "acquisitions")
     found = raw.records(data, size)
     heads = np.ascontiguousarray(found[:, at["head"] : at["head"] + form.itemsize]).view(form)[:, 0]
-    others = sum(1 << (getattr(mrd, f"ACQ_IS_{name}") - 1) for name in _OTHER_SCANS)
-    return heads, found[:, at["traj"] : at["traj"] + 16], heads["flags"] & np.uint64(others) == 0
+    return heads, found[:, at[what] : at[what] + 16]
+
+
+def _flagged(mrd: Any, heads: np.ndarray, names: Iterable[str]) -> np.ndarray:
+    """Whether each acquisition has any of the flags."""
+    bits = sum(1 << (getattr(mrd, f"ACQ_IS_{name}") - 1) for name in names)
+    flagged: np.ndarray = heads["flags"] & np.uint64(bits) != 0
+    return flagged
 
 
 def _read_lines(raw: _Raw, heads: np.ndarray, references: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -323,8 +329,24 @@ class Mrd(Format):
             with raw.package.File(path, "r") as file:
                 group = raw.group(file)
                 xml, data = (raw.member(group, name, raw.package.Dataset) for name in ("xml", "data"))
-                header, (heads, references, imaging) = _read_header(mrd, raw, xml), _read_heads(mrd, raw, data)
-            return _design(raw, header, heads, references, imaging)
+                header, (heads, references) = _read_header(mrd, raw, xml), _read_heads(raw, data)
+            return _design(raw, header, heads, references, ~_flagged(mrd, heads, _OTHER_SCANS))
+
+
+def read_noise(path: Path) -> np.ndarray:
+    """Samples `(coils, samples)` of the noise scans in an ISMRM Raw Data file, complex64."""
+    mrd, raw = package("ismrmrd", "mrd"), _Raw(path)
+    with parsing("mrd", path, "a readable ISMRM Raw Data file"):
+        raw.find()
+        with raw.package.File(path, "r") as file:
+            heads, references = _read_heads(raw, raw.member(raw.group(file), "data", raw.package.Dataset), "data")
+        wanted = np.flatnonzero(_flagged(mrd, heads, ["NOISE_MEASUREMENT"]))
+        coils = heads["active_channels"][wanted].astype(int)
+        if not wanted.size or (coils != coils[0]).any() or not coils[0]:
+            got = f"{len(heads)} acquisitions, {wanted.size} of noise, of {sorted(set(coils.tolist()))} coils"
+            raise raw.wrong(got, "noise scans of the same coils")
+        found = [np.frombuffer(raw.held(np.ascontiguousarray(references[n]), 4), "<c8") for n in wanted]
+        return np.concatenate([each.reshape(coils[0], -1) for each in found], axis=1)
 
 
 def _design(raw: _Raw, header: Any, heads: np.ndarray, references: np.ndarray, imaging: np.ndarray) -> dict[str, Any]:

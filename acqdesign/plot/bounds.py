@@ -99,7 +99,7 @@ def plot_bound_map(
     span = 1.02 * max(1.5, float(np.nanquantile(np.abs(np.log(gain[np.isfinite(gain)])), 0.98)))
     shares = [t for t in (0.1, 0.25, 0.5, 1, 2, 4, 10, 25) if np.exp(-span) <= t <= np.exp(span)]
     rows: Any = (
-        (deviation, LogNorm(low, high), SEQUENCE_MAP, "learned", label, _round_ticks(low, high)),
+        (deviation, LogNorm(low, high), SEQUENCE_MAP, "learned", label, round_ticks(low, high)),
         (gain, LogNorm(np.exp(-span), np.exp(span)), "RdBu", "gain", "variance, start / learned", shares),
     )
     for row, (values, norm, colours, title, text, ticks) in zip(grid, rows, strict=True):
@@ -119,7 +119,7 @@ def plot_bound_map(
                 axes.plot(ms_from_s(t2_of), ms_from_s(t1_of), MARKERS[look], label=name, **mark)
             for axis, ends in ((axes.xaxis, x), (axes.yaxis, y)):
                 axis.set_major_formatter("{x:g}")
-                axis.set_ticks(_round_ticks(ends.min(), ends.max()))
+                axis.set_ticks(round_ticks(ends.min(), ends.max()))
                 axis.set_minor_locator(NullLocator())
         row[0].set_ylabel("T1 [ms]")
         figure.colorbar(shown, ax=list(row), pad=0.015, label=text, ticks=ticks, format="{x:g}").minorticks_off()
@@ -131,7 +131,7 @@ def plot_bound_map(
     return figure
 
 
-def _round_ticks(low: float, high: float) -> list[float]:
+def round_ticks(low: float, high: float) -> list[float]:
     """Three to five round numbers within a range: 1 and 3 of each decade where it is long, more where it is short."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     fine = [[tenths / 10 for tenths in range(10, 100, step)] for step in (5, 2, 1)]

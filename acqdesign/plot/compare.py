@@ -20,6 +20,7 @@ from acqdesign.base.units import deg_from_rad
 from acqdesign.plot.images import decibels, psf_numbers, side_lobes
 from acqdesign.plot.pages import curve, curve_layout, grid, page, scores, table, views, volumes
 from acqdesign.plot.run import Run, read_run
+from acqdesign.plot.schedule import schedule_scores
 from acqdesign.plot.style import COLOURS, ERROR_MAP, MARKERS, curve_axes, new_figure, on_paper, styled
 
 _PLACES = ("out", "config", "overwrite", "resume")
@@ -63,10 +64,17 @@ def compare_runs(*runs: Run | Path | str) -> Comparison:
     rows = [("command", [str(run.config.get("command")) for run in read])]
     asked = {name for run in read for name in run.config.get("given", ())}
     for name in dict.fromkeys(name for each in options for name in each if name not in _PLACES):
-        values = [json.dumps(each.get(name, "–"), ensure_ascii=False).strip('"') for each in options]
+        held_to = ["–" if each.get(name) is None else each[name] for each in options]
+        values = [json.dumps(value, ensure_ascii=False).strip('"') for value in held_to]
         if len(set(values)) > 1 and (name in asked or all(name in each for each in options)):
             rows.append(("--" + name.replace("_", "-"), values))
-    found = [{text: form.format(after) for text, _, after, form, _ in scores(run)} for run in read]
+    found = [
+        {
+            text: form.format(after)
+            for text, _, after, form, _ in [*scores(run), *schedule_scores(run.summary, run.arrays)]
+        }
+        for run in read
+    ]
     for text in dict.fromkeys(text for each in found for text in each):
         rows.append((text, [each.get(text, "–") for each in found]))
     apart = [f"{name}: no figures.npz, so not {', '.join(run.lacks)}" for name, run in held.items() if run.lacks]

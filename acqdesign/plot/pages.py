@@ -19,6 +19,7 @@ import numpy as np
 from acqdesign.base.units import deg_from_rad, mm_from_m, ms_from_s
 from acqdesign.plot.images import decibels, psf_numbers, side_lobes
 from acqdesign.plot.run import Run, images_of, loss_label
+from acqdesign.plot.schedule import Score, bound_unit, map_plots, schedule_scores
 from acqdesign.plot.style import COLOURS, ERROR_MAP, MUTED, looks
 
 VOXELS = 2_500_000
@@ -49,12 +50,6 @@ _SCORES = (
     ("deviation_t1", "σ(T1) / T1 by the bound, over tissues", "{:.3g}", -1),
     ("deviation_t2", "σ(T2) / T2 by the bound, over tissues", "{:.3g}", -1),
 )
-_TRAINS = (
-    ("rms_flip_deg", "root mean square of the flips [°]", "{:.2f}", 0),
-    ("relative_power", "power, in 180° pulses", "{:.3g}", -1),
-    ("largest_step_deg", "largest change from pulse to pulse [°]", "{:.2f}", 0),
-    ("scan_s", "one train or schedule [s]", "{:.4g}", 0),
-)
 
 
 def report(run: Run) -> str:
@@ -70,10 +65,10 @@ def report(run: Run) -> str:
         slider = 'readouts in the order played: <input type="range" id="played" min="1"> <span id="count"></span>'
         plots |= {view["id"]: view["plot"] for view in kspace}
         body += ["<h2>Where k-space is sampled</h2>", f"<p><label>{slider}</label></p>", grid(plots, square=True)]
-    found = _signals(seen)
-    if found:
-        plots |= found
-        body += ["<h2>Flips and signals</h2>", grid(found)]
+    for title, found in (("Flips and signals", _signals(seen)), ("Bounds over T1, T2 and B1", map_plots(seen))):
+        if found:
+            plots |= found
+            body += [f"<h2>{title}</h2>", grid(found)]
     found = _psf(seen)
     if found:
         plots |= found
@@ -168,42 +163,37 @@ def _row(text: str, before: float, after: float, form: str, good: int) -> list[s
     return [escape(text), form.format(before), form.format(after), mark]
 
 
-def scores(run: Run) -> list[tuple[str, float | None, float, str, int]]:
-    """What a run is judged by: name with unit, before learning, after it, format, which sign of a change is good."""
-    found: list[tuple[str, float | None, float, str, int]] = []
-
-    def add(names: Any) -> None:
-        for name, text, form, good in names:
-            after = _number(run.summary, name)
-            if after is not None:
-                found.append((text, _number(run.summary, f"initial_{name}"), after, form, good))
-
-    add(_SCORES)
+def scores(run: Run) -> list[Score]:
+    """What the images of a run are judged by."""
+    found: list[Score] = []
+    for name, text, form, good in _SCORES:
+        after = _number(run.summary, name)
+        if after is not None:
+            found.append((text, _number(run.summary, f"initial_{name}"), after, form, good))
     arrays = run.arrays
     if {"psf", "start.psf"} <= set(arrays):
-        before, after = (psf_numbers(arrays[name]) for name in ("start.psf", "psf"))
-        for axis, one, other in zip("yz", before[0], after[0], strict=True):
+        first, last = (psf_numbers(arrays[name]) for name in ("start.psf", "psf"))
+        for axis, one, other in zip("yz", first[0], last[0], strict=True):
             if math.isfinite(one + other):
                 found.append((f"PSF, full width at half maximum along {axis} [voxels]", one, other, "{:.2f}", -1))
-        found.append(("PSF, largest side lobe [dB]", before[1], after[1], "{:.1f}", -1))
-    if "bounds" in arrays:
-        unit = " ".join(str(arrays["bound_label"]).replace("$M_0$", "M0").split())
-        names = [str(name) for name in arrays["bound_tissues"]]
-        for name, *pair in zip(names, *(np.sqrt(arrays[n]) for n in ("start.bounds", "bounds")), strict=True):
-            found.append((f"{name}: {unit}", float(pair[0]), float(pair[1]), "{:.3g}", -1))
-    add(_TRAINS)
+        found.append(("PSF, largest side lobe [dB]", first[1], last[1], "{:.1f}", -1))
     return found
 
 
 def _glance(run: Run) -> str:
-    rows = [_row(text, before, *more) for text, before, *more in scores(run) if before is not None]  # type: ignore[arg-type]
-    parts = ["<h2>Before and after</h2>", table(rows, ("", "start", "learned", "change"), 1)] if rows else []
+    head = ("", "start", "learned", "change")
+    rows, schedule = (
+        [_row(text, before, *more) for text, before, *more in found if before is not None]  # type: ignore[arg-type]
+        for found in (scores(run), schedule_scores(run.summary, run.arrays))
+    )
+    parts = ["<h2>Before and after</h2>"] if rows or schedule else []
+    parts += [table(part, head, 1) for part in (rows, schedule) if part]
     compare = run.summary.get("compare")
     if isinstance(compare, Mapping):
         columns = ("nrmse", "nrmse_held_out", "psnr", "ssim")
         cells = [[escape(n)] + [f"{_number(s, c) or math.nan:.4g}" for c in columns] for n, s in compare.items()]
-        head = ("learned", "NRMSE, learned on", "NRMSE, held out", "PSNR [dB]", "SSIM")
-        parts += ["<p>With one budget from the same start:</p>", table(cells, head, 1)]
+        named = ("learned", "NRMSE, learned on", "NRMSE, held out", "PSNR [dB]", "SSIM")
+        parts += ["<p>With one budget from the same start:</p>", table(cells, named, 1)]
     if any("side lobe" in row[0] and "bad" in row[3] for row in rows):
         why = "Side lobes rose: what is learned is the image's error, and readouts go where images have power."
         parts.append(f'<p class="quiet">{why} Where they matter, add <code>--term nrmse side_lobes=0.1</code>.</p>')
@@ -238,7 +228,8 @@ def _view(
     if len(axes) == 3:
         trace = {"type": "scatter3d", "mode": "lines", "line": {"width": 3, **colour}, **held, "hoverinfo": "x+y+z"}
         scene: dict[str, Any] = {f"{a}axis": each for a, each in axis.items()}
-        layout: dict[str, Any] = {"scene": scene | {"aspectmode": "data", "bgcolor": "white"}}
+        eye = {"x": 1.7, "y": 1.7, "z": 1.2}  # from where no label is cut
+        layout: dict[str, Any] = {"scene": scene | {"aspectmode": "data", "bgcolor": "white", "camera": {"eye": eye}}}
         key = "line.color"
     else:
         trace = {"type": "scattergl", "mode": "lines+markers", "line": {"width": 0.6, "color": MUTED}, **held}
@@ -351,13 +342,12 @@ def _signals(arrays: Mapping[str, Any]) -> dict[str, Any]:
         plots["tr"] = {"traces": [trace], "layout": curve_layout("repetition times", "pulse", "TR [ms]")}
     if "bounds" in arrays:
         names = [str(name) for name in arrays["bound_tissues"]]
-        label = " ".join(str(arrays["bound_label"]).replace("$M_0$", "M0").split())
         pairs = (("start.bounds", "start", MUTED), ("bounds", "learned", COLOURS[0]))
         traces = [
             {"type": "bar", "x": names, "y": _listed(np.sqrt(arrays[key])), "name": name, "marker": {"color": colour}}
             for key, name, colour in pairs
         ]
-        plots["bounds"] = {"traces": traces, "layout": curve_layout("Cramér–Rao bound by tissue", "", label)}
+        plots["bounds"] = {"traces": traces, "layout": curve_layout(bound_unit(arrays), "", "bound [%]")}
     return plots
 
 
@@ -400,7 +390,10 @@ def _loss(run: Run) -> dict[str, Any]:
     every = np.concatenate([loss, *columns.values()])
     every = every[np.isfinite(every)]
     wide = every.size and every.min() > 0 and every.max() > 4 * every.min()
-    return {"traces": traces, "layout": curve_layout("", "step", label, type="log" if wide else "linear")}
+    return {
+        "traces": traces,
+        "layout": curve_layout("", "step", label, **({"type": "log", "dtick": "D2"} if wide else {})),
+    }
 
 
 def _images(arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -525,9 +518,12 @@ def _repeated(run: Run) -> str:
         formats = (
             {"bin": "SPARKLING gradients", "cfl": "BART", "mat": "MATLAB"}
             if "coordinates" in run.arrays
-            else {"mat": "MATLAB"}
+            else {"csv": "a table of flips and times", "mat": "MATLAB"}
         )
     said += [(about, f"python -m acqdesign.export {folder} --to {to}") for to, about in formats.items()]
+    if "esp_s" in run.arrays and "shape" not in run.arrays:
+        lines = "--lines poisson --shape 192 192 96 --fov-mm 192 192 96"
+        said.append(("for a scanner, with lines: Pulseq", f"python -m acqdesign.export {folder} --to seq {lines}"))
     said.append(("its figures for print", f"python -m acqdesign.plot {folder} --style paper"))
     said.append(("beside another run", f"python -m acqdesign.plot {folder} OTHER_RUN"))
     text = "\n".join(f"# {about}\n{line}" for about, line in said)

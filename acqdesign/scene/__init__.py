@@ -2,8 +2,11 @@
 
 from acqdesign.scene.coils import b1_map as b1_map
 from acqdesign.scene.coils import birdcage_maps as birdcage_maps
+from acqdesign.scene.coils import noise_covariance as noise_covariance
+from acqdesign.scene.coils import prewhitened as prewhitened
 from acqdesign.scene.loaders import load_image as load_image
 from acqdesign.scene.maps import load_b1 as load_b1
+from acqdesign.scene.maps import load_noise as load_noise
 from acqdesign.scene.maps import load_smaps as load_smaps
 from acqdesign.scene.phantom import CONTRASTS as CONTRASTS
 from acqdesign.scene.phantom import FOV as FOV
@@ -20,5 +23,6 @@ from acqdesign.scene.scene import Scene as Scene
 from acqdesign.scene.scene import brain as brain
 from acqdesign.scene.scene import load_scene as load_scene
 from acqdesign.scene.tissue import TISSUES as TISSUES
+from acqdesign.scene.tissue import Properties as Properties
 from acqdesign.scene.tissue import Tissue as Tissue
 from acqdesign.scene.tissue import tissues as tissues

@@ -6,8 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import check_count, check_positive, check_shape
-from acqdesign.base.types import Array, Complex, Float
+from acqdesign.base.checks import check_count, check_finite, check_positive, check_shape, usage_error
+from acqdesign.base.types import Array, ArrayLike, Complex, Float
 
 _RADIUS = 1.5  # of the coils' cylinder, in half fields of view: more than sqrt(2), outside of the field of view
 
@@ -42,6 +42,57 @@ def birdcage_maps(
 
     maps = np.stack([seen_from(2 * np.pi * c / n_coils) for c in range(n_coils)])
     return jnp.asarray(maps / np.sqrt(np.sum(np.abs(maps) ** 2, axis=0)), dtype)
+
+
+def noise_covariance(samples: ArrayLike) -> Complex[np.ndarray, "coils coils"]:
+    """The covariance `E[n nᴴ]` of coils, from `(coils, samples)` of their noise alone."""
+    given = np.asarray(samples)
+    if given.ndim != 2 or given.dtype.kind != "c" or given.shape[0] >= given.shape[1]:
+        expected = "complex numbers of shape (coils, samples), more samples than coils"
+        raise usage_error("noise", given, expected, "The coil axis comes first.")
+    check_finite("noise", given)
+    wide = given.astype(np.complex128)
+    wide = wide - wide.mean(axis=1, keepdims=True)
+    return wide @ wide.conj().T / (wide.shape[1] - 1)
+
+
+def prewhitened(
+    smaps: Complex[Array | np.ndarray, "coils nx ny nz"], covariance: ArrayLike
+) -> Complex[Array, "coils nx ny nz"]:
+    """Sensitivities of as many virtual coils whose noise is white, of one variance.
+
+    With the covariance `Ψ = L Lᴴ` of the coils' noise, scaled to a mean variance of one, they are `L⁻¹ S`: what coils
+    tell of an image stays, `Sᴴ Ψ⁻¹ S`, and the noise's standard deviation is the root mean square of the coils'.
+
+    Args:
+        smaps: of the coils.
+        covariance: `(coils, coils)` Hermitian and positive definite, in any unit.
+
+    K. P. Pruessmann et al., Magn. Reson. Med. 46:638, 2001.
+    """
+    given = check_covariance("covariance", covariance)
+    if len(given) != len(smaps):
+        raise usage_error("covariance", f"of {len(given)} coils", f"of {len(smaps)}, as many as there are maps")
+    lower = np.linalg.cholesky(given * (len(given) / np.trace(given).real))
+    wide = np.asarray(smaps, np.complex128)
+    white = np.linalg.solve(lower, wide.reshape(len(wide), -1)).reshape(wide.shape)
+    return jnp.asarray(white, jnp.asarray(smaps).dtype)
+
+
+def check_covariance(name: str, covariance: ArrayLike) -> np.ndarray:
+    """A covariance of noise as complex128; raises unless it is finite, Hermitian and positive definite."""
+    given = np.asarray(covariance)
+    if given.ndim != 2 or given.shape[0] != given.shape[1] or not given.size or given.dtype.kind not in "iufc":
+        raise usage_error(name, given, "numbers of shape (coils, coils)")
+    check_finite(name, given)
+    given = given.astype(np.complex128)
+    if not np.allclose(given, given.conj().T, atol=1e-5 * np.abs(given).max()):
+        raise usage_error(name, "a matrix that is not Hermitian", "a covariance of noise")
+    values = np.linalg.eigvalsh(given)
+    if values[0] <= 1e-7 * values[-1]:
+        what = f"one with eigenvalues from {values[0]:.3g} to {values[-1]:.3g}"
+        raise usage_error(name, what, "a positive definite one", "Is a coil broken, or the same as another?")
+    return given
 
 
 def b1_map(

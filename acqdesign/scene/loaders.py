@@ -112,7 +112,7 @@ def load_image(
         shape: `(nx, ny, nz)`; the file's own where None. See `load_brain` for `nx = 1`.
         voxel_size: one length, or one for each axis [m].
         contrast: `T1w`, `T2w` or `PDw` for an image, or `maps` for tissue maps.
-        field: `1.5T` or `3T`.
+        field: `1.5T`, `3T` or `7T`.
         volume: which of several along a file's fourth axis, from 0.
         fill: what takes the place of voxels that are NaN, in the file's unit.
 

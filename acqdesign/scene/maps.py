@@ -9,6 +9,7 @@ import numpy as np
 
 from acqdesign.base.checks import UsageError, printable, usage_error
 from acqdesign.base.untrusted import check_memory, check_regular, npy_header, parsing, read_cfl
+from acqdesign.scene.coils import check_covariance, noise_covariance
 from acqdesign.scene.files import read_nifti, volumes_in
 from acqdesign.scene.resample import box_resample
 
@@ -73,6 +74,37 @@ def load_b1(
         what = "negative values" if field.min() < 0 else f"zeros in {holes} voxels of the head"
         raise usage_error("b1", f"{path}, {what}", "values above zero in the head")
     return np.where(unknown, np.float32(1), field)
+
+
+def load_noise(path: Path | str) -> np.ndarray:
+    """The covariance `(coils, coils)` of the coils' noise, from a file of noise samples or of that covariance.
+
+    `.npy` holds samples `(coils, samples)`, complex, or the covariance; `.cfl` BART's noise data, coils along the
+    fourth dimension, or the covariance along the fourth and fifth, as `bart whiten` writes it.
+
+    Raises:
+        UsageError: what is wrong with the file, or with what it holds.
+    """
+    path, endings = Path(path), (".npy", ".cfl", ".hdr")
+    if not path.name.lower().endswith(endings) or not path.exists():
+        raise usage_error("noise", str(path), f"a file that ends in {', '.join(endings)}")
+    check_regular("noise", path)
+    if path.name.lower().endswith(".npy"):
+        held, _ = _npy(path)
+    else:
+        flat, sizes, _ = read_cfl(path.with_suffix(".cfl"), path.with_suffix(".hdr"), MOST_BYTES)
+        whole = flat.reshape((sizes + [1] * 4)[: max(4, len(sizes))], order="F")
+        held = np.moveaxis(whole, 3, 0).reshape(whole.shape[3], -1)
+    try:
+        square = held.ndim == 2 and held.shape[0] == held.shape[1]
+        found = check_covariance("noise", held) if square else noise_covariance(held)
+        check_covariance("noise", found)
+    except UsageError as error:
+        raise UsageError(f"noise: {path}:{str(error).partition(':')[2]}") from None
+    logging.getLogger("acqdesign").info(
+        f"{printable(str(path))}: {'covariance' if square else 'noise'} of {len(found)} coils"
+    )
+    return found
 
 
 def _on_grid(name: str, path: Path, shape: Sequence[int], fov: Sequence[float] | None) -> np.ndarray:

@@ -10,7 +10,7 @@ V. Fonov et al., NeuroImage 54:313 (2011) and NeuroImage 47:S102 (2009). Licence
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -44,10 +44,12 @@ CONTRASTS = {
 """Signals of a tissue in the contrasts that images may have; see `weighted_image`."""
 
 
-def contrast_weights(contrast: str, names: Sequence[str] = TISSUES, field: str = "3T") -> np.ndarray:
+def contrast_weights(
+    contrast: str, names: Sequence[str] | Mapping[str, Properties] = TISSUES, field: str = "3T"
+) -> np.ndarray:
     """`(tissues,)` signals of tissues in a contrast, the brightest having the value one; see `weighted_image`."""
     signal = CONTRASTS[check_choice("contrast", contrast, CONTRASTS)]
-    values = np.array([signal(t) for t in tissue_properties(",".join(names), field).values()])
+    values = np.array([signal(t) for t in tissue_properties(names, field).values()])
     return values / values.max()
 
 
@@ -66,7 +68,7 @@ def weighted_image(
     Args:
         maps: volume fractions of grey matter, white matter and fluid.
         contrast: `T1w`, `T2w` or `PDw`.
-        field: `1.5T` or `3T`: whose tissue table.
+        field: `1.5T`, `3T` or `7T`: whose tissue table.
     """
     weights = contrast_weights(contrast, field=field).astype(maps.dtype)
     if isinstance(maps, np.ndarray):  # without a program
@@ -102,7 +104,7 @@ def load_brain(
         voxel_size: one length, or one for each axis [m]; 2 mm where neither is given.
         contrast: `T1w`, `T2w` or `PDw` for an image (see `weighted_image` for the signal equations and the scale: one
             is pure tissue of the brightest kind), or `maps` for volume fractions.
-        field: `1.5T` or `3T`: whose tissue table.
+        field: `1.5T`, `3T` or `7T`: whose tissue table.
 
     Returns:
         float32 image `(nx, ny, nz)` with x along the readout, or maps `(3, nx, ny, nz)` of grey matter, white matter

@@ -8,7 +8,7 @@ import copy
 import functools
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Integer
 
-from acqdesign.base.checks import check_count, check_finite, check_positive, usage_error
+from acqdesign.base.checks import check_count, check_finite, check_key, check_positive, usage_error
 from acqdesign.base.sharding import split
 from acqdesign.base.types import Array, ArrayLike, Complex, Float, Inexact, PRNGKey
 from acqdesign.base.units import mm_from_m
@@ -26,7 +26,7 @@ from acqdesign.scene.loaders import image_fov, load_image
 from acqdesign.scene.phantom import contrast_weights
 from acqdesign.scene.poses import fine_shape, random_pose
 from acqdesign.scene.resample import target_grid
-from acqdesign.scene.tissue import EFFECTS, TISSUES, Tissue, tissue_properties, tissues
+from acqdesign.scene.tissue import EFFECTS, TISSUES, Properties, Tissue, tissue_of, tissue_properties
 
 
 class Poses(eqx.Module):
@@ -346,7 +346,7 @@ def head_mask(density: Float[Array, "... ny nz"]) -> Float[Array, "... ny nz"]:
 def load_scene(
     *phantoms: str,
     shape: Sequence[int],
-    tissue_names: Sequence[str] | None = TISSUES,
+    tissue_names: Sequence[str] | Mapping[str, Properties] | None = TISSUES,
     contrast: str = "T1w",
     field: str = "3T",
     fov: Sequence[float] | None = None,
@@ -363,9 +363,10 @@ def load_scene(
     Args:
         phantoms: as for `load_image`; each is an anatomy.
         shape: `(nx, ny, nz)`, x along the readout; `nx = 1` is one plane.
-        tissue_names: what the phantoms' tissue maps are of, in their order; None for images of a contrast.
+        tissue_names: what the phantoms' tissue maps are of, in their order, by names of the table or with their
+            properties; None for images of a contrast.
         contrast: `T1w`, `T2w` or `PDw`: what images show, or the wanted image where the sequence does not say.
-        field: `1.5T` or `3T`.
+        field: `1.5T`, `3T` or `7T`.
         fov: field of view [m]; the phantoms' own unless given, and of several that differ the largest along each axis.
         coils: receive coils on a birdcage; 1 is a uniform one.
         augment: whether `Scene.sample` turns the anatomies at random.
@@ -375,6 +376,8 @@ def load_scene(
         fill: what takes the place of a file's voxels that are NaN, in its unit.
         dtype: float32 or float64.
     """
+    if key is not None:
+        check_key("key", key)
     asked, kind = None if fov is None else tuple(fov), contrast if tissue_names is None else "maps"
     of_file: dict[str, Any] = {"volume": volume, "fill": fill}
     own = [image_fov(phantom, **of_file) for phantom in phantoms]
@@ -403,11 +406,10 @@ def load_scene(
     maps = jnp.asarray(load(shape)) if key is None or poses is None else eqx.filter_jit(poses)(key)
     tissue = weights = None
     if tissue_names is not None:
-        table = tissue_properties(",".join(tissue_names), field)
+        table = tissue_properties(tissue_names, field)
         if len(table) != len(maps):
             raise usage_error("tissues", len(table), f"{len(maps)}, one for each map")
-        tissue = tissues(*table, field=field).astype(dtype)
-        weights = contrast_weights(contrast, tuple(table), field)
+        tissue, weights = tissue_of(table).astype(dtype), contrast_weights(contrast, table)
     cplx = np.result_type(dtype, np.complex64)
     smaps = birdcage_maps(coils, shape, dtype=cplx) if check_count("coils", coils) > 1 else None
     again = functools.partial(

@@ -1,5 +1,6 @@
 """Tissues: what of the spins an experiment depends on, and a table of the brain's."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -140,6 +141,12 @@ _AT_3T = (
     "PMC5973950, rounded densities: the values MRzeroCore 1.2.0 gives BrainWeb anatomy at 3 T"
 )
 
+_AT_7T = (
+    "T1 of grey and white matter of P. J. Wright et al., MAGMA 21:121, 2008, T2 of E. F. Cox and P. A. Gowland, Magn. "
+    "Reson. Med. 64:1440, 2010; of CSF, rounded, T1 of W. D. Rooney et al., Magn. Reson. Med. 57:308, 2007, and T2 of "
+    "J. M. Spijkerman et al., MAGMA 31:415, 2018; densities as at 3 T"
+)
+
 TABLE: dict[str, dict[str, Properties]] = {
     "1.5T": {
         "gm": Properties(0.833, 0.083, 0.86, _BRAINWEB),
@@ -151,12 +158,24 @@ TABLE: dict[str, dict[str, Properties]] = {
         "wm": Properties(0.830, 0.075, 0.70, _AT_3T),
         "csf": Properties(4.163, 1.650, 1.00, _AT_3T),
     },
+    "7T": {
+        "gm": Properties(1.939, 0.047, 0.80, _AT_7T),
+        "wm": Properties(1.126, 0.047, 0.70, _AT_7T),
+        "csf": Properties(4.400, 1.000, 1.00, _AT_7T),
+    },
 }
 """Tissues of the brain by field strength and name."""
 
 
-def tissue_properties(names: str | tuple[str, ...] = TISSUES, field: str = "3T") -> dict[str, Properties]:
-    """Entries of the table by names, or by one string with commas such as `wm,gm,csf`, in the order asked for."""
+def tissue_properties(
+    names: str | Sequence[str] | Mapping[str, Properties] = TISSUES, field: str = "3T"
+) -> dict[str, Properties]:
+    """Entries of the table by names, or by one string with commas such as `wm,gm,csf`, in the order asked for.
+
+    Tissues that come with their properties stay as they are.
+    """
+    if isinstance(names, Mapping):
+        return dict(names)
     at_field = TABLE[check_choice("field", field, TABLE)]
     listed = [n.strip() for n in names.split(",")] if isinstance(names, str) else list(names)
     if not listed or len(set(listed)) != len(listed):
@@ -169,8 +188,12 @@ def tissues(*names: str, field: str = "3T") -> Tissue:
 
     Args:
         names: `gm`, `wm`, `csf`, each by itself or several in one string with commas; all three unless given.
-        field: `1.5T` or `3T`.
+        field: `1.5T`, `3T` or `7T`.
     """
-    found = tissue_properties(",".join(names) if names else TISSUES, field)
+    return tissue_of(tissue_properties(",".join(names) if names else TISSUES, field))
+
+
+def tissue_of(found: Mapping[str, Properties]) -> Tissue:
+    """Tissues of given properties, by name."""
     t1, t2, pd, _ = zip(*found.values(), strict=True)
     return Tissue(np.array(t1), np.array(t2), np.array(pd), names=tuple(found))

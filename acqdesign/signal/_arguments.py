@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from acqdesign.base.checks import as_real, check_finite, check_positive, is_concrete, usage_error
+from acqdesign.base.checks import as_real, check_angles, check_positive, is_concrete, usage_error
 from acqdesign.optim.parts import is_parametrised
 
 
@@ -72,16 +72,6 @@ def check_flips(flips: Array) -> int:
         raise usage_error("flips", flips, "a vector of at least one flip angle [rad], of known length")
     check_angles("flips", flips)
     return flips.shape[0]
-
-
-def check_angles(name: str, value: Array) -> None:
-    """Raises where concrete flip angles are not finite, or so large that they must be in degrees."""
-    check_finite(name, value)
-    if is_concrete(value):
-        most = float(np.abs(np.asarray(value)).max(initial=0.0))
-        if most > 4 * math.pi:
-            remedy = f"Degrees? jnp.deg2rad({most:g}) is {math.radians(most):.4g}."
-            raise usage_error(name, f"{most:g}", "radians, at most 4π", remedy)
 
 
 def check_lengths(name: str, value: Array, n: int) -> Array:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from acqdesign.base.checks import as_real, check_kind, check_number, usage_error
+from acqdesign.base.checks import as_real, check_angles, check_kind, check_number, usage_error
 from acqdesign.base.types import Array, Inexact
 from acqdesign.scene.tissue import Tissue
 from acqdesign.signal._arguments import check_times, decay, in_one_precision, unit_phase
@@ -135,6 +135,8 @@ def _values(number: int, event: Event) -> dict[str, Array]:
             name = f"events: {field} of event {number}"
             found[field] = as_real(name, value)
             check_number(name, found[field])
+            if field == "angle":
+                check_angles(name, found[field])
             if field in ("duration", "te"):
                 check_times(name, found[field], 1)
     return found

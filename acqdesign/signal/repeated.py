@@ -10,17 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import check_finite, is_concrete, usage_error
-from acqdesign.base.trees import leaf_names, with_node
+from acqdesign.base.checks import check_angles, check_finite, is_concrete, usage_error
 from acqdesign.base.types import Array, Inexact
 from acqdesign.optim import Constraint, Limits, resolve
 from acqdesign.scene.tissue import Tissue
 from acqdesign.signal._arguments import take_numbers
 from acqdesign.signal.events import Event, Pulse, Readout, Spoil, play
 from acqdesign.signal.sequence import Sequence
-
-SHORTEST = 1e-6
-"""Waits of learned times are at least so long [s]."""
+from acqdesign.signal.waits import lasting
 
 
 class Repeated(Sequence):
@@ -68,7 +65,7 @@ class Repeated(Sequence):
                 of_rows = "a vector" if name in self.rows else "one number"
                 expected = "a number, or one for each acquisition" if name in self.each else of_rows
                 raise usage_error(name, value, expected)
-            check_finite(name, value)
+            (check_angles if name in self.angles and name != "phases" else check_finite)(name, value)
             if name not in self.angles and is_concrete(value) and (np.asarray(value) < 0).any():
                 raise usage_error(name, repr(float(np.min(value))), "at least 0")
             if name in self.each and np.ndim(value):
@@ -84,10 +81,7 @@ class Repeated(Sequence):
 
     def _durations(self) -> list[Any]:
         """How long each event of a repetition lasts, `()` or one for each acquisition [s]."""
-        lasting = (getattr(event, "duration", getattr(event, "te", None)) for event in resolve(self).events())
-        return [
-            jnp.asarray(time) if not is_concrete(time) else np.asarray(time) for time in lasting if time is not None
-        ]
+        return lasting(resolve(self).events())
 
     def acquisitions(self) -> int:
         """The number of acquisitions."""
@@ -142,77 +136,7 @@ class Repeated(Sequence):
     def limits(self) -> tuple[Constraint, ...]:
         """Flips between 0 and 180°, and waits that last."""
         flips = (Limits(0.0, np.pi, where="flips"),) if np.ndim(resolve(self).flips) else ()
-        return *flips, *waits(self)
-
-
-def waits(sequence: Repeated) -> tuple[Constraint, ...]:
-    """The constraint that the learned times of a sequence, of which its waits are sums, leave no wait negative."""
-    learned = leaf_names(eqx.filter(sequence, sequence.learned()))
-    arrays = {name: value for name, value in learned.items() if "." not in name and name not in sequence.angles}
-
-    def durations(arrays: dict[str, Array]) -> Array:
-        moved = sequence
-        for name, value in arrays.items():
-            moved = with_node(moved, name, value)
-        return jnp.concatenate([jnp.ravel(time) for time in moved._durations()])
-
-    if not arrays:
-        return ()
-    slopes, at = jax.jacfwd(durations)(arrays), np.asarray(durations(arrays))
-    arrays = {name: value for name, value in arrays.items() if np.any(slopes[name])}
-    if not arrays:
-        return ()
-    rows = np.concatenate([np.asarray(slopes[name]).reshape(len(at), -1) for name in arrays], axis=1)
-    rest = at - rows @ np.concatenate([np.ravel(value) for value in arrays.values()])
-    kept = np.unique(np.column_stack([rows, SHORTEST - rest])[np.abs(rows).max(axis=1) > 0], axis=0)
-    return (Waits(tuple(arrays), kept[:, :-1], kept[:, -1]),)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Waits(Constraint):
-    """Learned times whose sums, the waits of a sequence, are not negative: `rows @ times >= least`.
-
-    The nearest such times by Hildreth's algorithm: from one half space to the next, each giving back what it moved.
-
-    Args:
-        where: names of the arrays.
-        rows: `(waits, times)`, of the arrays one after another [1].
-        least: `(waits,)` [s].
-    """
-
-    where: tuple[str, ...]
-    rows: np.ndarray
-    least: np.ndarray
-
-    def check(self, *values: Array) -> None:
-        nearest = np.concatenate([np.ravel(x) for x in np.atleast_1d(self._projected(values))])
-        if (self.rows @ nearest < self.least - SHORTEST / 2).any():
-            raise usage_error(" and ".join(self.where), "times that no change makes fit", "a longer tr")
-
-    def project(self, *values: Array) -> Any:
-        found, parts = self._projected(values), []
-        for value in values:
-            parts.append(found[: value.size].reshape(value.shape))
-            found = found[value.size :]
-        return tuple(parts) if len(parts) > 1 else parts[0]
-
-    def _projected(self, values: tuple[Array, ...]) -> Array:
-        x = jnp.concatenate([jnp.ravel(value) for value in values])
-        rows, least = jnp.asarray(self.rows, x.dtype), jnp.asarray(self.least, x.dtype)
-
-        def onto(carry: Any, wait: Any) -> Any:
-            x, (row, least, moved) = carry, wait
-            step = jnp.maximum((least - row @ x) / (row @ row), -moved)
-            return x + step * row, moved + step
-
-        def sweep(carry: Any) -> Any:
-            x, moved, _, count = carry
-            new, after = jax.lax.scan(onto, x, (rows, least, moved))
-            return new, after, jnp.max(jnp.abs(new - x)), count + 1
-
-        start = (x, jnp.zeros_like(least), jnp.asarray(jnp.inf, x.dtype), 0)
-        going = lambda carry: (carry[2] > 1e-9) & (carry[3] < 1000)  # noqa: E731
-        return jax.lax.while_loop(going, sweep, start)[0]
+        return *flips, *super().limits()
 
 
 def gradient_echo(flip: Any, te: Any) -> Iterable[Event]:

@@ -11,9 +11,10 @@ import numpy as np
 from acqdesign.base.checks import check_kind, usage_error
 from acqdesign.base.trees import leaf_names
 from acqdesign.base.types import Array, Inexact, PRNGKey
-from acqdesign.optim import Limits, Part, resolve
+from acqdesign.optim import Constraint, Limits, Part, resolve
 from acqdesign.scene.tissue import Tissue
 from acqdesign.signal.events import Event, event_table, play
+from acqdesign.signal.waits import waits
 
 
 class Sequence(Part):
@@ -64,6 +65,10 @@ class Sequence(Part):
     def contrast(self, tissue: Tissue) -> Array | None:
         """What an ideal image shows of each tissue, `(...)` in the units of `m0`; None where only the scene can say."""
         return None
+
+    def limits(self) -> tuple[Constraint, ...]:
+        """That learned times leave no wait between events negative; nothing where there are no events."""
+        return waits(self) if type(self).events is not Sequence.events else ()
 
     @classmethod
     def usual_limits(cls) -> Limits:

@@ -9,13 +9,12 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 import numpy as np
 
-from acqdesign.base.checks import check_number, usage_error
+from acqdesign.base.checks import check_angles, check_number, usage_error
 from acqdesign.base.types import Array, Inexact
 from acqdesign.base.units import rad_from_deg
 from acqdesign.optim import Constraint, Limits, held, resolve
 from acqdesign.scene.tissue import Tissue
 from acqdesign.signal._arguments import (  # fmt: skip
-    check_angles,
     check_echo_time,
     check_flips,
     check_phases,

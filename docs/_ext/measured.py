@@ -38,7 +38,7 @@ README = {
         "traj_step; cases/large/step/mrinufft/median_s; {:.2f} s",
         "traj_step; cases/large/step/acqdesign/median_s; {:.0f} ms; 1000",
         "traj_step; cases/large/speedup; {:.0f}",
-        "traj_recipes; cases/large/ratio; {:.1f} times the reference (8 planes)",
+        "traj_recipes; cases/large/ratio; {:.1f} times the reference (4 planes)",
     ],
     "cosine of the gradient to central differences of its own loss": [
         "traj_step; cases/reference/error/mrinufft/cosine_to_central_differences; {:.3f}",
@@ -72,10 +72,20 @@ README = {
         "signal_fse; tasks/bounds and flip gradient/acqdesign/median_s; {:.2f} s",
         "signal_fse; tasks/bounds and flip gradient/speedup_over_100_states; {:.0f}",
     ],
-    "fingerprinting, 1000 pulses, 10 states: signal": [
-        "signal_mrf; tasks/signal/torchsim/median_s; {:.2f} s",
-        "signal_mrf; tasks/signal/acqdesign/median_s; {:.2f} s",
-        "signal_mrf; tasks/signal/speedup; {:.1f}",
+    "fingerprinting, 500 pulses, 32 states: signal": [
+        "signal_mrf; tasks/signal, 32 states/blochsim/median_s; {:.2f} s",
+        "signal_mrf; tasks/signal, 32 states/acqdesign, a device a core/median_s; {:.0f} ms; 1000",
+        "signal_mrf; tasks/signal, 32 states/acqdesign, a device a core/speedup; {:.1f}",
+    ],
+    "fingerprinting, 500 pulses, 32 states: derivatives by T1 and T2": [
+        "signal_mrf; tasks/tissue derivatives, 32 states/blochsim/median_s; {:.2f} s",
+        "signal_mrf; tasks/tissue derivatives, 32 states/acqdesign, a device a core/median_s; {:.0f} ms; 1000",
+        "signal_mrf; tasks/tissue derivatives, 32 states/acqdesign, a device a core/speedup; {:.1f}",
+    ],
+    "fingerprinting, 500 pulses, 32 states: gradient by flips": [
+        "signal_mrf; tasks/flip gradient, 32 states/blochsim/median_s; {:.2f} s",
+        "signal_mrf; tasks/flip gradient, 32 states/acqdesign, a device a core/median_s; {:.0f} ms; 1000",
+        "signal_mrf; tasks/flip gradient, 32 states/acqdesign, a device a core/speedup; {:.1f}",
     ],
 }
 

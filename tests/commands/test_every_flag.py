@@ -29,6 +29,7 @@ CHANGES = {
     "field": ("1.5T", {}),
     "coils": (2, {}),
     "smaps": (Path("smaps.npy"), {}),
+    "noise_from": (Path("noise.npy"), {"coils": 2}),
     "noise": (0.5, {}),
     "planes_per_step": (2, {"shape": (4, 8, 8)}),
     "anatomies_per_step": (2, {"phantom": ("one.npz", "other.npz", "one.npz")}),
@@ -166,6 +167,7 @@ def folder(tmp_path_factory):
     (path / "own.py").write_text(OWN)
     parts = np.random.default_rng(1).normal(size=(2, 2, 1, 8, 8))
     np.save(path / "smaps.npy", parts[0] + 1j * parts[1])
+    np.save(path / "noise.npy", np.array([[2, 0.5j], [-0.5j, 1]]))
     np.save(path / "b1.npy", np.linspace(0.8, 1.2, 64).reshape(1, 8, 8))
     return path
 

@@ -12,7 +12,7 @@ from acqdesign.commands.options import LimitOptions, SequenceOptions
 from acqdesign.export import read_design
 from acqdesign.learn_flips import main
 from acqdesign.plot import run
-from acqdesign.scene import Tissue
+from acqdesign.scene import Tissue, tissues
 from acqdesign.signal import FSE, SEQUENCES
 from acqdesign.signal.starts import STARTS
 from acqdesign.signal.trains import PulseTrain
@@ -42,6 +42,17 @@ def bound_of(monkeypatch, name, *more):
     flags = ["--sequence", name, "--starts", "1", *ECHOES.get(name, []), *TISSUES.get(name, []), *more]
     problem = asked(monkeypatch, "learn_flips", *flags)["problem"]
     return problem, float(jax.jit(lambda key: problem.loss(problem.design, key))(jax.random.key(0))[0])
+
+
+def test_a_tissue_of_ones_own_stands_beside_those_of_the_table(monkeypatch):
+    """By name, T1 and T2 [ms], and proton density; the flags of each field, and the Python API, have the same."""
+    flags = ["--echoes", "4", "--starts", "1", "--field", "7T", "--tissue", "wm, lesion:1350:110, fat:370:53:0.9"]
+    found = asked(monkeypatch, "learn_flips", *flags)["problem"].scene.tissue
+    wm = tissues("wm", field="7T")
+    assert found.names == ("wm", "lesion", "fat")
+    np.testing.assert_allclose(found.t1, [wm.t1[0], 1.35, 0.37], rtol=1e-6)
+    np.testing.assert_allclose(found.t2, [wm.t2[0], 0.11, 0.053], rtol=1e-6)
+    np.testing.assert_allclose(found.m0, [wm.m0[0], 1.0, 0.9], rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", SOME)
@@ -137,6 +148,11 @@ def test_an_echo_train_is_learned_and_reported(tmp_path):
     assert len(rows) == 61
     assert float(rows[-1]["loss"]) == pytest.approx(summary["final_loss"])
     assert {path.stem for path in out.glob("*.png")} == FIGURES
+    # One table, in the summary and on the page.
+    told, page = summary["schedule"], (out / "report.html").read_text()
+    assert any("point spread of the train" in text for text in told)
+    assert all(text in page for text in told)
+    assert told["power, in 180° pulses"]["learned"] == summary["relative_power"]
     assert json.loads((out / "config.json").read_text())["options"]["echoes"] == 12
 
 
@@ -225,6 +241,11 @@ def test_the_power_of_b1_is_that_over_the_time_between_pulses(flags, spacing, mo
         (["--sequence", "sse"], "--sequence: got 'sse', expected one of fse, mrf, spgr, bssfp, mprage, se, "),
         (["--tissue", "wm,fat"], "tissue: got 'fat', expected one of gm, wm, csf"),
         (["--tissue", ""], "tissue: got"),
+        (["--tissue", "wm,wm:1000:80"], "--tissue: got wm twice, expected different names"),
+        (["--tissue", "a:1000"], "--tissue: got a:1000, expected NAME:T1:T2 or NAME:T1:T2:PD, times in ms"),
+        (["--tissue", "a:1000:ten"], "--tissue: got a:1000:ten, expected NAME:T1:T2"),
+        (["--tissue", "a:1000:nan"], "--tissue: got a:1000:nan, expected NAME:T1:T2"),
+        (["--tissue", "a:100:1000"], "--tissue: got T2 = 1 s with T1 = 0.1 s, expected T2 <= 2 T1. Are T1 and T2 exch"),
         (["--t1-ms", "100", "--t2-ms", "300"], "--t2-ms: got T2 = 0.3 s with T1 = 0.1 s, expected T2 <= 2 T1"),
         (["--t1-ms", "1000", "900", "--t2-ms", "100"], "--t2-ms: got 1 values, expected one for each of the 2"),
         (["--tissue", "wm", "--t1-ms", "1000", "--t2-ms", "100"], "--tissue: got"),

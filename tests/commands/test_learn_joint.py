@@ -15,7 +15,7 @@ from acqdesign.optim import Limits
 from acqdesign.scene.scanner import EchoShape, max_phase_encode, system_limits
 
 from . import _lines
-from ._lines import TRAINS
+from ._lines import TRAINS, asked
 
 SMALL = [*TRAINS, "--steps", "2"]
 TERMS = ("nrmse", "psnr", "ssim", "noise", "width", "side_lobes", "deviation_t1", "deviation_t2")
@@ -167,13 +167,24 @@ def test_sar_by_any_name_is_one_limit():
     assert of(b1rms_ut=b1rms) == pytest.approx(np.pi / 4)
 
 
+def test_a_map_may_be_of_a_tissue_of_ones_own(monkeypatch):
+    """Times, density, and what it shows in the wanted image."""
+    problem = asked(monkeypatch, "learn_joint", *SMALL, "--tissue", "gm:1200:90:0.5,wm,csf")["problem"]
+    usual = asked(monkeypatch, "learn_joint", *SMALL)["problem"].scene
+    tissue = problem.scene.tissue
+    np.testing.assert_allclose([tissue.t1[0], tissue.t2[0], tissue.m0[0]], [1.2, 0.09, 0.5], rtol=1e-6)
+    np.testing.assert_array_equal(tissue.t1[1:], usual.tissue.t1[1:])
+    assert tissue.names == ("gm", "wm", "csf")
+    assert problem.scene.contrast[0] != usual.contrast[0]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (["--lines", "25"], "lines: got 25, expected a multiple of the 6 echoes"),
         (["--te-eff-ms", "40"], "te: got 40 ms, expected a time inside the train, 5 to 30 ms"),
         (["--tissue", "gm,wm"], "tissues: got 2, expected 3"),
-        (["--tissue", "gm,wm,bone"], "bone"),
+        (["--tissue", "gm,wm,bone"], "--tissue: got 'bone', expected one of gm, wm, csf, NAME:T1:T2 [ms]"),
         (["--min-flip-deg", "60"], "--rms-flip-deg: got 45, expected at least 60"),
         (["--min-flip-deg", "60", "--sar-fraction", "0.1"], "--sar-fraction: got 0.1, expected at least 0.1111"),
         (["--min-flip-deg", "60", "--b1rms-ut", "1"], "--b1rms-ut: got 1, expected at least 2.26"),

@@ -106,7 +106,7 @@ def test_every_flag_that_is_needed_first_is_one():
     known = [set(flat_options(kind())) for _, kind in COMMANDS.values()]
     assert set(FIRST) <= set.union(*known)
     for command, (_, kind) in COMMANDS.items():
-        assert "(1.5T or 3T; 3T)" in " ".join(short_help(kind, command, FIRST).split())
+        assert "(1.5T or 3T or 7T; 3T)" in " ".join(short_help(kind, command, FIRST).split())
 
 
 def test_a_presets_run_is_small_where_flags_say_so(tmp_path, monkeypatch):

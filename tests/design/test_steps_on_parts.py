@@ -2,11 +2,13 @@
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from acqdesign.base.checks import UsageError
-from acqdesign.design import Problem, bound, dissimilarity, learn, nrmse, run, squared_error
+from acqdesign.design import Problem, bound, dissimilarity, driver, judge, learn, nrmse, run, squared_error
+from acqdesign.design.figures import shown
 from acqdesign.encoding import FreeForm
 from acqdesign.optim import Callback
 from acqdesign.recon import CG, DensityAdjoint, Subspace
@@ -131,3 +133,28 @@ def test_planes_of_a_step_that_devices_cannot_share_are_refused():
     problem = Problem(made.scene, made.trajectory, terms=squared_error(), planes_per_step=2)
     with pytest.raises(UsageError, match="mesh: got planes=3 with 2 planes a step, expected a divisor of 2"):
         learn(problem, 1, mesh=jax.sharding.Mesh(jax.devices() * 3, ("planes",)))
+
+
+def test_the_held_out_curve_of_a_large_volume_looks_at_planes_spread_over_it(monkeypatch):
+    """What is found is judged on all of it; of a volume that steps take whole, the curve is of all too."""
+    monkeypatch.setattr(driver, "CURVE_PLANES", 3)
+    images = {"tissue_names": None, "dtype": np.float64}
+    here, other = (load_scene("brain", shape=SHAPE, **images, **more) for more in ({}, {"contrast": "T2w"}))
+    for some, seen in (({"planes_per_step": 2}, [1, 3, 5]), ({}, range(6))):
+        problem = of_lines(scene=here, terms=squared_error(), **some)
+        found = run(problem, 2, held=other, figures=False, progress=False)
+        judging = problem.judged_by(nrmse())
+        errors = [
+            float(judge(judging.judged_on(scene), found.design, KEY, jnp.int32(1))[0]["nrmse"])
+            for scene in (other.part(planes=list(seen)), other)
+        ]
+        assert found.history["nrmse_held_out"][-1] == pytest.approx(errors[0], rel=1e-9)
+        assert found.numbers["nrmse_held_out"] == pytest.approx(errors[1], rel=1e-9)
+
+
+def test_where_planes_are_apart_a_point_spreads_in_its_own():
+    """What the figures show: of one plane, and the same as of the whole volume."""
+    problem = of_lines(scene=scene(tissue_names=None, coils=2), terms=squared_error())
+    found = run(problem, 1, figures=False, progress=False)
+    whole = problem.judged_by(reconstruction=DensityAdjoint()).scan(found.design).point_spread
+    np.testing.assert_allclose(shown(found)["psf"], whole, rtol=1e-12)

@@ -68,6 +68,13 @@ def test_a_family_of_the_wrong_dimension_is_told_by_its_name(name):
         TRAJECTORIES[name].start(scene_of("radial" if name in SOLID else "cones"), KEY)
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.usefixtures("unchecked_types")
+def test_a_number_in_place_of_a_key_is_told(name):
+    with pytest.raises(UsageError, match=r"^key: got 0, expected a random key"):
+        TRAJECTORIES[name].start(scene_of(name), 0)
+
+
 # By their own formulas
 
 

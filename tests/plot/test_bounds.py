@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from acqdesign.plot import plot_bound_map, plot_bounds, plot_fingerprints, plot_power, plot_times
-from acqdesign.plot.bounds import _round_ticks
+from acqdesign.plot.bounds import round_ticks
 
 from ._drawn import drawn
 
@@ -41,7 +41,7 @@ def test_maps_are_in_milliseconds_with_gains_as_lines_too(tmp_path):
 @pytest.mark.parametrize("low", [0.013, 1.54, 470.0])
 @pytest.mark.parametrize("ratio", [1.3, 2.5, 4.0, 20.0, 100.0, 900.0])
 def test_ticks_are_round_few_and_inside(low, ratio):
-    ticks = np.array(_round_ticks(low, ratio * low))
+    ticks = np.array(round_ticks(low, ratio * low))
     assert 3 <= len(ticks) <= 7
     assert ticks.min() >= low
     assert ticks.max() <= ratio * low

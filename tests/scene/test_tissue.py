@@ -128,7 +128,7 @@ def test_precision_changes_as_a_whole():
 
 
 def test_the_table_holds_what_spins_can_do_and_its_sources():
-    for field in ("1.5T", "3T"):
+    for field in ("1.5T", "3T", "7T"):
         for found in tissue_properties(field=field).values():
             assert 0 < found.t2 <= 2 * found.t1
             assert 0 < found.pd <= 1
@@ -137,7 +137,7 @@ def test_the_table_holds_what_spins_can_do_and_its_sources():
     assert list(tissue_properties("wm, gm")) == ["wm", "gm"]
 
 
-@pytest.mark.parametrize("field", ["1.5T", "3T"])
+@pytest.mark.parametrize("field", ["1.5T", "3T", "7T"])
 def test_tissues_are_those_of_the_table_in_the_order_asked_for(field):
     found, table = tissues("wm", "gm", field=field), tissue_properties("wm,gm", field)
     assert found.names == ("wm", "gm")
@@ -162,5 +162,13 @@ def test_no_tissue_or_one_twice_is_refused(names):
 def test_an_unknown_tissue_or_field_names_the_nearest():
     with pytest.raises(UsageError, match=r"Did you mean 'csf'"):
         tissues("cfs")
-    with pytest.raises(UsageError, match=r"field: got '7T', expected one of 1\.5T, 3T"):
-        tissues("wm", field="7T")
+    with pytest.raises(UsageError, match=r"field: got '9T', expected one of 1\.5T, 3T, 7T"):
+        tissues("wm", field="9T")
+
+
+def test_at_higher_field_t1_is_longer_and_t2_shorter():
+    """Of tissue; the 3 T values of fluid are of another study."""
+    for name in ("gm", "wm"):
+        t1, t2 = np.array([tissue_properties(name, field)[name][:2] for field in ("1.5T", "3T", "7T")]).T
+        assert (np.diff(t1) > 0).all()
+        assert t2[2] < min(t2[:2])

@@ -10,7 +10,7 @@ import pytest
 from acqdesign.base.checks import UsageError
 from acqdesign.encoding import nufft_adjoint, nufft_forward, pipe_density
 from acqdesign.scene import Tissue
-from acqdesign.signal import BSSFP, FSE, MPRAGE, SPGR, SSFPFID, crlb
+from acqdesign.signal import BSSFP, FSE, MPRAGE, SPGR, SSFPFID, Pulse, Readout, Wait, crlb, play
 
 SEQUENCES = {
     "fse": FSE,
@@ -104,6 +104,11 @@ def test_programs_are_exported_for_any_number_of_tissues_and_points():
 def test_an_excitation_in_degrees_is_told():
     with pytest.raises(UsageError, match="excitation: got 90, expected radians"):
         FSE(FLIPS, 1e-2, excitation=90.0)
+
+
+def test_an_event_in_degrees_is_told():
+    with pytest.raises(UsageError, match="events: angle of event 0: got 90, expected radians"):
+        play([Pulse(90.0), Wait(0.01), Readout()], Tissue(1.0, 0.1))
 
 
 def test_help_has_short_types():

@@ -42,8 +42,8 @@ from acqdesign.signal import (
     Wait,
     play,
 )
-from acqdesign.signal.repeated import Waits
 from acqdesign.signal.spgr import quadratic_phases
+from acqdesign.signal.waits import Waits
 
 from . import _bloch
 

@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.optimize import LinearConstraint, minimize
 
 from acqdesign.base.checks import UsageError
+from acqdesign.design import Problem, bound
 from acqdesign.optim import Limits, Scaled, held, learned_mask
 from acqdesign.scene.tissue import Tissue, tissues
 from acqdesign.signal import (
@@ -141,7 +143,8 @@ def test_own_sequences_say_what_is_learned_and_saved():
     assert scaled.readouts() == 6
     assert decay.readouts() == 5
     assert train.readouts() == 6
-    assert train.limits() == ()
+    assert [limit.where for limit in train.limits()] == [("ti",)]
+    assert decay.limits() == ()
     assert train.contrast(two_tissues()) is None
 
 
@@ -419,3 +422,39 @@ def test_trains_of_so_many_echoes_are_of_180_degrees():
     for given in ({}, {"flips": np.ones(3), "echoes": 3}):
         with pytest.raises(UsageError, match=r"flips: got .*one of the two"):
             FSE(**given)
+
+
+class Apart(Sequence):
+    """Two delays and a repetition time that holds both; the flips are no part of any wait."""
+
+    flips: jax.Array
+    delays: jax.Array
+    tr: jax.Array
+
+    def events(self):
+        yield Pulse(self.flips[0])
+        yield Wait(self.delays[0])
+        yield Readout(te=2e-3)
+        yield Wait(self.delays[1] - self.delays[0])
+        yield Readout(te=2e-3)
+        yield Wait(self.tr - self.delays[1])
+
+
+def test_learned_times_of_ones_own_sequence_leave_no_wait_negative():
+    """The nearest times that do, found by another program; times that are fine stay."""
+    sequence = Apart(jnp.array([0.5]), jnp.array([0.1, 0.2]), jnp.asarray(0.5))
+    (limit,) = sequence.limits()
+    assert limit.where == ("delays", "tr")
+    for kept, projected in zip(
+        (sequence.delays, sequence.tr), limit.project(sequence.delays, sequence.tr), strict=True
+    ):
+        np.testing.assert_allclose(projected, kept, atol=1e-12)
+    wrong = np.array([0.3, -0.1, 0.05])
+    waits = np.array([[1, 0, 0], [-1, 1, 0], [0, -1, 1]])
+    want = minimize(
+        lambda x: ((x - wrong) ** 2).sum(), np.ones(3), constraints=LinearConstraint(waits, 1e-6), tol=1e-14
+    )
+    found = limit.project(jnp.asarray(wrong[:2]), jnp.asarray(wrong[2]))
+    np.testing.assert_allclose(np.concatenate([np.ravel(x) for x in found]), want.x, atol=1e-6)
+    problem = Problem(tissues("wm"), sequence=sequence, terms=bound("t1"))
+    assert any(getattr(c, "where", ()) == ("sequence.delays", "sequence.tr") for c in problem.constraints)
