@@ -129,7 +129,7 @@ class _Parts:
             rise_time=plan.slab_ramp_s,
             flat_time=shape.excitation_s,
             fall_time=plan.slab_ramp_s,
-            delay=round(pulse.delay - plan.slab_ramp_s, 9),
+            delay=max(0.0, round(pulse.delay - plan.slab_ramp_s, 9)),  # never -0, which some readers take for no number
             system=self.system,
         )
         return [self._registered(pulse), select, block]

@@ -1,6 +1,7 @@
 """Readouts along any path as Pulseq: samples where they were designed, within the limits, read back by pypulseq."""
 
 import dataclasses
+import re
 
 import jax
 import numpy as np
@@ -38,6 +39,8 @@ def export(path, given, **options):
     """The report of a file, and pypulseq's k-space of it in cells, (3, readouts, samples)."""
     options = {"system": PRISMA, "dummies": 1, "noise_scan": False} | options
     report = write_design(path, given, Pulseq(PulseqOptions(**options)))
+    events = path.read_text().split("[SHAPES]")[0]
+    assert not re.search(r"\s-0\s", events)  # a time that not every reader takes
     sequence = pp.Sequence(pp.Opts(gamma=GAMMA_HZ_PER_T))
     sequence.read(str(path))
     assert sequence.check_timing()[0]
