@@ -37,7 +37,7 @@ def nearest_cells(points: LinePoints, grid: tuple[int, int]) -> LinePoints:
 class ToGrid(Constraint):
     """Points within ±`half_width`, drawn to distinct cells of a grid: part of the way each step, the rest once near.
 
-    While steps are long points cross from cell to cell; by the end of a schedule that falls to zero they lie in one.
+    While steps are long points cross from cell to cell; as they get shorter, each stays in one.
     """
 
     where: str
@@ -73,6 +73,10 @@ class GridLines(Lines):
 
     def limits(self) -> tuple[Constraint, ...]:
         return (ToGrid("points", self.grid, self.half_width),)
+
+    def finished(self) -> "GridLines":
+        """The lines in their cells, where steps to the end were too long for that."""
+        return eqx.tree_at(lambda lines: lines.points, self, nearest_cells(self.points, self.grid))
 
     @classmethod
     def start(
