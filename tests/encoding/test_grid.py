@@ -48,7 +48,7 @@ def test_lines_with_room_are_drawn_to_the_nearest_cell_and_those_near_are_there(
 
 @pytest.mark.parametrize("optimizer", [None, optax.adam(1e-2)], ids=["falling", "constant"])
 def test_learned_lines_end_on_the_grid_image_better_and_are_a_mask(tmp_path, optimizer):
-    """Whatever the learning rate. What is held stays in its cell; the mask that is written is read as the same lines."""
+    """Whatever the learning rate. What is held stays in its cell; the mask written is read as the same lines."""
     scene = brain((4, 24, 20))
     start = GridLines.start(scene, jax.random.key(0), lines=80)
     problem = Problem(scene, start, noise=0.02)
