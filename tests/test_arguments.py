@@ -109,6 +109,7 @@ CALLS = {
         "name": "linear", "points": np.zeros((8, 2), F), "echoes": 4, "te_echo": 1, "key": KEY,
     },
     "encoding.Lines": {"points": POINTS, "samples": 4, "half_width": 0.5},
+    "encoding.GridLines": {"points": POINTS, "grid": (4, 5), "samples": 4},
     "encoding.Radial": {"angles": FLIPS, "samples": 4},
     "encoding.FreeForm": {"points": POINTS.reshape(1, 5, 2)},
     "encoding.Splines": {"control": np.zeros((1, 5, 2), F), "samples": 8, "degree": 3},

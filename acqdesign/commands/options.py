@@ -358,7 +358,10 @@ class TrajectoryOptions:
         if deterministic and kind.operator is Trajectory.operator:
             remedy = "Sums of other NUFFTs vary with threads."
             raise usage_error("--deterministic", f"it with --trajectory {self.trajectory}", "lines", remedy)
-        nufft: dict[str, Any] = {"eps": self.eps, "backend": "dft" if deterministic and kind is Lines else self.backend}
+        nufft: dict[str, Any] = {
+            "eps": self.eps,
+            "backend": "dft" if deterministic and issubclass(kind, Lines) else self.backend,
+        }
         if self.from_file:
             assert scene.support is not None
             dtype, samples = scene.support.dtype, self.samples or max(self.usual_samples, scene.shape[0])
@@ -370,7 +373,7 @@ class TrajectoryOptions:
             return Lines(points, jnp.asarray(held["learned"]), **nufft, **more)
         names = ("lines", "acceleration", "samples", "init", "calibration")
         given = {name: getattr(self, name) for name in names} | nufft
-        if self.lines is None and self.acceleration is None and self.init != "full" and kind is Lines:
+        if self.lines is None and self.acceleration is None and self.init != "full" and issubclass(kind, Lines):
             given["lines"] = min(253, scene.shape[1] * scene.shape[2])
         if self.samples is None and takes(kind.start, "samples"):
             given["samples"] = max(self.usual_samples, scene.shape[0])
@@ -378,7 +381,7 @@ class TrajectoryOptions:
         flags = {name: flag(name) for name in given}
         with by_flags(flags | {"trajectory": "--trajectory"}):
             settings = accepted(kind.start, given, flags, default)
-            return kind.start(scene, key, **settings, **(more if kind is Lines else {}))
+            return kind.start(scene, key, **settings, **(more if issubclass(kind, Lines) else {}))
 
 
 def with_file(scene: Any, lines: Any) -> tuple[Any, Any, dict[str, np.ndarray]]:

@@ -173,7 +173,10 @@ def learn(
     parts = [(*problem.split(design), design) for design in begin]
     projected = [eqx.combine(nearest(problem, moves, design), rest) for moves, rest, design in parts]
     learned = jax.tree.map(jnp.asarray, result.params)
-    return result, eqx.combine(learned, parts[result.start][1]), projected
+    design = eqx.combine(learned, parts[result.start][1])
+    if design.trajectory is not None:
+        design = eqx.tree_at(lambda design: design.trajectory, design, design.trajectory.finished())
+    return result, design, projected
 
 
 def _not_finite(problem: Problem, design: Design, key: PRNGKey) -> list[str]:

@@ -16,6 +16,7 @@ from acqdesign.encoding.encoding import Plane as Plane
 from acqdesign.encoding.epi import EPI as EPI
 from acqdesign.encoding.free import FreeForm as FreeForm
 from acqdesign.encoding.free import Splines as Splines
+from acqdesign.encoding.grid import GridLines as GridLines
 from acqdesign.encoding.hardware import Hardware as Hardware
 from acqdesign.encoding.lines import LineWeights as LineWeights
 from acqdesign.encoding.lines import StraightLineEncoding as StraightLineEncoding
@@ -40,6 +41,7 @@ from acqdesign.encoding.trajectory import Trajectory as Trajectory
 
 TRAJECTORIES: dict[str, type[Trajectory]] = {
     "lines": Lines,
+    "grid": GridLines,
     "radial": Radial,
     "spiral": Spiral,
     "epi": EPI,

@@ -88,6 +88,10 @@ class Trajectory(Part):
         """The limits that it is played within, where there are any."""
         return None
 
+    def finished(self) -> "Trajectory":
+        """What is acquired once learning has ended: this itself, unless learning only comes near it."""
+        return self
+
     def design(self) -> Mapping[str, Any]:
         """Entries of `design.npz`: the coordinates, and every array by its field's name after `trajectory.`."""
         this = resolve(self)

@@ -2,18 +2,20 @@
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from acqdesign.base.checks import check_shape, usage_error
+from acqdesign.base.files import atomic_write
 from acqdesign.base.untrusted import check_memory, npy_header, parsing, read_text
 from acqdesign.export.formats import Format
-from acqdesign.export.straight import MAX_MATRIX, SAID
+from acqdesign.export.straight import MAX_MATRIX, SAID, need
 
 _MAX_BYTES = 2**28
+_ON_GRID = 1e-2  # cells that a line may be off
 
 
 def lines_of(name: str, path: Path, mask: np.ndarray, shape: Sequence[int] | None) -> dict[str, Any]:
@@ -49,7 +51,7 @@ def lines_of(name: str, path: Path, mask: np.ndarray, shape: Sequence[int] | Non
 
 
 class Mask(Format):
-    """Masks of lines: 0 and 1, or False and True, `(ny,)`, `(ny, nz)` or `(nx, ny, nz)`; only read.
+    """Masks of lines: 0 and 1, or False and True, `(ny,)`, `(ny, nz)` or `(nx, ny, nz)`; written as `(ny, nz)`.
 
     Args:
         shape: `(nx, ny, nz)` of the image, where the mask has no nx; without, it is a design of one plane.
@@ -59,6 +61,26 @@ class Mask(Format):
 
     def __init__(self, shape: Sequence[int] | None = None):
         self.shape = shape
+
+    def write(self, design: Mapping[str, Any], path: Path) -> None:
+        need(design, "points", "shape")
+        sizes = np.asarray(design["shape"])[1:]
+        index = np.asarray(design["points"], float) * sizes + sizes // 2
+        cells = np.round(index).astype(int)
+        off, outside = np.abs(index - cells).max(), ((cells < 0) | (cells >= sizes)).any()
+        twice = len(cells) - len(np.unique(cells, axis=0))
+        if off > _ON_GRID or outside or twice:
+            got = f"lines up to {off:.2g} cells off the grid, {twice} of them where another one is"
+            raise usage_error(
+                "design", got, "lines in cells of their own", "learn_traj --trajectory grid learns such lines."
+            )
+        mask = np.zeros(sizes, bool)
+        mask[tuple(cells.T)] = True
+        with atomic_write(path) as file:
+            if path.suffix == ".txt":
+                np.savetxt(file, mask, "%d")
+            else:
+                np.save(file, mask)
 
     def read(self, path: Path) -> dict[str, Any]:
         data = read_text("mask", path, _MAX_BYTES)

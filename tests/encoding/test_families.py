@@ -14,7 +14,7 @@ from acqdesign.optim import project_onto
 from acqdesign.scene import Scene, system_limits
 
 KEY = jax.random.key(3)
-FAMILIES = [name for name in TRAJECTORIES if name != "lines"]
+FAMILIES = [name for name in TRAJECTORIES if name not in ("lines", "grid")]
 SOLID = {"kooshball", "stars", "spirals", "cones"}
 
 
