@@ -58,6 +58,8 @@ class Mask(Format):
     """
 
     ending, about, also = "npy", "a mask of lines", ("txt",)
+    keeps = "the cells of phase encodes in which lines lie; lines off the grid are refused"
+    loses = "everything else"
 
     def __init__(self, shape: Sequence[int] | None = None):
         self.shape = shape

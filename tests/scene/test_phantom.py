@@ -130,7 +130,7 @@ def test_shape_and_voxel_size_together_are_the_grid():
     ("arguments", "name"),
     [
         ({"contrast": "T3w"}, "contrast"),
-        ({"field": "7T"}, "field"),
+        ({"field": "9T"}, "field"),
         ({"shape": (10, 10)}, "shape"),
         ({"shape": (0, 10, 10)}, "shape"),
         ({"voxel_size": -1e-3}, "voxel_size"),
