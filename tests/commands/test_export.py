@@ -74,11 +74,7 @@ def test_planes_are_exported_with_samples(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "design", "message"),
     [
-        (
-            ["--to", "sec"],
-            JOINT,
-            "--to: got 'sec', expected one of npz, seq, bin, cfl, mrd, mat, npy, csv, FILE.py:NAME. Did you mean 'seq'?",
-        ),
+        (["--to", "sec"], JOINT, "npz, seq, bin, cfl, mrd, mat, npy, csv, FILE.py:NAME. Did you mean 'seq'?"),
         (["--to", "cfl", "--samples", "0"], JOINT, "--samples: got 0"),
         (["--to", "seq", "--tr-ms", "-1"], JOINT, "--tr-ms: got -1.0"),
         (["--to", "seq", "--system", "prizma"], JOINT, "Did you mean 'prisma'?"),
