@@ -26,7 +26,7 @@ def figures(block, block_vars, gallery_conf):
 
 ORDER = (
     *("straight_lines", "autodiff_epg", "t2_train", "mrf_schedule", "joint_design", "robustness", "multi_coil"),
-    *("many_devices", "own_nifti", "own_objective", "pulseq_export"),
+    *("radial_angles", "spiral_density", "many_devices", "own_nifti", "own_objective", "pulseq_export"),
 )
 
 
@@ -37,5 +37,6 @@ class ReadingOrder:
         pass
 
     def __call__(self, filename: str) -> int:
-        """The place of an example in the gallery."""
-        return ORDER.index(Path(filename).stem.removeprefix("plot_"))
+        """The place of an example in the gallery; what `ORDER` does not name comes last."""
+        name = Path(filename).stem.removeprefix("plot_")
+        return ORDER.index(name) if name in ORDER else len(ORDER)
