@@ -52,7 +52,7 @@ def flips(echoes: int) -> np.ndarray:
 
 
 def design(points: Any) -> dict[str, Any]:
-    """A design in trains at the session's size, line `s` at echo `s % ECHOES`."""
+    """A design in trains of the size that is simulated, line `s` at echo `s % ECHOES`."""
     place = np.arange(len(points))
     entries = Design(Lines(points, samples=SIDE), FSE(flips(ECHOES), ESP_S)).entries()
     where = {"train": place // ECHOES, "echo": place % ECHOES}
@@ -313,13 +313,17 @@ def main() -> None:
         report["spokes"] = spokes(folder, peer)
         report["schedules"] = schedules(folder, peer)
         report["image_spgr"] = image(folder, peer, SPGR(schedule(ECHOES) / 2, 10e-3, 3e-3), dummies=0, tr_s=30.0)
+        # Fluid takes as long as 15 repetitions to its steady state.
+        mprage = MPRAGE(schedule(ECHOES) / 5, 8e-3, inversion_time=0.9, tr=2.5, te=3e-3)
+        report["image_mprage"] = image(folder, peer, mprage, dummies=15)
         report["large"] = large(folder)
-    for part in ("mrinufft", "mrpro", "bart", "amplitudes", "image", "schedules", "image_spgr", "spokes", "large"):
+    images = ("image", "image_spgr", "image_mprage", "spokes")
+    for part in ("mrinufft", "mrpro", "bart", "amplitudes", "schedules", *images, "large"):
         print(part, report[part])
     report["met"] = {
         "echo_amplitude": max(a["worst_of_each"] for a in report["amplitudes"].values()) < LIMITS["echo_amplitude"],
         "schedules": max(s["worst_of_largest"] for s in report["schedules"].values()) < LIMITS["echo_amplitude"],
-        "image_nrmse": max(report[i]["image_nrmse"] for i in ("image", "image_spgr", "spokes")) < LIMITS["image_nrmse"],
+        "image_nrmse": max(report[i]["image_nrmse"] for i in images) < LIMITS["image_nrmse"],
         "mrinufft": report["mrinufft"]["forward"] < LIMITS["mrinufft"],
         "mrpro": max(report["mrpro"].values()) < LIMITS["mrpro"],
         "bart": report["bart"].get("forward", np.inf) < LIMITS["bart"],
