@@ -4,7 +4,6 @@ import argparse
 import os
 import platform
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from importlib import metadata, util
 
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from acqdesign.commands.cache import usual_folder
+from acqdesign.commands.streams import leave
 from acqdesign.encoding import available_backends, nufft_adjoint, nufft_forward
 
 PACKAGES = ("acqdesign", "jax", "jaxlib", "jax-finufft", "optax", "equinox", "numpy", "scipy", "matplotlib")
@@ -117,4 +117,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

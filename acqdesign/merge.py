@@ -4,7 +4,6 @@ import argparse
 import csv
 import io
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from acqdesign.base.checks import printable, usage_error
 from acqdesign.base.files import atomic_write
 from acqdesign.base.untrusted import parsing, read_text
 from acqdesign.commands.run import run_command
+from acqdesign.commands.streams import leave
 
 _ABOUT = "One table from many runs: a row each, with the options that differ and every number of summary.json."
 # Where a run lies says nothing of what it is.
@@ -80,4 +80,4 @@ main = partial(run_command, _main, prog="merge")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -229,7 +229,3 @@ def _formats(names: Sequence[str], options: ExportOptions) -> list[Format]:
 
 
 main = partial(run_command, _main, prog="export")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -68,7 +68,3 @@ def _main(argv: Sequence[str] | None) -> int:
 
 
 main = partial(run_command, _main, prog="plot")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

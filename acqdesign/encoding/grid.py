@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from acqdesign.base.checks import check_shape, usage_error
-from acqdesign.base.types import Array, ArrayLike, LinePoints, PRNGKey
+from acqdesign.base.types import Array, ArrayLike, LinePoints
 from acqdesign.encoding.straight import Lines
 from acqdesign.optim import Constraint
 from acqdesign.scene.scene import Scene
@@ -55,6 +55,8 @@ class ToGrid(Constraint):
 class GridLines(Lines):
     """Straight lines along x that learning leaves in distinct cells of the grid of phase encodes, `(n - N//2) / N`.
 
+    The loss of the last step is that before the lines are put into their cells; errors of images are of the cells.
+
     Args:
         points: as of `Lines`; so are `moves` and whatever else is given.
         grid: cells `(ny, nz)` along y and z.
@@ -79,23 +81,5 @@ class GridLines(Lines):
         return eqx.tree_at(lambda lines: lines.points, self, nearest_cells(self.points, self.grid))
 
     @classmethod
-    def start(
-        cls,
-        scene: Scene,
-        key: PRNGKey,
-        *,
-        init: str = "poisson",
-        lines: int | None = None,
-        acceleration: float | None = None,
-        calibration: int | None = None,
-        samples: int | None = None,
-        **more: Any,
-    ) -> "GridLines":
-        """A pattern to start from, in the cells of a scene's grid; arguments as of `Lines.start`."""
-        given = {"lines": lines, "acceleration": acceleration, "calibration": calibration, "samples": samples, **more}
-        free = Lines.start(scene, key, init=init, **given)
-        kept = {name: getattr(free, name) for name in ("samples", "readout", "half_width", "eps", "backend")}
-        grid = (scene.shape[1], scene.shape[2])
-        if len(free.points) > grid[0] * grid[1]:
-            raise usage_error("lines", len(free.points), f"at most {grid[0] * grid[1]}, one for each cell of the grid")
-        return cls(nearest_cells(free.points, grid), free.moves, grid=grid, **kept)
+    def _of_scene(cls, scene: Scene) -> dict[str, Any]:
+        return {"grid": scene.shape[1:]}

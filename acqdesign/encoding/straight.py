@@ -145,7 +145,14 @@ class Lines(Trajectory):
         """
         pattern = usual_pattern(init, scene.shape, key, lines=lines, acceleration=acceleration, calibration=calibration)
         real = jnp.float32 if scene.support is None else scene.support.dtype
-        return cls(pattern.points.astype(real), pattern.learned, samples=samples or scene.shape[0], **more)
+        more = {"samples": samples or scene.shape[0], **cls._of_scene(scene), **more}
+        made: Any = cls(pattern.points.astype(real), pattern.learned, **more)
+        return made.finished()
+
+    @classmethod
+    def _of_scene(cls, scene: Scene) -> dict[str, Any]:
+        """Arguments of the class that a scene settles."""
+        return {}
 
     @classmethod
     def poisson(cls, scene: Scene, *, key: PRNGKey | int = 0, **options: Any) -> "Lines":

@@ -1,8 +1,7 @@
 """`python -m acqdesign.export`: see `acqdesign.commands.export`."""
 
-import sys
-
 from acqdesign.commands.export import main as main
+from acqdesign.commands.streams import leave
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -10,7 +10,8 @@ import numpy as np
 from acqdesign.base.checks import check_choice, check_count, check_positive, usage_error
 from acqdesign.base.units import GAMMA_HZ_PER_T, rad_from_deg
 from acqdesign.export.straight import readout_of
-from acqdesign.scene.scanner import SYSTEMS, EchoShape, SystemLimits
+from acqdesign.scene import scanner
+from acqdesign.scene.scanner import SYSTEMS, EchoShape, EchoTiming, SystemLimits
 
 # Peak over mean of a sinc of time-bandwidth 4 under a Hann window: what a selective pulse's B1 is to a hard one's.
 SLAB_PEAK = 3.95
@@ -64,6 +65,25 @@ class PulseqOptions:
                 check_positive(field.name, value)
         if self.dummies is not None:
             check_count("dummies", self.dummies, minimum=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """What every plan settles: the scanner's limits, and shape and timing of pulses and readouts."""
+
+    limits: SystemLimits
+    shape: EchoShape
+    timing: EchoTiming
+
+    @property
+    def slab_ramp_s(self) -> float:
+        """Ramps of a selective excitation's gradient [s]."""
+        return scanner.slab_ramp(self.limits, self.shape, self.timing)
+
+    @property
+    def rephasing_area(self) -> float:
+        """What a selective excitation leaves along its axis to be undone [T s/m], and asks for before it."""
+        return scanner.rephasing_area(self.limits, self.shape, self.timing)
 
 
 def grid(design: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[float, ...]]:

@@ -19,6 +19,7 @@ from acqdesign.export.shapes import (  # fmt: skip
     SLAB_PEAK,
     SPOILING_RAD,
     TRAIN_SPOILING_RAD,
+    Planned,
     PulseqOptions,
     by_train,
     echo_shape,
@@ -29,7 +30,7 @@ from acqdesign.export.shapes import (  # fmt: skip
 )
 from acqdesign.export.straight import read_out
 from acqdesign.scene import scanner
-from acqdesign.scene.scanner import EchoShape, EchoTiming, Lobes, SystemLimits, gentlest_lobes
+from acqdesign.scene.scanner import Lobes, gentlest_lobes
 from acqdesign.signal import Invert, Pulse, Readout, Spoil, Wait
 from acqdesign.signal.events import KINDS, event_table
 
@@ -80,16 +81,13 @@ Step = Item | Lobe | float
 
 
 @dataclasses.dataclass(frozen=True)
-class Timeline:
+class Timeline(Planned):
     """A design in the scanner's terms, by its events.
 
     `lines[t, r]` is the index of the line that readout `r` acquires in repetition `t`, -1 for none; acquisitions follow
     each other, each with all repetitions.
     """
 
-    limits: SystemLimits
-    shape: EchoShape
-    timing: EchoTiming
     k_per_m: np.ndarray
     lines: np.ndarray
     repetitions: tuple[Repetition, ...]
@@ -105,16 +103,6 @@ class Timeline:
     name = "acqdesign_events"
     select_axis = 2
     spoil_axis = 0
-
-    @property
-    def slab_ramp_s(self) -> float:
-        """Ramps of a selective excitation's gradient [s]."""
-        return scanner.slab_ramp(self.limits, self.shape, self.timing)
-
-    @property
-    def rephasing_area(self) -> float:
-        """What a selective excitation leaves along its axis to be undone [T s/m], and asks for before it."""
-        return scanner.rephasing_area(self.limits, self.shape, self.timing)
 
     @property
     def spoiling_rad(self) -> float:

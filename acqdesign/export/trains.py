@@ -11,6 +11,7 @@ from acqdesign.base.checks import usage_error
 from acqdesign.base.units import GAMMA_HZ_PER_T, ms_from_s, per_m_from_cycles, rad_from_deg
 from acqdesign.export.shapes import (  # fmt: skip
     SLAB_PEAK,
+    Planned,
     PulseqOptions,
     by_train,
     echo_shape,
@@ -28,16 +29,13 @@ _ECHOES, _MEMORY_S = 8, 15e-3
 
 
 @dataclasses.dataclass(frozen=True)
-class Trains:
+class Trains(Planned):
     """A design in the scanner's terms.
 
     `lines[t, e]` is the index of the line that echo `e` of train `t` acquires, -1 for none. Positions in 1/m, times in
     seconds.
     """
 
-    limits: SystemLimits
-    shape: EchoShape
-    timing: EchoTiming
     lobes: Lobes
     first: Lobes
     spoil: Lobes
@@ -61,16 +59,6 @@ class Trains:
         """What of a repetition is not waiting [s]."""
         timing = self.timing
         return timing.excitation_s + timing.first_window_s + len(self.flips) * self.esp_s + self.spoil.duration_s
-
-    @property
-    def slab_ramp_s(self) -> float:
-        """Ramps of a selective excitation's gradient [s]."""
-        return scanner.slab_ramp(self.limits, self.shape, self.timing)
-
-    @property
-    def rephasing_area(self) -> float:
-        """What a selective excitation leaves along z to be undone [T s/m]."""
-        return scanner.rephasing_area(self.limits, self.shape, self.timing)
 
     @property
     def peak_b1_t(self) -> float:

@@ -168,8 +168,8 @@ def _waveforms(k: np.ndarray, dwell: float, step: int, limits: Any, lead: int) -
     """
     raster, ramp = limits.gradient_raster_s, round(limits.block_raster_s / limits.gradient_raster_s)
     mean = np.diff(k, axis=-1) / (GAMMA_HZ_PER_T * dwell)
-    tail = -(lead + mean.shape[-1] * step) % ramp + max(lead, ramp * math.ceil(lead / ramp))
-    tail += -(lead + mean.shape[-1] * step + tail) % ramp
+    # At rest for as long as before, and up to a whole block.
+    tail = -(lead + mean.shape[-1] * step) % ramp + ramp * math.ceil(lead / ramp)
     worst = (math.inf, math.inf)
     for exact in (True, False):
         nodes = _exact(mean) if exact else mean

@@ -1,8 +1,7 @@
 """`python -m acqdesign.plot`: see `acqdesign.commands.plot`."""
 
-import sys
-
 from acqdesign.commands.plot import main as main
+from acqdesign.commands.streams import leave
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
